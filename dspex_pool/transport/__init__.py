@@ -1,0 +1,1 @@
+"""How the pool reaches a worker: the port protocol and its implementations."""
