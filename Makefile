@@ -1,0 +1,100 @@
+# Everything a working copy needs; bare `make` lists the verbs. Works with GNU make 3.81 (macOS) and newer.
+# PYTHON=python3.12 chooses the interpreter of a new .venv; ARGS="-k name" is handed to pytest.
+
+PYTHON ?=
+ARGS ?=
+SEED ?=
+MINUTES ?= 5
+PROFILE ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python)
+LAYERS := $(BIN)/python tests/layers.py
+
+# Without bytecode files every run compiles every module again: the fast layer takes twice as long.
+unexport PYTHONDONTWRITEBYTECODE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export DSPEX_STRESS_MINUTES := $(MINUTES)
+ifneq ($(SEED),)
+export DSPEX_SEED := $(SEED)
+endif
+ifneq ($(PROFILE),)
+LAYERS += --hypothesis-profile $(PROFILE)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test fast protocol integration chaos stress check format rules coverage clean
+
+help: ## list the verbs
+	@echo "usage: make VERB [PYTHON=python3.12] [ARGS=\"-k name\"]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
+
+install: $(STAMP) ## create .venv and install the project with everything its tests need
+
+run: $(STAMP) ## answer examples/questions.jsonl on 4 real DSPy workers, into out/answers.jsonl
+	@mkdir -p out
+	$(BIN)/dspex-pool run "context, question -> answer" examples/questions.jsonl -o out/answers.jsonl --session-field tenant --workers 4 --overwrite
+
+test: $(STAMP) ## run the layers fast, protocol, integration and the short chaos tests; print their times
+	@$(LAYERS) fast protocol integration chaos --short -- $(ARGS)
+
+fast: $(STAMP) ## run the layer fast: no process, no real waiting (PROFILE=nightly searches longer)
+	@$(LAYERS) fast -- $(ARGS)
+
+protocol: $(STAMP) ## run the layer protocol: bytes on real pipes
+	@$(LAYERS) protocol -- $(ARGS)
+
+integration: $(STAMP) ## run the layer integration: real workers, real DSPy
+	@$(LAYERS) integration -- $(ARGS)
+
+chaos: $(STAMP) ## run the layer chaos, soaks included; SEED=n replays a run
+	@$(LAYERS) chaos -- $(ARGS)
+
+stress: $(STAMP) ## run the layer stress for MINUTES=5
+	@$(LAYERS) stress -- $(ARGS)
+
+check: $(STAMP) ## lint, format, types, floors and house rules; what every commit passes
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q -p no:faker tests/unit/test_floors.py tests/unit/test_house.py tests/unit/test_workflows.py
+
+format: $(STAMP) ## format the code and mend what the linter can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+rules: $(STAMP) ## write the names of the tests into docs/rules.md
+	@$(BIN)/python tests/unit/test_rules_covered.py
+
+coverage: $(STAMP) ## run all layers under coverage, workers included; fail below 95 %
+	@rm -f .coverage .coverage.*
+	@$(LAYERS) fast protocol integration chaos --short --coverage -- $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --fail-under=95
+
+clean: ## remove .venv and everything that was built or measured
+	rm -rf $(VENV) out build dist htmlcov *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A half-made environment is removed, so that the next try starts clean. Distributions that ship venv
+# without ensurepip (Debian without python3-venv) get pip from the interpreter's own.
+$(BIN)/python:
+	@found=; for candidate in $(CANDIDATES); do \
+	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "make: Python 3.11 or newer is needed; $(firstword $(CANDIDATES)) is $$($(firstword $(CANDIDATES)) --version 2>&1 | head -n 1)." \
+	       "Name a newer one: make PYTHON=/path/to/python3.12" >&2; exit 1; \
+	fi; \
+	echo "creating $(VENV) with $$($$found --version)"; \
+	$$found -m venv $(VENV) >/dev/null 2>&1 || { \
+	  rm -rf $(VENV); \
+	  $$found -m venv --without-pip $(VENV) && $$found -m pip --quiet --python $(BIN)/python install pip; \
+	} || { rm -rf $(VENV); echo "make: $$found can make no virtual environment: its venv or pip is missing" >&2; exit 1; }
+
+$(STAMP): pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV) (once, and again when pyproject.toml changes)"
+	@$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,167 @@
+"""Run the test layers one after the other and print what each took.
+
+Every layer runs, also after one has failed, so that one red run tells everything. Each has its own
+pytest process: a layer's time includes its start-up, and no layer sees what another imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["LAYERS", "Layer", "Outcome", "main"]
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / "out" / "layers"
+
+# Two at a time: these tests wait more than they compute. A test that needs the machine for itself
+# says so with ``xdist_group``, which --dist loadgroup heeds.
+PARALLEL = ("-n", "2", "--dist", "loadgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of tests and how pytest is to run it."""
+
+    #: Name of its marker.
+    name: str
+    #: Arguments for pytest beside the marker.
+    arguments: tuple[str, ...]
+    #: Seconds after which the layer counts as hung and is ended; ``None`` for no limit.
+    limit: float | None
+
+
+LAYERS = {
+    layer.name: layer
+    for layer in (
+        Layer("fast", ("-n0",), 900.0),
+        Layer("protocol", ("-n0",), 180.0),
+        Layer("integration", PARALLEL, 420.0),
+        Layer("chaos", PARALLEL, 900.0),
+        Layer("stress", ("-n0",), None),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one layer came to."""
+
+    #: Name of the layer.
+    name: str
+    #: Empty when all is well, else why the layer counts as failed.
+    failure: str
+    #: Tests run, or ``None`` when pytest left no report.
+    tests: int | None
+    #: Tests skipped.
+    skipped: int
+    #: Seconds from the start of pytest to its end.
+    seconds: float
+
+
+def pytest_command(layer: Layer, options: argparse.Namespace) -> list[str]:
+    """Return the command line that runs ``layer``."""
+    runner = ["-m", "coverage", "run", "-m", "pytest"] if options.coverage else ["-m", "pytest"]
+    command = [sys.executable, *runner, "-q", "-p", "no:faker", "-m", layer.name, *layer.arguments]
+    command.append(f"--junit-xml={REPORTS / layer.name}.xml")
+    if options.short and layer.name == "chaos":
+        # A soak is a chaos test of more than five seconds; its name says so.
+        command += ["-k", "not soak"]
+    if options.hypothesis_profile:
+        command.append(f"--hypothesis-profile={options.hypothesis_profile}")
+    return [*command, *options.pytest_arguments]
+
+
+def run_layer(layer: Layer, options: argparse.Namespace) -> Outcome:
+    """Run ``layer`` to its end, or to its limit."""
+    report = REPORTS / f"{layer.name}.xml"
+    report.unlink(missing_ok=True)
+    print(f"\n=== {layer.name} ===", flush=True)
+    begun = time.monotonic()
+    # No input: nothing may wait for a terminal that continuous integration has not got.
+    # Measuring makes the start of a worker several times as long.
+    limit = layer.limit and layer.limit * (3 if options.coverage else 1)
+    with subprocess.Popen(pytest_command(layer, options), cwd=ROOT, stdin=subprocess.DEVNULL) as process:
+        failure = wait_for(process, limit)
+    seconds = time.monotonic() - begun
+    print(f"{layer.name}: {seconds:.1f} s", flush=True)
+    tests, skipped = read_report(report)
+    return Outcome(layer.name, failure, tests, skipped, seconds)
+
+
+def wait_for(process: subprocess.Popen[bytes], limit: float | None) -> str:
+    """Wait for pytest and say why it failed; empty if it did not.
+
+    Workers of a pytest that is killed leave by themselves: their stdin ends.
+    """
+    try:
+        status = process.wait(limit)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return f"over its limit of {limit:.0f} s"
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+    return {0: "", 1: "failed", 5: "no tests"}.get(status, f"pytest ended with {status}")
+
+
+def read_report(report: Path) -> tuple[int | None, int]:
+    """Return how many tests ran and how many of them were skipped, from pytest's JUnit file."""
+    try:
+        suites = ElementTree.parse(report).getroot().findall("testsuite")
+    except (FileNotFoundError, ElementTree.ParseError):
+        return None, 0
+    tests = sum(int(suite.get("tests", 0)) for suite in suites)
+    return tests, sum(int(suite.get("skipped", 0)) for suite in suites)
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Return the closing table."""
+    lines = [f"\n{'layer':<12} {'tests':>6} {'skipped':>8} {'seconds':>8}  result"]
+    for outcome in outcomes:
+        tests = "?" if outcome.tests is None else str(outcome.tests)
+        result = outcome.failure or "passed"
+        lines.append(f"{outcome.name:<12} {tests:>6} {outcome.skipped:>8} {outcome.seconds:>8.1f}  {result}")
+    total = sum(outcome.seconds for outcome in outcomes)
+    lines.append(
+        f"{'all':<12} {sum(outcome.tests or 0 for outcome in outcomes):>6} "
+        f"{sum(outcome.skipped for outcome in outcomes):>8} {total:>8.1f}"
+    )
+    return "\n".join(lines)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line; what follows ``--`` is for pytest."""
+    parser = argparse.ArgumentParser(prog="layers.py", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("layers", nargs="+", choices=list(LAYERS))
+    parser.add_argument("--short", action="store_true", help="leave out the chaos tests named soak")
+    parser.add_argument("--coverage", action="store_true", help="measure, workers included")
+    parser.add_argument("--hypothesis-profile", metavar="NAME")
+    given = sys.argv[1:] if arguments is None else arguments
+    end = given.index("--") if "--" in given else len(given)
+    options = parser.parse_args(given[:end])
+    options.pytest_arguments = given[end + 1 :]
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the layers named on the command line; return 1 if any failed, else 0."""
+    options = parse(arguments)
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    try:
+        outcomes = [run_layer(LAYERS[name], options) for name in options.layers]
+    except KeyboardInterrupt:
+        return 130
+    print(table(outcomes))
+    return 1 if any(outcome.failure for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
