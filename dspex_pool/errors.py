@@ -291,6 +291,8 @@ class RemoteProtocolError(ProtocolError):
     retry_is_safe = False
     #: The offending bytes, cut short.
     data: bytes | None = None
+    #: The usable id of a request that is invalid otherwise.
+    request_id: int | None = None
 
 
 class RemoteFrameTooLargeError(RemoteProtocolError):

@@ -1,0 +1,148 @@
+"""Frames: a 4-byte big-endian length, then that many bytes of payload. Bytes in, bytes out, no I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from dspex_pool.errors import (
+    LocalFrameTooLargeError,
+    LocalProtocolError,
+    PortClosedError,
+    RemoteFrameTooLargeError,
+)
+
+if TYPE_CHECKING:
+    from typing import Never
+
+__all__ = ["DEFAULT_MAX_FRAME_BYTES", "HEADER_BYTES", "FrameDecoder", "encode_frame"]
+
+# An answer of this size is still plausible (a program's state with embedded examples). A stray print read
+# as a length is not: the ASCII bytes "Trac" (of "Traceback") mean 1.4 GB.
+DEFAULT_MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
+
+#: Length of the header, in bytes.
+HEADER_BYTES: Final = 4
+
+# Enough to recognise a print or the head of a traceback in an error message.
+_EXCERPT_BYTES: Final = 64
+
+
+def encode_frame(payload: bytes, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> bytes:
+    """Prefix ``payload`` with its length as a 4-byte big-endian unsigned integer.
+
+    Args:
+        payload: One JSON document as UTF-8. May be empty.
+        max_frame_bytes: Largest payload allowed, in bytes.
+
+    Returns:
+        Header and payload together, ``4 + len(payload)`` bytes.
+
+    Raises:
+        LocalFrameTooLargeError: ``payload`` is longer than ``max_frame_bytes``.
+
+    Source:
+        Erlang ``open_port/2``, option ``{packet, 4}``.
+    """
+    size = len(payload)
+    if size > max_frame_bytes:
+        raise LocalFrameTooLargeError(
+            f"the message is {size} bytes long, but a frame may hold {max_frame_bytes} bytes; "
+            "nothing was sent. Send less, or raise max_frame_bytes on both sides.",
+            size=size,
+            limit=max_frame_bytes,
+        )
+    return size.to_bytes(HEADER_BYTES, "big") + payload
+
+
+class FrameDecoder:
+    """Cut a stream of bytes, fed in any split, into the payloads of its frames.
+
+    Args:
+        max_frame_bytes: Largest payload accepted, in bytes. Checked on the header.
+        peer: Who sends, for error messages, such as ``worker w-3``.
+    """
+
+    __slots__ = ("_buffer", "_eof", "_max_frame_bytes", "_peer", "_refused")
+
+    def __init__(self, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES, peer: str = "peer") -> None:
+        self._max_frame_bytes = max_frame_bytes
+        self._peer = peer
+        self._buffer = bytearray()
+        self._eof = False
+        self._refused = False
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held that no frame has given back yet."""
+        return len(self._buffer)
+
+    @property
+    def at_eof(self) -> bool:
+        """Whether the end of the stream was fed; complete frames may still be buffered."""
+        return self._eof
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes of the stream. ``b""`` means nothing; the end is told by ``feed_eof``.
+
+        After an oversize header the stream is lost, so further bytes are dropped instead of held.
+
+        Raises:
+            LocalProtocolError: ``feed_eof`` was called before.
+        """
+        if self._eof:
+            raise LocalProtocolError(f"bytes of {self._peer} were fed after the end of its stream")
+        if not self._refused:
+            self._buffer += data
+
+    def feed_eof(self) -> None:
+        """Note that no byte will follow. Calling it again changes nothing."""
+        self._eof = True
+
+    def next_frame(self) -> bytes | None:
+        """Return the payload of the next complete frame, or ``None`` when more bytes are needed.
+
+        Raises:
+            RemoteFrameTooLargeError: A header announces more than ``max_frame_bytes``. Every later call
+                raises it again.
+            PortClosedError: The stream has ended and no complete frame is left. ``clean`` tells whether it
+                ended between two frames, ``missing`` how many bytes the last one lacks (of its header, if
+                that is torn).
+        """
+        buffer = self._buffer
+        held = len(buffer)
+        if held < HEADER_BYTES:
+            self._check_eof(HEADER_BYTES)
+            return None
+        size = int.from_bytes(buffer[:HEADER_BYTES], "big")
+        if size > self._max_frame_bytes:
+            self._refuse(size)
+        end = HEADER_BYTES + size
+        if held < end:
+            self._check_eof(end)
+            return None
+        payload = bytes(buffer[HEADER_BYTES:end])
+        del buffer[:end]
+        return payload
+
+    def _check_eof(self, total: int) -> None:
+        if not self._eof:
+            return
+        held = len(self._buffer)
+        if not held:
+            raise PortClosedError(f"{self._peer} has closed its stream", clean=True, missing=0)
+        raise PortClosedError(
+            f"{self._peer} has closed its stream inside a frame: {total - held} of {total} bytes are missing",
+            clean=False,
+            missing=total - held,
+        )
+
+    def _refuse(self, size: int) -> Never:
+        self._refused = True
+        excerpt = bytes(self._buffer[:_EXCERPT_BYTES])
+        raise RemoteFrameTooLargeError(
+            f"{self._peer} announced a frame of {size} bytes (limit {self._max_frame_bytes}); "
+            f"first bytes {excerpt!r}. Does something in it print to stdout?",
+            size=size,
+            limit=self._max_frame_bytes,
+            data=excerpt,
+        )
