@@ -2,12 +2,17 @@
 
 # The annotations are read at run time, for the rules in them: they must not become strings.
 
-from typing import Annotated, Literal
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 
+from dspex_pool.config.display import SettingRow, rows_of, text_of
 from dspex_pool.config.rules import Choice, Flag, Pairs, Seconds, SecondsRange, Text, Whole, Words
-from dspex_pool.config.settings import check_all, presumed_sources
+from dspex_pool.config.settings import ARGUMENT, check_all, presumed_sources, refuse_unknown
+from dspex_pool.config.sources import gather
 
 __all__ = ["PoolConfig", "PoolOptions"]
 
@@ -95,7 +100,7 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_sessions: Annotated[int, Whole("Sessions that may live at the same time.", low=1)] = 10_000
 
     def __post_init__(self) -> None:
-        given = {name: getattr(self, name) for name in self.__struct_fields__}
+        given = msgspec.structs.asdict(self)
         for name, value in check_all(type(self), given, presumed_sources(type(self), given)).items():
             # A list became a tuple, an int of seconds a float, a dict a copy.
             msgspec.structs.force_setattr(self, name, value)
@@ -109,7 +114,14 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoolConfig(PoolOptions, frozen=True, kw_only=True, dict=True):
-    """Everything that can be set about a pool: its options, its calls, its sessions and its workers."""
+    """Everything that can be set about a pool: its options, its calls, its sessions and its workers.
+
+    Two configurations are equal if their values are, wherever the values came from.
+
+    Raises:
+        InvalidConfigError: A value is of another type, out of its range, or contradicts another.
+        TypeError: There is no setting of that name; ``load`` says which is nearest.
+    """
 
     call_timeout: Annotated[
         float | None, Seconds("Seconds that a call has to be answered once it is sent; none: no bound.")
@@ -173,3 +185,63 @@ class PoolConfig(PoolOptions, frozen=True, kw_only=True, dict=True):
         int, Whole("Restarts of a service of the pool within restart_window before the pool gives up.", low=0)
     ] = 3
     restart_window: Annotated[float, Seconds("Seconds over which restarts are counted.")] = 60.0
+
+    @classmethod
+    def load(
+        cls,
+        profile: str | None = None,
+        file: str | os.PathLike[str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        **overrides: Any,
+    ) -> Self:
+        """Gather the settings: arguments, then ``DSPEX_POOL_…`` variables, TOML, the profile, the defaults.
+
+        Args:
+            profile: ``dev``, ``test`` or ``prod``; ``None`` takes ``DSPEX_POOL_PROFILE`` or TOML's ``profile``.
+            file: TOML file with the settings at its top level, in ``[dspex_pool]`` or in ``[tool.dspex_pool]``;
+                ``None`` reads ``[tool.dspex_pool]`` of ``pyproject.toml`` in the working directory, if there.
+            environ: Environment variables by name; ``None`` takes those of the process.
+            overrides: Settings by name.
+
+        Raises:
+            InvalidConfigError: A value is refused, a name is unknown, or a file cannot be read.
+        """
+        values, sources = gather(
+            cls,
+            profile=profile,
+            file=file,
+            environ=os.environ if environ is None else environ,
+            overrides=overrides,
+        )
+        return cls._of(values, sources)
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any], sources: Mapping[str, str]) -> Self:
+        # Checked before construction too, because only here the sources are known to the error.
+        config = cls(**check_all(cls, values, sources))
+        msgspec.structs.force_setattr(config, "_sources", MappingProxyType(dict(sources)))
+        return config
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some settings changed, which then count as arguments.
+
+        Raises:
+            InvalidConfigError: A value is refused or a name is unknown.
+        """
+        refuse_unknown(changes, self.__struct_fields__, ARGUMENT)
+        values = msgspec.structs.asdict(self) | changes
+        return self._of(values, dict(self.sources) | dict.fromkeys(changes, ARGUMENT))
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Where each value came from: ``argument``, a variable, ``file:table``, ``profile …``, ``default``."""
+        known: Mapping[str, str] | None = self.__dict__.get("_sources")
+        return known or presumed_sources(type(self), msgspec.structs.asdict(self))
+
+    def describe(self) -> list[SettingRow]:
+        """Return every setting with its effective value, its source and its sentence."""
+        return rows_of(self, self.sources)
+
+    def __repr__(self) -> str:
+        # Logs print configurations; the environment of the workers may hold keys.
+        return text_of(self)

@@ -79,7 +79,7 @@ class Setting:
             return None
         try:
             return self.rule.parse(text)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise self.refusal(text, source) from exc
 
     def show(self, value: object) -> str:
