@@ -70,9 +70,8 @@ rules: $(STAMP) ## write the names of the tests into docs/rules.md
 
 coverage: $(STAMP) ## run all layers under coverage, workers included; fail below 95 %
 	@rm -f .coverage .coverage.*
-	@$(LAYERS) fast protocol integration chaos --short --coverage -- $(ARGS)
-	@$(BIN)/coverage combine --quiet
-	@$(BIN)/coverage report --fail-under=95
+	@$(LAYERS) fast protocol integration chaos --short --coverage -- $(ARGS); layers=$$?; \
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage report --fail-under=95 && exit $$layers
 
 clean: ## remove .venv and everything that was built or measured
 	rm -rf $(VENV) out build dist htmlcov *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -85,8 +84,9 @@ $(BIN)/python:
 	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-	  echo "make: Python 3.11 or newer is needed; $(firstword $(CANDIDATES)) is $$($(firstword $(CANDIDATES)) --version 2>&1 | head -n 1)." \
-	       "Name a newer one: make PYTHON=/path/to/python3.12" >&2; exit 1; \
+	  version=$$($(firstword $(CANDIDATES)) --version 2>/dev/null) || version=missing; \
+	  echo "make: Python 3.11 or newer is needed, and $(firstword $(CANDIDATES)) is $$version; name one: make PYTHON=/path/to/python3.12" >&2; \
+	  exit 1; \
 	fi; \
 	echo "creating $(VENV) with $$($$found --version)"; \
 	$$found -m venv $(VENV) >/dev/null 2>&1 || { \
@@ -96,5 +96,5 @@ $(BIN)/python:
 
 $(STAMP): pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV) (once, and again when pyproject.toml changes)"
-	@$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@$(BIN)/python -m pip install -qq --editable ".[dev]"
 	@touch $@
