@@ -1,0 +1,109 @@
+"""The invariants of a pool's books, checked from the outside after any step.
+
+The numbers are those of the project's rules (``docs/rules.md``). The checks read the core's private books on
+purpose: an invariant that only used the public view could not see a book that contradicts it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dspex_pool.lifecycle import WorkerState
+
+if TYPE_CHECKING:
+    from dspex_pool.pool_state import PoolState
+
+__all__ = ["check_books", "check_steady"]
+
+
+def check_books(state: PoolState, *, processes_before: int = 0) -> None:
+    """Check what must hold after every step: I1 to I5, I7 to I10, I12 and I13.
+
+    Args:
+        processes_before: Processes at the last check; above the capacity (after a shrink) they may only fall.
+    """
+    _check_states(state)
+    _check_bounds(state, processes_before)
+    _check_nobody_waits_in_vain(state)
+    _check_leases(state)
+    _check_outcomes(state)
+    _check_sessions(state)
+
+
+def _check_states(state: PoolState) -> None:
+    counted = Counter(record.state for record in state.workers.values())
+    for each in WorkerState:
+        if each is not WorkerState.DEAD:
+            assert state._tally[each] == counted[each], f"I10: tally of {each.value} is wrong"
+    idle = {number for number, record in state.workers.items() if record.state is WorkerState.IDLE}
+    assert idle == set(state._idle), "I1: the idle list is not the set of idle workers"
+    slots = [record.slot for record in state.workers.values()]
+    assert len(slots) == len(set(slots)) and set(slots) == state._slots, "I1: slots are taken twice or lost"
+    assert counted[WorkerState.DEAD] == 0, "I1: a dead worker is still in the books"
+
+
+def _check_bounds(state: PoolState, processes_before: int) -> None:
+    allowed = max(state.capacity, processes_before)
+    assert len(state.workers) <= allowed, "I2: more processes than pool_size and max_overflow allow"
+    assert state._tally[WorkerState.STARTING] <= state.options.max_starting, "I5: too many starts in flight"
+
+
+def _check_nobody_waits_in_vain(state: PoolState) -> None:
+    if not state._line:
+        return
+    assert not state.is_closed, "I4: somebody waits for a closed pool"
+    assert not state._starts.is_open, "I4: somebody waits while the breaker is open"
+    if state.is_suspended:
+        return
+    for number in state._idle:
+        assert state._line.first_for(number) is None, "I3: an idle worker and a waiter it could serve"
+    if state._line.open_count and len(state.workers) < state.capacity:
+        in_flight = state._tally[WorkerState.STARTING] > 0
+        armed = bool(state._starts.failures) and state.wake_at <= state._starts.retry_at
+        assert in_flight or armed, "I4: somebody waits, there is room, and nothing is on the way"
+
+
+def _check_leases(state: PoolState) -> None:
+    tokens = [record.token for record in state.workers.values() if record.state is WorkerState.LEASED]
+    assert len(tokens) == len(set(tokens)), "I7: one fencing token for two leases"
+    assert all(0 < token <= state._last_token for token in tokens), "I7: a token from nowhere"
+    for record in state.workers.values():
+        if record.state is WorkerState.IDLE:
+            assert record.condemned is None, "I13: a worker that must leave is idle"
+            assert record.generation == state._generation, "I13: a worker of an old generation is idle"
+
+
+def _check_outcomes(state: PoolState) -> None:
+    counters = state.counters
+    ended = (
+        counters.granted
+        + counters.timeouts
+        + counters.cancelled
+        + counters.closed
+        + counters.overloaded
+        + counters.circuit_open
+        + counters.session_lost
+        + counters.declined
+    )
+    assert counters.attempts == ended + len(state._line), "I8: a checkout has no outcome, or two"
+    alive = len(state.workers)
+    assert counters.starts == counters.reaped + alive, "I9: a start was not reaped, or reaped twice"
+
+
+def _check_sessions(state: PoolState) -> None:
+    for session, number in state._affinity.bindings().items():
+        record = state.workers.get(number)
+        assert record is not None, f"I12: session {session!r} is bound to a worker that is gone"
+        assert record.state is not WorkerState.RETIRING, f"I12: session {session!r} is bound to a leaver"
+    assert len(state._affinity) <= state.options.max_sessions, "I12: more sessions than max_sessions"
+
+
+def check_steady(state: PoolState) -> None:
+    """Check what must hold once leases are returned, faults are off and time has passed: Q1."""
+    numbers = state.statistics()
+    assert numbers.waiting == 0, "Q1: somebody still waits"
+    assert numbers.leased == numbers.draining == numbers.retiring == 0, "Q1: a worker is not settled"
+    assert state.floor <= numbers.live <= state.pool_size, (
+        f"Q1: {numbers.live} workers live, floor {state.floor}, pool_size {state.pool_size}"
+    )

@@ -1,0 +1,387 @@
+"""A port without a process: a scripted worker under trio's clock, real frames in both directions.
+
+``MockPort`` runs a ``WorkerModel`` in the time of the trio run, so with ``MockClock(autojump_threshold=0)``
+a worker that hangs for an hour costs nothing. It has no task of its own: whoever calls it moves the worker
+to the present.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+import trio
+
+from dspex_pool.errors import PortClosedError, WorkerStartError
+from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES, FrameDecoder, encode_frame
+from dspex_pool.transport.port import ExitStatus
+from dspex_testkit.script import Answer, ArgsMatcher, Expectation, Script
+from dspex_testkit.worker_model import Reactions, WorkerModel
+
+if TYPE_CHECKING:
+    from dspex_pool.protocol.messages import Request
+
+__all__ = ["Behaviour", "MockPort", "MockPortFactory"]
+
+
+class MockPort:
+    """One scripted worker; implements ``Port``.
+
+    Requests are compared with the next ``expect``; when that does not fit (or none is left), with the rules
+    of ``answer``. A request that neither knows raises ``UnexpectedRequestError`` from the call that delivers
+    it, and fails ``assert_drained``. The handshake has a rule of its own, see ``answer_handshake``.
+
+    Args:
+        worker_id: Name of the worker, for messages.
+        incarnation: Incarnation number of the worker.
+        reactions: How the worker reacts to interrupts, the end of stdin and signals; may be changed later.
+        max_frame_bytes: Largest payload either side may send, in bytes.
+    """
+
+    def __init__(
+        self,
+        worker_id: str = "w-0",
+        incarnation: int = 0,
+        *,
+        reactions: Reactions | None = None,
+        max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+    ) -> None:
+        self.worker_id = worker_id
+        self.incarnation = incarnation
+        self.script = Script(f"worker {worker_id}")
+        self.model = WorkerModel(self.script.plan, reactions=reactions, max_frame_bytes=max_frame_bytes)
+        #: No process stands behind this port.
+        self.pid: int | None = None
+        #: What ``resident_bytes`` reports.
+        self.resident_bytes: int | None = None
+        self.bytes_sent = 0
+        #: Names of the signals and closings that the owner sent, in order.
+        self.signals: list[str] = []
+        self._decoder = FrameDecoder(max_frame_bytes=max_frame_bytes, peer=f"worker {worker_id}")
+        self._room = math.inf
+        self._reaped = False
+        self._ended = False
+        self._changed = trio.lowlevel.ParkingLot()
+        self._sending = self._receiving = self._attending = False
+
+    # --- the script ----------------------------------------------------------------------------------
+
+    @property
+    def reactions(self) -> Reactions:
+        """How the worker reacts to interrupts, the end of stdin and signals."""
+        return self.model.reactions
+
+    @property
+    def received(self) -> list[Request]:
+        """Every valid request that arrived, the handshake included."""
+        return self.model.received
+
+    def expect(self, command: str, args: ArgsMatcher | None = None) -> Expectation:
+        """Expect ``command`` next, and return the plan to be filled: ``expect("ping").after(1).reply({})``.
+
+        Args:
+            command: The command.
+            args: Arguments it must have at least, or a predicate on them.
+        """
+        return self.script.expect(command, args)
+
+    def answer(self, command: str, answer: Answer) -> Self:
+        """Answer every ``command`` with ``answer``, as often as it comes.
+
+        Args:
+            command: The command, or ``"*"`` for all that have no rule of their own.
+            answer: The result; a ``Plan``; or a function of the arguments that returns either or raises
+                ``CommandFailedError``.
+        """
+        self.script.answer(command, answer)
+        return self
+
+    def answer_handshake(self, answer: Answer) -> Self:
+        """Answer the first ping with ``answer``; ``Plan().stall()`` hangs in the handshake."""
+        self.script.answer_handshake(answer)
+        return self
+
+    def accept_only(self, size: int) -> None:
+        """Take ``size`` more bytes of requests, then let ``send`` block, as a full pipe does."""
+        self._room = size
+
+    def accept_all(self) -> None:
+        """Take all bytes again; a blocked ``send`` goes on."""
+        self._room = math.inf
+        self._changed.unpark_all()
+
+    def inject(self, data: bytes) -> None:
+        """Write stray bytes to the worker's stdout now."""
+        self.model.write(data, trio.current_time())
+        self._changed.unpark_all()
+
+    def emit(self, event: str, data: dict[str, Any]) -> None:
+        """Send an event that belongs to no request, now."""
+        self.model.emit(event, data, trio.current_time())
+        self._changed.unpark_all()
+
+    def die(self, *, code: int | None = None, signal: int | None = None) -> None:
+        """End the worker now, by itself; without arguments with status 1."""
+        if code is None and signal is None:
+            code = 1
+        self.model.exit(ExitStatus(code=code, signal=signal), trio.current_time())
+        self._changed.unpark_all()
+
+    def assert_drained(self) -> None:
+        """Check that every expected request came, and no other.
+
+        Raises:
+            ScriptNotDrainedError: With what is left, and what came unexpectedly.
+        """
+        self.script.assert_drained()
+
+    # --- Port ----------------------------------------------------------------------------------------
+
+    @property
+    def stderr_tail(self) -> str:
+        """Everything the worker wrote to stderr."""
+        return self.model.stderr
+
+    @property
+    def exit_status(self) -> ExitStatus | None:
+        """How the worker ended, or ``None`` until ``attend`` returned."""
+        return self.model.exit_status if self._reaped else None
+
+    async def send(self, payload: bytes) -> None:
+        """Write one frame.
+
+        Raises:
+            LocalFrameTooLargeError: ``payload`` is over the limit; nothing was written.
+            PortClosedError: The worker has ended, or its stdin was closed.
+            trio.BusyResourceError: Another task is sending.
+
+        Cancellation:
+            Before the first byte nothing is written. Later, which only happens after ``accept_only``, the
+            frame is torn.
+        """
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this port")
+        self._sending = True
+        try:
+            frame = memoryview(encode_frame(payload, max_frame_bytes=self.model.max_frame_bytes))
+            await trio.lowlevel.checkpoint()
+            while frame:
+                if not (written := self._write(frame)):
+                    await self._changed.park()
+                frame = frame[written:]
+        finally:
+            self._sending = False
+
+    def _write(self, frame: memoryview) -> int:
+        now = trio.current_time()
+        self.model.advance(now)
+        if self.model.has_ended or "eof" in self.signals:
+            raise PortClosedError(f"worker {self.worker_id} does not read any more", worker_id=self.worker_id)
+        written = int(min(self._room, len(frame)))
+        self._room -= written
+        self.bytes_sent += written
+        if written:
+            self.model.feed(frame[:written], now)
+            self._changed.unpark_all()
+        return written
+
+    async def receive(self) -> bytes:
+        """Return the payload of the next frame.
+
+        Raises:
+            PortClosedError: The stream ended; ``clean`` and ``missing`` tell how.
+            RemoteFrameTooLargeError: The header announces more than the limit.
+            trio.BusyResourceError: Another task is receiving.
+
+        Cancellation:
+            Loses nothing.
+        """
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving on this port")
+        self._receiving = True
+        try:
+            await trio.lowlevel.checkpoint()
+            while True:
+                self._pull()
+                if (payload := self._decoder.next_frame()) is not None:
+                    return payload
+                await self._wait_for_change()
+        finally:
+            self._receiving = False
+
+    def _pull(self) -> None:
+        self.model.advance(trio.current_time())
+        if output := self.model.take_output():
+            self._decoder.feed(output)
+        if self.model.has_ended and not self._ended:
+            self._ended = True
+            self._decoder.feed_eof()
+
+    async def _wait_for_change(self) -> None:
+        with trio.move_on_at(self.model.next_wakeup):
+            await self._changed.park()
+
+    def has_unread(self) -> bool:
+        """Tell whether bytes wait, or the stream has ended."""
+        self._pull()
+        return self._ended or self._decoder.buffered > 0
+
+    def interrupt(self) -> None:
+        """Send SIGINT to the worker."""
+        self._signal("interrupt", self.model.interrupt)
+
+    def send_eof(self) -> None:
+        """Close the worker's stdin."""
+        self._signal("eof", self.model.feed_eof)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the worker."""
+        self._signal("terminate", self.model.terminate)
+
+    def kill(self) -> None:
+        """Send SIGKILL to the worker."""
+        self._signal("kill", self.model.kill)
+
+    def _signal(self, name: str, act: Callable[[float], None]) -> None:
+        if not self._reaped:
+            self.signals.append(name)
+            act(trio.current_time())
+            self._changed.unpark_all()
+
+    async def attend(self) -> ExitStatus:
+        """Wait until the worker has ended, and reap it.
+
+        Raises:
+            trio.BusyResourceError: Another task attends already.
+
+        Cancellation:
+            The worker stays as it is.
+        """
+        if self._attending:
+            raise trio.BusyResourceError("another task attends to this port")
+        self._attending = True
+        try:
+            await trio.lowlevel.checkpoint()
+            while True:
+                self.model.advance(trio.current_time())
+                if self.model.exit_status is not None:
+                    self._reaped = True
+                    self._changed.unpark_all()
+                    return self.model.exit_status
+                await self._wait_for_change()
+        finally:
+            self._attending = False
+
+    def __repr__(self) -> str:
+        return f"<MockPort {self.worker_id} incarnation {self.incarnation}>"
+
+
+#: Fills the script of a port that was just opened.
+Behaviour: TypeAlias = Callable[[MockPort], object]
+
+
+class MockPortFactory:
+    """Opens mock ports and remembers them; implements ``PortFactory``.
+
+    Args:
+        behaviour: Called with every port that is opened, to fill its script; or one such function by
+            incarnation number, where a missing number means an empty script.
+        start_delay: Seconds that a start takes.
+        fail_starts: How many of the next starts fail with ``WorkerStartError``.
+        hang_starts: How many of the next starts (after the failing ones) never end.
+        max_frame_bytes: Largest payload, in bytes.
+
+    The settings are attributes and may be changed at any time.
+    """
+
+    def __init__(
+        self,
+        behaviour: Behaviour | Mapping[int, Behaviour] | None = None,
+        *,
+        start_delay: float = 0.0,
+        fail_starts: int = 0,
+        hang_starts: int = 0,
+        max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+    ) -> None:
+        self.behaviour = behaviour
+        self.start_delay = start_delay
+        self.fail_starts = fail_starts
+        self.hang_starts = hang_starts
+        self.max_frame_bytes = max_frame_bytes
+        #: Every port that was opened, in order.
+        self.ports: list[MockPort] = []
+        #: When ``open`` was called, in seconds of trio's clock, failures included.
+        self.attempts: list[float] = []
+        #: Starts in progress.
+        self.starting = 0
+        #: Starts that failed, by order of this factory.
+        self.failed = 0
+        #: Starts that were cancelled.
+        self.cancelled = 0
+
+    @property
+    def started(self) -> int:
+        """How many workers were started."""
+        return len(self.ports)
+
+    @property
+    def ended(self) -> int:
+        """How many workers were reaped."""
+        return sum(port.exit_status is not None for port in self.ports)
+
+    @property
+    def live(self) -> list[MockPort]:
+        """The workers that are not reaped."""
+        return [port for port in self.ports if port.exit_status is None]
+
+    def port(self, worker_id: str) -> MockPort:
+        """Return the newest port of ``worker_id``."""
+        return next(port for port in reversed(self.ports) if port.worker_id == worker_id)
+
+    def assert_drained(self) -> None:
+        """Check every port's script, see ``MockPort.assert_drained``."""
+        for port in self.ports:
+            port.assert_drained()
+
+    async def open(self, *, worker_id: str, incarnation: int) -> MockPort:
+        """Start one mock worker.
+
+        Raises:
+            WorkerStartError: ``fail_starts`` ordered it.
+
+        Cancellation:
+            No worker was started.
+        """
+        self.attempts.append(trio.current_time())
+        self.starting += 1
+        try:
+            await self._start(worker_id)
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+        finally:
+            self.starting -= 1
+        port = MockPort(worker_id, incarnation, max_frame_bytes=self.max_frame_bytes)
+        self.ports.append(port)
+        self._script(port)
+        return port
+
+    async def _start(self, worker_id: str) -> None:
+        fails, hangs = self.fail_starts > 0, self.fail_starts <= 0 < self.hang_starts
+        self.fail_starts -= fails
+        self.hang_starts -= hangs
+        await trio.sleep(self.start_delay)
+        if fails:
+            self.failed += 1
+            raise WorkerStartError(
+                f"worker {worker_id} could not be started: ordered by the test", worker_id=worker_id
+            )
+        if hangs:
+            await trio.sleep_forever()
+
+    def _script(self, port: MockPort) -> None:
+        if callable(self.behaviour):
+            self.behaviour(port)
+        elif self.behaviour is not None and port.incarnation in self.behaviour:
+            self.behaviour[port.incarnation](port)

@@ -1,0 +1,268 @@
+"""A pool without processes and without a loop: it carries out the core's decisions in plain memory.
+
+Tests say what happens (a start succeeds, a worker dies, time passes), the driver answers for the rest of the world
+and checks the invariants after every step.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from dspex_pool.config import PoolOptions
+from dspex_pool.core.records import (
+    Decision,
+    Drain,
+    Emit,
+    Grant,
+    Granted,
+    Outcome,
+    Ping,
+    Refuse,
+    Retire,
+    Start,
+    Waiter,
+    WorkerRecord,
+)
+from dspex_pool.errors import DspexPoolError
+from dspex_pool.lifecycle import WorkerState
+from dspex_pool.pool_state import PoolState
+from dspex_testkit.invariants import check_books
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["PoolDriver"]
+
+
+class PoolDriver:
+    """A pool core with a world around it that the test controls.
+
+    Args:
+        auto: Whether starts, pings, drains and ends succeed at once by themselves.
+        seed: Seed of the back-off's spread.
+        options: Settings, as for ``PoolOptions``.
+    """
+
+    def __init__(self, *, auto: bool = False, seed: int = 0, **options: Any) -> None:
+        self.auto = auto
+        self.now = 0.0
+        self.state = PoolState(PoolOptions(**options), random=random.Random(seed))
+        #: Workers whose start, ping, drain or end is being carried out.
+        self.starting: list[int] = []
+        self.pinging: list[int] = []
+        self.draining: list[int] = []
+        self.ending: dict[int, str] = {}
+        #: Leases by waiter, and errors by waiter, in the order they came.
+        self.granted: dict[int, Granted] = {}
+        self.refused: dict[int, DspexPoolError] = {}
+        #: Retirements asked for: (worker, reason, polite).
+        self.retirements: list[tuple[int, str, bool]] = []
+        #: Start times of all starts.
+        self.start_times: list[float] = []
+        self.events: list[Emit] = []
+        self.gauges: Counter[str] = Counter()
+        self._processes = 0
+        self.state.open(self.now)
+        self.settle()
+
+    # --- what callers do ----------------------------------------------------------------------------------
+
+    def checkout(self, *, timeout: float = 1000.0, **asked: Any) -> Granted | int | DspexPoolError:
+        """Ask for a worker: a lease, the waiter's number, or the error."""
+        answer = self.state.checkout(self.now, deadline=self.now + timeout, **asked)
+        self.settle()
+        return answer.number if isinstance(answer, Waiter) else answer
+
+    def lease(self, **asked: Any) -> Granted:
+        """Ask for a worker that must be granted at once."""
+        answer = self.checkout(**asked)
+        assert isinstance(answer, Granted), answer
+        return answer
+
+    def wait(self, **asked: Any) -> int:
+        """Ask for a worker that must not be free, and return the waiter's number."""
+        answer = self.checkout(**asked)
+        assert isinstance(answer, int), answer
+        return answer
+
+    def refusal(self, **asked: Any) -> DspexPoolError:
+        """Ask for a worker that must be refused at once."""
+        answer = self.checkout(**asked)
+        assert isinstance(answer, DspexPoolError), answer
+        return answer
+
+    def checkin(self, lease: Granted, outcome: Outcome = Outcome.CLEAN, reason: str = "caller") -> bool:
+        """Return a lease."""
+        accepted = self.state.checkin(lease, self.now, outcome, reason)
+        self.settle()
+        return accepted
+
+    def cancel(self, waiter: int) -> bool:
+        """Let a waiter's caller leave."""
+        known = self.state.cancel_waiter(waiter, self.now)
+        self.settle()
+        return known
+
+    # --- what the world does ------------------------------------------------------------------------------
+
+    def started(self, number: int | None = None) -> int:
+        """Let a start succeed; the oldest one unless named."""
+        number = self._pick(self.starting, number)
+        self.state.worker_started(number, self.now)
+        self.settle()
+        return number
+
+    def start_failed(self, number: int | None = None, error: BaseException | None = None) -> int:
+        """Let a start fail; the process is reaped at once."""
+        number = self._pick(self.starting, number)
+        self.gone(number, error=error or OSError("no such worker"))
+        return number
+
+    def gone(self, number: int, error: BaseException | None = None) -> bool:
+        """Let a worker's process end and be reaped, whatever it was doing."""
+        for waiting in (self.starting, self.pinging, self.draining):
+            if number in waiting:
+                waiting.remove(number)
+        self.ending.pop(number, None)
+        known = self.state.worker_gone(number, self.now, error=error)
+        self.settle()
+        return known
+
+    def reap(self, number: int | None = None) -> int:
+        """Let the end of a retired worker be complete; the oldest one unless named."""
+        number = next(iter(self.ending)) if number is None else number
+        self.gone(number)
+        return number
+
+    def pinged(self, number: int | None = None) -> int:
+        """Let a ping be answered."""
+        number = self._pick(self.pinging, number)
+        self.state.ping_answered(number, self.now)
+        self.settle()
+        return number
+
+    def drained(self, number: int | None = None) -> int:
+        """Let a worker in care be proven clean."""
+        number = self._pick(self.draining, number)
+        self.state.drained(number, self.now)
+        self.settle()
+        return number
+
+    def failed(self, number: int, reason: str = "ping_failed") -> bool:
+        """Report that a worker must leave service."""
+        for waiting in (self.starting, self.pinging, self.draining):
+            if number in waiting:
+                waiting.remove(number)
+        known = self.state.worker_failed(number, self.now, reason)
+        self.settle()
+        return known
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; the core is woken whenever it asks to be."""
+        until = self.now + seconds
+        ticks = 0
+        while self.state.wake_at <= until:
+            self.now = max(self.now, self.state.wake_at)
+            self.state.tick(self.now)
+            self.settle()
+            ticks += 1
+            assert ticks < 1000 + 100 * seconds, f"the core asks to be woken without end at {self.now}"
+        self.now = until
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    def record(self, number: int) -> WorkerRecord:
+        """Return the core's record of a worker."""
+        return self.state.workers[number]
+
+    def in_state(self, state: WorkerState) -> list[int]:
+        """Return the workers in ``state``, oldest first."""
+        return [number for number, record in self.state.workers.items() if record.state is state]
+
+    def names(self) -> list[str]:
+        """Return the names of all events so far."""
+        return [event.name for event in self.events]
+
+    # --- carrying out -------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Carry out the decisions made, then check the books and the gauges."""
+        while self.state.has_decisions:
+            for decision in self.state.decisions():
+                self._carry_out(decision)
+            if self.auto:
+                self._answer_all()
+        check_books(self.state, processes_before=self._processes)
+        self._processes = len(self.state.workers)
+        self._check_gauges()
+
+    def _carry_out(self, decision: Decision) -> None:
+        match decision:
+            case Start(number, _):
+                self.starting.append(number)
+                self.start_times.append(self.now)
+            case Grant(waiter, lease):
+                assert waiter not in self.granted and waiter not in self.refused, "I8: two outcomes"
+                self.granted[waiter] = lease
+            case Refuse(waiter, error):
+                assert waiter not in self.granted and waiter not in self.refused, "I8: two outcomes"
+                self.refused[waiter] = error
+            case Ping(number):
+                self.pinging.append(number)
+            case Drain(number):
+                self.draining.append(number)
+            case Retire(number, reason, polite):
+                self._begin_end(number, reason, polite=polite)
+            case Emit():
+                self.events.append(decision)
+                self._add_up(decision)
+
+    def _begin_end(self, number: int, reason: str, *, polite: bool) -> None:
+        assert number not in self.ending, f"I9: worker {number} is ended twice"
+        for waiting in (self.starting, self.pinging, self.draining):
+            if number in waiting:
+                waiting.remove(number)
+        self.retirements.append((number, reason, polite))
+        if number in self.state.workers:
+            self.ending[number] = reason
+
+    def _answer_all(self) -> None:
+        for number in list(self.starting):
+            self._pick(self.starting, number)
+            self.state.worker_started(number, self.now)
+        for number in list(self.pinging):
+            self._pick(self.pinging, number)
+            self.state.ping_answered(number, self.now)
+        for number in list(self.draining):
+            self._pick(self.draining, number)
+            self.state.drained(number, self.now)
+        for number in list(self.ending):
+            del self.ending[number]
+            self.state.worker_gone(number, self.now)
+
+    @staticmethod
+    def _pick(waiting: list[int], number: int | None) -> int:
+        number = waiting[0] if number is None else number
+        if number in waiting:
+            waiting.remove(number)
+        return number
+
+    def _add_up(self, event: Emit) -> None:
+        for side, step in (("from", -1), ("to", 1)):
+            if event.metadata.get(side) is not None:
+                self.gauges[event.metadata[side]] += step
+        if event.name == "waiting":
+            self.gauges["waiting"] += 1
+        elif event.name == "cancelled" or event.metadata.get("queued"):
+            self.gauges["waiting"] -= 1
+
+    def _check_gauges(self) -> None:
+        """I10: each gauge is the sum of the events."""
+        numbers = self.state.statistics()
+        expected = {name: getattr(numbers, name) for name in _GAUGES}
+        assert {name: self.gauges[name] for name in _GAUGES} == expected, "I10: events and gauges differ"
+
+
+_GAUGES: Iterable[str] = ("starting", "idle", "pinging", "leased", "draining", "retiring", "waiting")

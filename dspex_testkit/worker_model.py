@@ -1,0 +1,343 @@
+"""A worker without a process: bytes, signals and the time go in, bytes, stderr and the exit status come out.
+
+The mock port and the mock server run the same model, one in virtual and one in real time. The model is a
+timetable: ``advance(now)`` does, in order, everything that was due until ``now``, and ``next_wakeup`` says
+when something is due next. So nobody has to run a task for it. Like a real worker it is serial: it answers
+one request after the other, and one that hangs goes on hanging, with the later ones behind it, until
+somebody interrupts or ends it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from dspex_pool.errors import LocalProtocolError, PortClosedError, RemoteProtocolError
+from dspex_pool.protocol.conversation import WorkerConversation
+from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES, FrameDecoder, encode_frame
+from dspex_pool.protocol.messages import ErrorInfo, Failure, Request, Success, encode_failure, encode_success
+from dspex_pool.transport.port import ExitStatus
+from dspex_testkit.plan import (
+    Emit,
+    Exit,
+    Fail,
+    Oversize,
+    PartialFrame,
+    Pause,
+    Plan,
+    Raw,
+    Repeat,
+    Reply,
+    Stall,
+    Stderr,
+    Step,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Answerer", "Reactions", "WorkerModel"]
+
+#: Decides what the worker does for a request.
+Answerer: TypeAlias = "Callable[[Request], Plan]"
+
+#: Exit status of a worker that was sent bytes that are no frame.
+EX_DATAERR = 65
+
+
+@dataclass(slots=True)
+class Reactions:
+    """How long the worker takes to react, in seconds; ``None`` means that it does not react at all."""
+
+    #: From an interrupt to the answer of type ``Cancelled``.
+    interrupt: float | None = 0.0
+    #: From the end of stdin to the exit with status 0.
+    eof: float | None = 0.0
+    #: From SIGTERM to the exit with status 0.
+    terminate: float | None = 0.0
+    #: From SIGKILL to the exit by signal 9.
+    kill: float = 0.0
+
+
+class _Running:
+    """The request in work, with the steps still to do."""
+
+    def __init__(self, request: Request, plan: Plan) -> None:
+        self.request = request
+        self.steps: Iterator[Step] = iter(plan.steps)
+        self.answered = False
+        self.deaf = False
+        #: When the next step is due; infinite while it stalls.
+        self.resume_at = 0.0
+
+
+class WorkerModel:
+    """One worker incarnation.
+
+    Args:
+        answer: Decides what is done for each request.
+        reactions: How the worker reacts to interrupts, the end of stdin and signals; may be changed later.
+        max_frame_bytes: Largest payload either side may send, in bytes.
+        timestamp: Gives the time stamp of an answer; by default the model's own time, which replays.
+    """
+
+    def __init__(
+        self,
+        answer: Answerer,
+        *,
+        reactions: Reactions | None = None,
+        max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+        timestamp: Callable[[], float] | None = None,
+    ) -> None:
+        self.reactions = reactions if reactions is not None else Reactions()
+        self.max_frame_bytes = max_frame_bytes
+        #: How the worker ended, or ``None`` while it lives.
+        self.exit_status: ExitStatus | None = None
+        #: Everything written to stderr so far.
+        self.stderr = ""
+        #: Every valid request that arrived, in order.
+        self.received: list[Request] = []
+        self._answer = answer
+        self._timestamp = timestamp if timestamp is not None else self._own_time
+        self._conversation = WorkerConversation(max_frame_bytes=max_frame_bytes, now=self._timestamp)
+        self._decoder = FrameDecoder(max_frame_bytes=max_frame_bytes, peer="client")
+        self._waiting: deque[Request] = deque()
+        self._running: _Running | None = None
+        self._output = bytearray()
+        self._last_frame = b""
+        self._now = -math.inf
+        self._interrupt_at = math.inf
+        self._exit_at = math.inf
+        self._exit_with = ExitStatus(code=0)
+        self._eof = False
+
+    # --- what happens to the worker ------------------------------------------------------------------
+
+    def feed(self, data: bytes | bytearray | memoryview, now: float) -> None:
+        """Put bytes on the worker's stdin."""
+        self.advance(now)
+        if self.exit_status is None and not self._eof:
+            self._decoder.feed(data)
+            self._read()
+            self.advance(now)
+
+    def feed_eof(self, now: float) -> None:
+        """Close the worker's stdin."""
+        self.advance(now)
+        if self.exit_status is None and not self._eof:
+            self._eof = True
+            self._read_eof()
+            self._exit_later(self.reactions.eof, ExitStatus(code=0))
+            self.advance(now)
+
+    def interrupt(self, now: float) -> None:
+        """Send SIGINT: ends the running command, means nothing to an idle or deaf worker."""
+        self.advance(now)
+        delay = self.reactions.interrupt
+        if self._running is not None and not self._running.deaf and delay is not None:
+            self._interrupt_at = min(self._interrupt_at, now + delay)
+            self.advance(now)
+
+    def terminate(self, now: float) -> None:
+        """Send SIGTERM."""
+        self.advance(now)
+        self._exit_later(self.reactions.terminate, ExitStatus(code=0))
+        self.advance(now)
+
+    def kill(self, now: float) -> None:
+        """Send SIGKILL."""
+        self.advance(now)
+        self._exit_later(self.reactions.kill, ExitStatus(signal=9))
+        self.advance(now)
+
+    def exit(self, status: ExitStatus, now: float) -> None:
+        """End at once, by itself."""
+        self.advance(now)
+        self._end(status)
+
+    def write(self, data: bytes, now: float) -> None:
+        """Write stray bytes to stdout, whatever the worker is doing."""
+        self.advance(now)
+        if self.exit_status is None:
+            self._output += data
+
+    def emit(self, event: str, data: dict[str, Any], now: float) -> None:
+        """Send an event that belongs to no request, if the client asked for this kind."""
+        self.advance(now)
+        if self.exit_status is None:
+            self._emit(None, event, data)
+
+    # --- what the worker does ------------------------------------------------------------------------
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is in work."""
+        return self._running is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self.exit_status is not None
+
+    @property
+    def next_wakeup(self) -> float:
+        """When something is due next; infinite if nothing is."""
+        if self.exit_status is not None:
+            return math.inf
+        resume = self._running.resume_at if self._running is not None else math.inf
+        return min(self._exit_at, self._interrupt_at, resume)
+
+    def advance(self, now: float) -> None:
+        """Do everything that was due until ``now``, in order."""
+        self._start_waiting()
+        while (due := self.next_wakeup) <= now:
+            self._now = due
+            if due == self._exit_at:
+                self._end(self._exit_with)
+            elif due == self._interrupt_at:
+                self._cancel_running()
+            else:
+                self._run()
+            self._start_waiting()
+        self._now = max(self._now, now)
+
+    def take_output(self) -> bytes:
+        """Return what was written to stdout since the last call."""
+        output = bytes(self._output)
+        self._output.clear()
+        return output
+
+    # --- inside --------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            while (payload := self._decoder.next_frame()) is not None:
+                message = self._conversation.receive(payload)
+                if isinstance(message, Failure):
+                    self._send(encode_failure(message))
+                else:
+                    self.received.append(message)
+                    self._waiting.append(message)
+        except RemoteProtocolError as error:
+            self._end_on_garbage(error)
+
+    def _read_eof(self) -> None:
+        self._decoder.feed_eof()
+        try:
+            self._decoder.next_frame()
+        except PortClosedError as error:
+            if not error.clean:
+                self.stderr += f"{error}\n"
+
+    def _end_on_garbage(self, error: RemoteProtocolError) -> None:
+        self.stderr += f"{error}\n"
+        self._end(ExitStatus(code=EX_DATAERR))
+
+    def _exit_later(self, delay: float | None, status: ExitStatus) -> None:
+        if delay is not None and self._now + delay < self._exit_at:
+            self._exit_at = self._now + delay
+            self._exit_with = status
+
+    def _end(self, status: ExitStatus) -> None:
+        if self.exit_status is None:
+            self.exit_status = status
+            self._running = None
+            self._waiting.clear()
+
+    def _start_waiting(self) -> None:
+        while self._running is None and self._waiting:
+            request = self._waiting.popleft()
+            running = _Running(request, self._answer(request))
+            running.resume_at = self._now
+            self._running = running
+            self._run()
+
+    def _run(self) -> None:
+        running = self._running
+        assert running is not None
+        running.deaf = False
+        for step in running.steps:
+            self._do(step, running)
+            if self.exit_status is not None or running.resume_at > self._now:
+                return
+        self._finish()
+
+    def _finish(self) -> None:
+        self._running = None
+        self._interrupt_at = math.inf
+
+    def _cancel_running(self) -> None:
+        self._interrupt_at = math.inf
+        running = self._running
+        if running is None or running.deaf:
+            return
+        if not running.answered:
+            info = ErrorInfo(type="Cancelled", message="the command was interrupted")
+            self._send(self._conversation.fail(running.request.id, info.message, info))
+        self._finish()
+
+    def _do(self, step: Step, running: _Running) -> None:
+        match step:
+            case Reply():
+                self._succeed(step, running)
+            case Fail():
+                self._fail(step, running)
+            case Emit():
+                self._emit(running.request.id, step.event, dict(step.data))
+            case Pause():
+                running.deaf, running.resume_at = step.deaf, self._now + step.duration
+            case Stall():
+                running.deaf, running.resume_at = step.deaf, math.inf
+            case Stderr():
+                self.stderr += step.text
+            case Exit():
+                self._end(step.status)
+            case _:
+                self._output += self._broken_bytes(step, running)
+
+    def _succeed(self, step: Reply, running: _Running) -> None:
+        request_id = running.request.id
+        if running.answered or step.request_id not in (None, request_id):
+            self._send(self._success(request_id if step.request_id is None else step.request_id, step.result))
+            return
+        running.answered = True
+        try:
+            self._send(self._conversation.succeed(request_id, step.result))
+        except LocalProtocolError as error:
+            # Too long for a frame, or nothing that JSON can carry: a worker says so and lives on.
+            info = ErrorInfo(type=type(error).__name__, message=error.message)
+            self._send(self._conversation.fail(request_id, error.message, info))
+
+    def _fail(self, step: Fail, running: _Running) -> None:
+        running.answered = True
+        info = ErrorInfo(type=step.type, message=step.error, **step.info)
+        self._send(self._conversation.fail(running.request.id, step.error, info))
+
+    def _emit(self, request_id: int | None, event: str, data: dict[str, Any]) -> None:
+        if self._conversation.wants_event(event):
+            self._send(self._conversation.event(request_id, event, data))
+
+    def _success(self, request_id: int, result: Any) -> bytes:
+        return encode_success(Success(request_id, result, self._timestamp()))
+
+    def _broken_bytes(self, step: Step, running: _Running) -> bytes:
+        match step:
+            case Raw():
+                return step.data
+            case Repeat():
+                return self._last_frame
+            case Oversize():
+                size = self.max_frame_bytes + 1 if step.size is None else step.size
+                return size.to_bytes(4, "big")
+            case PartialFrame():
+                return encode_frame(self._success(running.request.id, step.result))[: step.size]
+        raise TypeError(f"no such step: {step!r}")
+
+    def _own_time(self) -> float:
+        return self._now
+
+    def _send(self, payload: bytes) -> None:
+        self._last_frame = encode_frame(payload, max_frame_bytes=self.max_frame_bytes)
+        self._output += self._last_frame
