@@ -133,7 +133,7 @@ def _is_same(value: object, default: object) -> bool:
 
 #: Pairs of settings of which the first may not exceed the second, with the reason.
 _ORDERED = (
-    ("backoff_min", "backoff_max", "the delay after a failed start grows from the first to the second"),
+    ("backoff_min", "backoff_max", "delays after failed starts grow from the first to the second"),
     ("min_idle", "pool_size", "the floor cannot be above the pool's size"),
     ("terminate_grace", "close_timeout", "closing ends the workers within its own bound"),
     ("leak_warning_after", "lease_timeout", "a lease is reported before it is ended by force"),
@@ -162,6 +162,9 @@ def check_all(
     }
     for low, high, reason in _ORDERED:
         if checked[low] is not None and checked[high] is not None and checked[low] > checked[high]:
+            # A default is not to blame where the other value was given.
+            if sources.get(low) == DEFAULT:
+                raise _conflict(high, f"at least {low}", low, checked, sources, reason)
             raise _conflict(low, f"at most {high}", high, checked, sources, reason)
     if checked.get("command") is not None:
         _refuse_without_effect(checked, sources)
@@ -180,7 +183,7 @@ def _conflict(
 ) -> InvalidConfigError:
     source, other_source = sources.get(key, ARGUMENT), sources.get(other, ARGUMENT)
     return InvalidConfigError(
-        f"{key} = {values[key]!r} (from {source}) does not go with {other} = {values[other]!r} "
+        f"{key} = {_cut(values[key])} (from {source}) does not go with {other} = {_cut(values[other])} "
         f"(from {other_source}): {key} must be {allowed}; {reason}",
         key=key,
         value=values[key],
