@@ -311,7 +311,7 @@ class WorkerError(DspexPoolError):
     """Something is wrong with a worker process. Never raised itself."""
 
     blame = "worker"
-    worker_survives = False
+    worker_survives: ClassVar[bool | None] = False
     #: Exit status, or ``None`` while it runs or when a signal ended it.
     exit_status: int | None = None
     #: Number of the signal that ended it.

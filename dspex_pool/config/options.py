@@ -98,6 +98,9 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     ] = 5.0
     close_timeout: Annotated[float, Seconds("Seconds within which closing the pool ends everything.")] = 30.0
     max_sessions: Annotated[int, Whole("Sessions that may live at the same time.", low=1)] = 10_000
+    session_ttl: Annotated[
+        float | None, Seconds("Seconds of idleness after which a session is forgotten; none: never.")
+    ] = 3600.0
 
     def __post_init__(self) -> None:
         given = msgspec.structs.asdict(self)
@@ -139,9 +142,6 @@ class PoolConfig(PoolOptions, frozen=True, kw_only=True, dict=True):
             "strict_nowait",
         ),
     ] = "hint"
-    session_ttl: Annotated[
-        float | None, Seconds("Seconds of idleness after which a session is forgotten; none: never.")
-    ] = 3600.0
     session_store: Annotated[
         str,
         Text("Where sessions outlive workers: memory, or sqlite:PATH to outlive the pool too.", form="store"),

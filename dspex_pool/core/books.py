@@ -1,0 +1,385 @@
+"""The books of a pool, and the moves that keep them consistent.
+
+``pool_state.py`` tells these books what has happened; the moves here change them and put decisions into the
+outbox. Two of them carry the pool's main promises: ``_back_to_idle`` offers a worker to the line the moment it is
+free, and ``_replenish`` starts what is missing whenever something leaves or begins to wait.
+"""
+
+from __future__ import annotations
+
+import random as random_module
+import zlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dspex_pool.core import refusals
+from dspex_pool.core.affinity import AffinityTable
+from dspex_pool.core.care import Care
+from dspex_pool.core.records import (
+    NEVER,
+    Counters,
+    Decision,
+    Emit,
+    Grant,
+    Granted,
+    PoolStatistics,
+    Refuse,
+    Retire,
+    Start,
+    Waiter,
+    WorkerRecord,
+)
+from dspex_pool.core.shedding import ControlledDelay
+from dspex_pool.core.start_policy import StartPolicy
+from dspex_pool.core.wait_line import WaitLine
+from dspex_pool.lifecycle import WorkerState, move
+
+if TYPE_CHECKING:
+    from dspex_pool.config import PoolOptions
+    from dspex_pool.errors import DspexPoolError
+
+__all__ = ["Books"]
+
+_STARTING, _IDLE = WorkerState.STARTING, WorkerState.IDLE
+_LEASED, _RETIRING = WorkerState.LEASED, WorkerState.RETIRING
+
+
+class Books:
+    """Everything that a pool knows of itself.
+
+    Args:
+        options: The pool's settings.
+        random: Source of the back-off's spread.
+    """
+
+    def __init__(self, options: PoolOptions, *, random: random_module.Random | None = None) -> None:
+        self.options = options
+        #: Size that the pool is set to; ``resize`` changes it.
+        self.pool_size = options.pool_size
+        #: Whether anybody listens to telemetry. While false, no event is put together.
+        self.observed = True
+        #: When ``tick`` next has something to do.
+        self.wake_at = NEVER
+        self.counters = Counters()
+        self.workers: dict[int, WorkerRecord] = {}
+        self.is_suspended = False
+        self.is_closed = False
+        self._boot_target = 0 if options.lazy else options.pool_size
+        self._generation = 0
+        self._last_number = 0
+        self._last_token = 0
+        self._last_arrival = 0
+        self._tally: dict[WorkerState, int] = dict.fromkeys(WorkerState, 0)
+        self._idle: dict[int, WorkerRecord] = {}
+        self._slots: set[int] = set()
+        self._left_slot_by: dict[int, str] = {}
+        self._outbox: list[Decision] = []
+        self._line = WaitLine()
+        self._care = Care(options)
+        self._affinity = AffinityTable(
+            max_sessions=options.max_sessions,
+            time_to_live=NEVER if options.session_ttl is None else options.session_ttl,
+        )
+        self._starts = StartPolicy(
+            max_starting=options.max_starting,
+            backoff_min=options.backoff_min,
+            backoff_max=options.backoff_max,
+            breaker_after=options.breaker_after,
+            spawn_timeout=options.spawn_timeout,
+            random=random or random_module.Random(),
+        )
+        self._shedding: ControlledDelay | None = None
+        if options.codel_target is not None:
+            self._shedding = ControlledDelay(target=options.codel_target, interval=options.codel_interval)
+
+    def decisions(self) -> list[Decision]:
+        """Take the decisions made since the last call, in order."""
+        taken, self._outbox = self._outbox, []
+        return taken
+
+    @property
+    def has_decisions(self) -> bool:
+        """Whether ``decisions`` would return any."""
+        return bool(self._outbox)
+
+    @property
+    def floor(self) -> int:
+        """Workers to keep alive when nothing is asked of the pool."""
+        return 0 if self.is_closed else min(max(self.options.floor, self._boot_target), self.pool_size)
+
+    @property
+    def capacity(self) -> int:
+        """Processes that may exist, those being ended included."""
+        return self.pool_size + self.options.max_overflow
+
+    @property
+    def live_count(self) -> int:
+        """Workers in service or starting."""
+        return len(self.workers) - self._tally[_RETIRING]
+
+    @property
+    def ready_count(self) -> int:
+        """Workers in service."""
+        return self.live_count - self._tally[_STARTING]
+
+    @property
+    def last_start_error(self) -> BaseException | None:
+        """The error of the last start, if it failed."""
+        return self._starts.last_error
+
+    def statistics(self) -> PoolStatistics:
+        """Return a snapshot of all gauges and counters."""
+        return PoolStatistics(
+            pool_size=self.pool_size,
+            max_overflow=self.options.max_overflow,
+            **{state.value: self._tally[state] for state in WorkerState if state is not WorkerState.DEAD},
+            waiting=len(self._line),
+            bound_sessions=len(self._affinity),
+            suspended=self.is_suspended,
+            circuit_open=self._starts.is_open,
+            closed=self.is_closed,
+            counters=replace(self.counters),
+        )
+
+    def worker_of(self, session: str) -> int | None:
+        """Return the incarnation that ``session`` is bound to, or ``None``."""
+        return self._affinity.worker_of(session)
+
+    # --- lending and refusing ---------------------------------------------------------------------
+
+    def _lend(self, record: WorkerRecord, now: float, waiter: Waiter | None, holder: object) -> Granted:
+        """Put an idle worker, already out of the idle set, into a caller's hands."""
+        move(record, _LEASED)
+        self._tally[_IDLE] -= 1
+        self._tally[_LEASED] += 1
+        self._last_token += 1
+        record.token = self._last_token
+        record.since = now
+        record.holder = holder
+        record.session = session = waiter.session if waiter is not None else None
+        record.leak_warned = False
+        self.counters.granted += 1
+        waited = now - waiter.since if waiter is not None else 0.0
+        if self._care.lease_due < NEVER:
+            self.wake_at = min(self.wake_at, now + self._care.lease_due)
+        if waiter is not None and session is not None:
+            self._note_use(session, record, now, strict=waiter.strict)
+        if self.observed:
+            queued = waiter is not None and waiter.number > 0
+            self._emit_moved("checkout", record, _IDLE, {"wait": waited}, session=session, queued=queued)
+        return Granted(record.number, record.token, waited)
+
+    def _note_use(self, session: str, record: WorkerRecord, now: float, *, strict: bool) -> None:
+        if not self._affinity.use(session, record.number, now, strict=strict):
+            return
+        self.wake_at = min(self.wake_at, self._affinity.next_expiry())
+        self._emit("session_bound", {"count": 1}, session=session, worker_id=record.worker_id)
+        for waiter in self._line.bind(session, record.number):
+            if waiter.nowait:
+                self._refuse(waiter, refusals.session_busy(self, session, record.number), now)
+
+    def _offer(self, record: WorkerRecord, now: float) -> None:
+        """Give an idle worker to the waiter whose turn it is, if any."""
+        while not self.is_suspended:
+            waiter = self._line.first_for(record.number)
+            if waiter is None:
+                return
+            self._line.remove(waiter.number)
+            error = self._objection(waiter, now)
+            if error is not None:
+                self._refuse(waiter, error, now)
+                continue
+            del self._idle[record.number]
+            self.counters.granted_after_wait += 1
+            lease = self._lend(record, now, waiter, waiter.holder)
+            self._outbox.append(Grant(waiter.number, lease))
+            return
+
+    def _objection(self, waiter: Waiter, now: float) -> DspexPoolError | None:
+        """Return why a waiter whose turn has come gets nothing after all, or ``None``."""
+        if waiter.strict and waiter.session is not None and not self._affinity.has_room(waiter.session):
+            return refusals.too_many_sessions(self, waiter.session)
+        if self._shedding is not None and self._shedding.sheds(now - waiter.since, now):
+            return refusals.shed(self, waiter, now)
+        return None
+
+    def _refuse(self, waiter: Waiter, error: DspexPoolError, now: float) -> None:
+        """Turn a waiter away."""
+        self._line.remove(waiter.number)
+        self._note_refusal(error, waiter, now, queued=True)
+        self._outbox.append(Refuse(waiter.number, error))
+
+    def _refuse_at_once(self, error: DspexPoolError, waiter: Waiter) -> DspexPoolError:
+        self._note_refusal(error, waiter, waiter.since, queued=False)
+        return error
+
+    def _note_refusal(self, error: DspexPoolError, waiter: Waiter, now: float, *, queued: bool) -> None:
+        reason = refusals.counter_of(error)
+        setattr(self.counters, reason, getattr(self.counters, reason) + 1)
+        event = "timeout" if reason == "timeouts" else "rejected"
+        self._emit(event, {"wait": now - waiter.since}, session=waiter.session, reason=reason, queued=queued)
+
+    # --- workers ----------------------------------------------------------------------------------
+
+    def _start(self, now: float) -> None:
+        slot = next(slot for slot in range(1, len(self._slots) + 2) if slot not in self._slots)
+        self._slots.add(slot)
+        self._last_number += 1
+        record = WorkerRecord(self._last_number, slot, self._generation, now)
+        self.workers[record.number] = record
+        self._tally[_STARTING] += 1
+        self.counters.starts += 1
+        self.wake_at = min(self.wake_at, now + self.options.spawn_timeout)
+        self._outbox.append(Start(record.number, record.worker_id))
+        if self.observed:
+            self._emit_moved("worker_starting", record, None, {"count": 1})
+
+    def _lifetime(self, number: int) -> float:
+        if self.options.max_lifetime is None:
+            return NEVER
+        low, high = self.options.max_lifetime
+        # A hash, not a random number: workers started together end apart, and tests can tell when.
+        return low + (high - low) * zlib.crc32(number.to_bytes(8, "big")) / 0xFFFFFFFF
+
+    def _start_failed(
+        self, record: WorkerRecord, now: float, reason: str, error: BaseException | None
+    ) -> None:
+        self.counters.start_failures += 1
+        delay = self._starts.failed(now, error)
+        self._emit(
+            "worker_start_failed", {"delay": delay}, worker_id=record.worker_id, reason=str(error or reason)
+        )
+        self._retire(record, reason, now, polite=False)
+
+    def _back_to_idle(
+        self, record: WorkerRecord, now: float, event: str, measurements: dict[str, float], **metadata: object
+    ) -> None:
+        """Make a worker that is proven clean available, unless its time in service is over."""
+        reason = self._reason_to_leave(record, now)
+        if reason is not None:
+            self._emit(event, measurements, worker_id=record.worker_id, incarnation=record.number, **metadata)
+            self._retire(record, reason, now, polite=True)
+            self._replenish(now)
+            return
+        self._moved(record, _IDLE, now, event, measurements, **metadata)
+        self._idle[record.number] = record
+        self.wake_at = min(self.wake_at, now + self._care.idle_due, record.expires_at)
+        if self._line:
+            self._offer(record, now)
+
+    def _reason_to_leave(self, record: WorkerRecord, now: float) -> str | None:
+        options = self.options
+        if self.is_closed:
+            return "closed"
+        if record.condemned is not None:
+            return record.condemned
+        if record.generation != self._generation:
+            return "drained"
+        if record.expires_at <= now:
+            return "max_lifetime"
+        if options.max_uses is not None and record.uses >= options.max_uses:
+            return "max_uses"
+        if self.live_count > self.capacity:
+            return "resized"
+        return None
+
+    def _retire(self, record: WorkerRecord, reason: str, now: float, *, polite: bool) -> None:
+        """Take a worker out of service; its sessions are unbound, their strict waiters told."""
+        self._idle.pop(record.number, None)
+        record.condemned = reason
+        self._moved(
+            record,
+            _RETIRING,
+            now,
+            "worker_retiring",
+            {"age": record.age(now), "uses": record.uses},
+            reason=reason,
+        )
+        self._outbox.append(Retire(record.number, reason, polite))
+        sessions, lost = self._affinity.release(record.number)
+        if self.observed:
+            for session in sessions:
+                name = "session_lost" if session in lost else "session_moved"
+                self._emit(name, {"count": 1}, session=session, worker_id=record.worker_id, reason=reason)
+        for waiter in self._line.strand(record.number):
+            self._refuse(waiter, refusals.session_lost(waiter.session, record.number), now)
+
+    def _replenish(self, now: float) -> None:
+        """Start the workers that waiters and the floor need, as far as limits allow."""
+        if self.is_closed:
+            return
+        starting = self._tally[_STARTING]
+        unserved = max(0, self._line.open_count - len(self._idle))
+        missing = max(0, self.floor - (self.live_count - starting))
+        # While the breaker is open nobody may wait, so the probe that can close it needs no demand.
+        wanted = max(unserved + missing, 1 if self._starts.is_open else 0) - starting
+        room = self.capacity - len(self.workers)
+        for _ in range(min(wanted, room, self._starts.allowance(now, starting))):
+            self._start(now)
+        if wanted > 0 and self._starts.failures and not self._tally[_STARTING]:
+            self.wake_at = min(self.wake_at, self._starts.retry_at)
+
+    def _check_breaker(self, now: float) -> None:
+        """Open the breaker if it is time; then nobody may wait any more."""
+        if not self._starts.trip(now, self.ready_count):
+            return
+        self._emit("breaker_opened", {"failures": self._starts.failures}, reason=str(self._starts.last_error))
+        for waiter in list(self._line):
+            self._refuse(waiter, refusals.circuit_open(self, waiter, now), now)
+
+    def _reschedule(self, now: float) -> None:
+        """Compute ``wake_at`` anew."""
+        limit = self.options.max_idle_pings
+        may_ping = limit is None or self._tally[WorkerState.PINGING] < limit
+        live, size, floor = self.live_count, self.pool_size, self.floor
+        times = [self._line.next_deadline(), self._affinity.next_expiry()]
+        for record in self.workers.values():
+            due = self._care.next_for(record, live=live, size=size, floor=floor)
+            if may_ping or due.what != "ping":
+                times.append(due.at)
+        if self._starts.failures and not self.is_closed and self._starts.retry_at > now:
+            times.append(self._starts.retry_at)
+        self.wake_at = min(times)
+
+    # --- moves and telemetry ----------------------------------------------------------------------
+
+    def _moved(
+        self,
+        record: WorkerRecord,
+        to: WorkerState,
+        now: float,
+        event: str,
+        measurements: dict[str, float],
+        **metadata: object,
+    ) -> None:
+        left = move(record, to)
+        self._tally[left] -= 1
+        self._tally[to] += 1
+        record.since = now
+        if self.observed:
+            self._emit_moved(event, record, left, measurements, **metadata)
+
+    def _emit_moved(
+        self,
+        event: str,
+        record: WorkerRecord,
+        left: WorkerState | None,
+        measurements: dict[str, float],
+        **metadata: object,
+    ) -> None:
+        # With "from" and "to" in every event of a worker, the gauges are the sum of the events.
+        where: dict[str, Any] = {
+            "worker_id": record.worker_id,
+            "incarnation": record.number,
+            "from": left.value if left is not None else None,
+            "to": record.state.value,
+        }
+        self._outbox.append(Emit(event, measurements, where | metadata))
+
+    def _emit(self, event: str, measurements: dict[str, float], **metadata: object) -> None:
+        if self.observed:
+            self._outbox.append(Emit(event, measurements, metadata))
+
+    def _stale(self) -> bool:
+        self.counters.stale_notices += 1
+        return False

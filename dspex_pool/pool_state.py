@@ -1,0 +1,444 @@
+"""The pool as a pure state machine: facts go in, decisions come out. No await, no clock, no I/O.
+
+Every method that tells a fact changes the books first and then puts decisions into the outbox, from which
+``decisions()`` takes them; ``worker_pool.py`` carries them out. Times are given by the caller, as seconds of any
+clock that never goes back. There are no timers: ``wake_at`` says when ``tick`` has something to do, and a tick
+too many does nothing. So a timer cannot outlive what it was for.
+
+How a worker flows: ``_start`` → ``worker_started`` → idle → ``_lend`` → leased → ``checkin`` → idle, or draining
+and then idle; ``_retire`` takes it out of service from anywhere, ``worker_gone`` frees its slot once its process
+is reaped. Whenever a worker becomes idle it is offered to the line at once; whenever something leaves or begins
+to wait, ``_replenish`` starts what is missing. These two keep the promise that nobody waits beside an idle worker
+that could serve, and that somebody is always on the way while anybody waits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dspex_pool.core import refusals
+from dspex_pool.core.books import Books
+from dspex_pool.core.records import NEVER, Drain, Granted, Outcome, Ping, Waiter, WorkerRecord
+from dspex_pool.lifecycle import WorkerState
+
+if TYPE_CHECKING:
+    from dspex_pool.errors import DspexPoolError
+
+__all__ = ["PoolState"]
+
+_STARTING, _IDLE, _PINGING = WorkerState.STARTING, WorkerState.IDLE, WorkerState.PINGING
+_LEASED, _DRAINING, _RETIRING = WorkerState.LEASED, WorkerState.DRAINING, WorkerState.RETIRING
+
+
+class PoolState(Books):
+    """A pool without its processes: facts in, decisions out.
+
+    Nothing here raises for any order of facts: a fact about a worker, lease or waiter that is gone is counted
+    and ignored.
+    """
+
+    # --- checkout ---------------------------------------------------------------------------------
+
+    def checkout(
+        self,
+        now: float,
+        *,
+        deadline: float = NEVER,
+        session: str | None = None,
+        affinity: str = "hint",
+        wait: bool = True,
+        holder: object = None,
+    ) -> Granted | Waiter | DspexPoolError:
+        """Lend a worker, or put the caller in line, or refuse.
+
+        Args:
+            deadline: When the caller's patience ends.
+            session: Whose work it is; ``None`` for anybody's.
+            affinity: ``hint``, ``strict`` or ``strict_nowait``.
+            wait: Whether to stand in line if no worker is free.
+            holder: Anything whose text names the caller in errors and warnings.
+
+        Returns:
+            The lease; or the place in line, to which a ``Grant`` or ``Refuse`` will come; or the error to raise.
+        """
+        self.counters.attempts += 1
+        if self._idle and not self.is_suspended and session is None:
+            record = self._pop_idle()
+            return self._lend(record, now, None, holder)
+        waiter = Waiter(0, now, deadline, session, affinity != "hint", affinity == "strict_nowait", holder)
+        error = self._refusal(waiter, now)
+        if error is not None:
+            return self._refuse_at_once(error, waiter)
+        bound_to = self._affinity.worker_of(session) if session is not None else None
+        chosen = None if self.is_suspended else self._choose_idle(bound_to, strict=waiter.strict)
+        if chosen is not None:
+            del self._idle[chosen.number]
+            return self._lend(chosen, now, waiter, holder)
+        return self._queue(waiter, bound_to if waiter.strict else None, now, wait=wait)
+
+    def _pop_idle(self) -> WorkerRecord:
+        if self.options.idle_order == "lifo":
+            return self._idle.popitem()[1]
+        return self._idle.pop(next(iter(self._idle)))
+
+    def _choose_idle(self, bound_to: int | None, *, strict: bool) -> WorkerRecord | None:
+        if bound_to is not None and (bound_to in self._idle or strict):
+            return self._idle.get(bound_to)
+        if not self._idle:
+            return None
+        order = reversed(self._idle) if self.options.idle_order == "lifo" else iter(self._idle)
+        return self._idle[next(order)]
+
+    def _refusal(self, waiter: Waiter, now: float) -> DspexPoolError | None:
+        """Return why this checkout cannot be granted now or ever; nothing is changed."""
+        if self.is_closed:
+            return refusals.pool_closed(self, waiter, now)
+        session = waiter.session
+        if session is not None:
+            lost_worker = self._affinity.lost_worker_of(session) if waiter.strict else None
+            if lost_worker is not None:
+                return refusals.session_lost(session, lost_worker)
+            if waiter.strict and not self._affinity.has_room(session):
+                return refusals.too_many_sessions(self, session)
+            bound_to = self._affinity.worker_of(session)
+            if waiter.nowait and bound_to is not None and bound_to not in self._idle:
+                return refusals.session_busy(self, session, bound_to)
+        if self._starts.is_open:
+            return refusals.circuit_open(self, waiter, now)
+        return None
+
+    def _queue(
+        self, waiter: Waiter, bound_to: int | None, now: float, *, wait: bool
+    ) -> Waiter | DspexPoolError:
+        limit = self.options.max_waiting
+        if not wait:
+            return self._refuse_at_once(refusals.would_wait(self, waiter, now), waiter)
+        if limit is not None and len(self._line) >= limit:
+            return self._refuse_at_once(refusals.line_full(self, waiter, now), waiter)
+        if waiter.deadline <= now:
+            return self._refuse_at_once(refusals.timed_out(self, waiter, now), waiter)
+        self._last_arrival += 1
+        waiter.number = self._last_arrival
+        self._line.add(waiter, bound_to)
+        self.wake_at = min(self.wake_at, waiter.deadline)
+        self._emit("waiting", {"waiting": len(self._line)}, session=waiter.session)
+        self._replenish(now)
+        return waiter
+
+    def claim(self, number: int, now: float, *, holder: object = None) -> Granted | None:
+        """Lend one certain worker if it is idle: for the pool's own housekeeping."""
+        record = self._idle.pop(number, None)
+        if record is None:
+            return None
+        self.counters.attempts += 1
+        return self._lend(record, now, None, holder)
+
+    def reject(self, lease: Granted, now: float, reason: str) -> bool:
+        """Undo a grant whose worker turned out not to be clean; the worker is retired.
+
+        The caller then asks again; nobody can have come between.
+        """
+        record = self._leased_record(lease)
+        if record is None:
+            return False
+        self.counters.granted -= 1
+        self.counters.attempts -= 1
+        self._emit("checkout_declined", {"count": 1}, worker_id=record.worker_id, reason=reason)
+        self._retire(record, reason, now, polite=False)
+        self._replenish(now)
+        return True
+
+    def cancel_waiter(self, number: int, now: float) -> bool:
+        """Take a waiter whose caller has left out of the line."""
+        waiter = self._line.remove(number)
+        if waiter is None:
+            return self._stale()
+        self.counters.cancelled += 1
+        self._emit("cancelled", {"wait": now - waiter.since}, session=waiter.session)
+        return True
+
+    # --- check-in ---------------------------------------------------------------------------------
+
+    def checkin(self, lease: Granted, now: float, outcome: Outcome, reason: str = "caller") -> bool:
+        """Take a worker back.
+
+        Args:
+            outcome: What the lease's end proves about the worker.
+            reason: Why it is retired, where it is.
+
+        Returns:
+            Whether it was a live lease. If not, nothing has changed.
+        """
+        record = self._leased_record(lease)
+        if record is None:
+            return self._stale()
+        self.counters.returned += 1
+        held = now - record.since
+        if outcome is not Outcome.UNUSED:
+            record.uses += 1
+            record.last_used = record.last_seen = now
+        if outcome is Outcome.RETIRE:
+            self._emit("checkin", {"held": held}, worker_id=record.worker_id, outcome="retire")
+            self._retire(record, reason, now, polite=False)
+            self._replenish(now)
+        elif outcome is Outcome.CARE:
+            self._take_into_care(record, now, held)
+        else:
+            self._back_to_idle(record, now, "checkin", {"held": held}, outcome=outcome.value)
+            if outcome is Outcome.UNUSED:
+                self._reschedule(now)
+        return True
+
+    def _leased_record(self, lease: Granted) -> WorkerRecord | None:
+        record = self.workers.get(lease.number)
+        if record is None or record.token != lease.token or record.state is not _LEASED:
+            return None
+        return record
+
+    def _take_into_care(self, record: WorkerRecord, now: float, held: float) -> None:
+        self._moved(record, _DRAINING, now, "checkin", {"held": held}, outcome="care")
+        self.wake_at = min(self.wake_at, now + self.options.cancel_grace)
+        self._outbox.append(Drain(record.number))
+
+    # --- facts about workers ----------------------------------------------------------------------
+
+    def worker_started(self, number: int, now: float) -> bool:
+        """A started worker has shaken hands and is ready."""
+        record = self.workers.get(number)
+        if record is None or record.state is not _STARTING:
+            return self._stale()
+        took = now - record.since
+        self.counters.started += 1
+        if self._starts.succeeded():
+            self._emit("breaker_closed", {"count": 1})
+        record.ready_at = record.last_used = record.last_seen = now
+        record.expires_at = now + self._lifetime(number)
+        replaced = self._left_slot_by.get(record.slot)
+        if replaced is not None:
+            self._emit("worker_restarted", {"count": 1}, worker_id=record.worker_id, reason=replaced)
+        self._back_to_idle(record, now, "worker_started", {"duration": took})
+        if self.live_count >= self._boot_target:
+            self._boot_target = 0
+        self._replenish(now)
+        self._reschedule(now)
+        return True
+
+    def worker_gone(
+        self, number: int, now: float, *, error: BaseException | None = None, exit_text: str | None = None
+    ) -> bool:
+        """A worker's process is reaped, or was never started; its slot is free.
+
+        Args:
+            error: What went wrong, if it was still starting.
+            exit_text: How the process ended, in words.
+        """
+        record = self.workers.get(number)
+        if record is None:
+            return self._stale()
+        if record.state is not _RETIRING:
+            self._lose(record, now, error)
+        self._moved(
+            record,
+            WorkerState.DEAD,
+            now,
+            "worker_retired",
+            {"age": record.age(now), "uses": record.uses},
+            reason=record.condemned,
+            exit=exit_text,
+        )
+        del self.workers[number]
+        self._slots.discard(record.slot)
+        self._left_slot_by[record.slot] = record.condemned or "died"
+        self.counters.reaped += 1
+        self._check_breaker(now)
+        self._replenish(now)
+        self._reschedule(now)
+        return True
+
+    def _lose(self, record: WorkerRecord, now: float, error: BaseException | None) -> None:
+        """A worker ended by itself."""
+        if record.state is _STARTING:
+            self._start_failed(record, now, "start_failed", error)
+            return
+        # Dying before its first use, it may do so for ever: hold the next start back as after a failure.
+        if record.uses == 0 and record.state is not _LEASED:
+            delay = self._starts.failed(now, error)
+            self._emit(
+                "worker_start_failed", {"delay": delay}, worker_id=record.worker_id, reason="died unused"
+            )
+        self._retire(record, "died", now, polite=False)
+
+    def worker_failed(
+        self, number: int, now: float, reason: str, *, error: BaseException | None = None
+    ) -> bool:
+        """A worker must leave service: its start failed, its pipe broke, its hook raised, …
+
+        In a caller's hands nothing changes until the check-in.
+        """
+        record = self.workers.get(number)
+        if record is None or record.state is _RETIRING:
+            return self._stale()
+        if record.state is _STARTING:
+            self._start_failed(record, now, reason, error)
+        elif record.state is _LEASED:
+            record.condemned = reason
+        else:
+            self._retire(record, reason, now, polite=False)
+        self._check_breaker(now)
+        self._replenish(now)
+        self._reschedule(now)
+        return True
+
+    def drained(self, number: int, now: float) -> bool:
+        """A worker in the pool's care is proven clean again."""
+        record = self.workers.get(number)
+        if record is None or record.state is not _DRAINING:
+            return self._stale()
+        record.last_seen = now
+        self._back_to_idle(record, now, "worker_drained", {"duration": now - record.since}, ok=True)
+        self._reschedule(now)
+        return True
+
+    def ping_answered(self, number: int, now: float) -> bool:
+        """A worker passed its health check."""
+        record = self.workers.get(number)
+        if record is None or record.state is not _PINGING:
+            return self._stale()
+        record.last_seen = now
+        self._back_to_idle(record, now, "ping_stop", {"duration": now - record.since}, ok=True)
+        self._reschedule(now)
+        return True
+
+    def memory_measured(self, number: int, resident_bytes: int, now: float) -> bool:
+        """A worker's resident memory was measured."""
+        record = self.workers.get(number)
+        limit = self.options.max_rss_bytes
+        if record is None or record.state is _RETIRING:
+            return self._stale()
+        if limit is not None and resident_bytes > limit and record.condemned is None:
+            record.condemned = "max_rss"
+            if record.state is _IDLE:
+                self._retire(record, "max_rss", now, polite=True)
+                self._replenish(now)
+        return True
+
+    def forget_session(self, session: str) -> bool:
+        """A session has ended: neither bound nor lost any more."""
+        return self._affinity.forget(session)
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Do all that is due: deadlines, health checks, retirement by age, starts held back.
+
+        May be called at any time, any number of times.
+        """
+        for waiter in self._line.expired(now):
+            self._refuse(waiter, refusals.timed_out(self, waiter, now), now)
+        for session in self._affinity.expire(now):
+            self._emit("session_expired", {"count": 1}, session=session)
+        for record in list(self.workers.values()):
+            self._look_after(record, now)
+        self._replenish(now)
+        self._reschedule(now)
+
+    def _look_after(self, record: WorkerRecord, now: float) -> None:
+        """Carry out what is due for one worker. One thing at a time; ``_reschedule`` sees the rest."""
+        due = self._care.next_for(record, live=self.live_count, size=self.pool_size, floor=self.floor)
+        if due.at > now:
+            return
+        if due.what == "ping":
+            self._begin_ping(record, now)
+        elif due.what == "leak_suspected":
+            record.leak_warned = True
+            self._emit(
+                due.what, {"held": now - record.since}, worker_id=record.worker_id, holder=str(record.holder)
+            )
+        elif due.what == "spawn_timeout":
+            self._start_failed(record, now, due.what, refusals.start_timed_out(record, now))
+        else:
+            self._emit_overdue(due.what, record, now)
+            self._retire(record, due.what, now, polite=record.state is _IDLE)
+
+    def _emit_overdue(self, what: str, record: WorkerRecord, now: float) -> None:
+        duration = now - record.since
+        if record.state is _LEASED:
+            self._emit(
+                "lease_expired", {"held": duration}, worker_id=record.worker_id, holder=str(record.holder)
+            )
+        elif record.state is _PINGING:
+            self._emit("ping_stop", {"duration": duration}, worker_id=record.worker_id, ok=False)
+        elif record.state is _DRAINING:
+            self._emit("worker_drained", {"duration": duration}, worker_id=record.worker_id, ok=False)
+
+    def _begin_ping(self, record: WorkerRecord, now: float) -> None:
+        limit = self.options.max_idle_pings
+        if limit is not None and self._tally[_PINGING] >= limit:
+            return
+        del self._idle[record.number]
+        self._moved(record, _PINGING, now, "ping_start", {"idle": now - record.last_used})
+        self._outbox.append(Ping(record.number))
+
+    # --- the pool as a whole ----------------------------------------------------------------------
+
+    def open(self, now: float) -> None:
+        """Begin: start the workers that are wanted from the outset."""
+        self._replenish(now)
+
+    def resize(self, pool_size: int, now: float) -> None:
+        """Change the size. Growth serves waiters at once; surplus idle workers leave, leased ones at check-in."""
+        if self.is_closed:
+            return
+        self._emit("resized", {"from_size": self.pool_size, "to_size": pool_size})
+        self.pool_size = pool_size
+        for record in list(self._idle.values()):
+            if self.live_count > self.capacity:
+                self._retire(record, "resized", now, polite=True)
+        self._replenish(now)
+        self._reschedule(now)
+
+    def drain(self, now: float) -> None:
+        """Begin a new generation: every present worker leaves at its next transition, idle ones now."""
+        if self.is_closed:
+            return
+        self._generation += 1
+        self._emit("drained", {"workers": len(self.workers)}, generation=self._generation)
+        for record in list(self._idle.values()):
+            self._retire(record, "drained", now, polite=True)
+        self._replenish(now)
+
+    def suspend(self, now: float) -> None:
+        """Lend no more workers until ``resume``; callers wait in line."""
+        if not self.is_suspended and not self.is_closed:
+            self.is_suspended = True
+            self._emit("suspended", {"waiting": len(self._line)})
+
+    def resume(self, now: float) -> None:
+        """Lend workers again, to the line first."""
+        if not self.is_suspended:
+            return
+        self.is_suspended = False
+        self._emit("resumed", {"waiting": len(self._line)})
+        for record in list(self._idle.values()):
+            self._offer(record, now)
+        self._replenish(now)
+
+    def close(self, now: float) -> None:
+        """Refuse all waiters, start nothing more, end every worker that is not in a caller's hands."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self.is_suspended = False
+        self._emit("closing", {"waiting": len(self._line), "workers": len(self.workers)})
+        for waiter in list(self._line):
+            self._refuse(waiter, refusals.pool_closed(self, waiter, now), now)
+        for record in list(self.workers.values()):
+            if record.state not in (_LEASED, _DRAINING, _RETIRING):
+                self._retire(record, "closed", now, polite=record.state is _IDLE)
+
+    def close_now(self, now: float) -> None:
+        """End every worker, also those in callers' hands."""
+        self.close(now)
+        for record in list(self.workers.values()):
+            if record.state is not _RETIRING:
+                self._retire(record, "closed", now, polite=False)
