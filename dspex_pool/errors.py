@@ -256,7 +256,7 @@ class ProgramExistsError(ProgramError):
 
 
 class CallCancelledError(ProgramError):
-    """The worker was asked to stop the command, by somebody else than the caller. The worker is well."""
+    """Somebody else than the caller stopped the command. Blames no program; the worker is well."""
 
 
 # --- protocol ----------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ class RemoteProtocolError(ProtocolError):
 
 
 class RemoteFrameTooLargeError(RemoteProtocolError):
-    """The other side announced a frame over the limit; most often a stray print to stdout."""
+    """The announced frame is over the limit. Blames the worker, most often for a stray print to stdout."""
 
     #: Announced length, in bytes.
     size: int | None = None
@@ -333,11 +333,11 @@ class WorkerStartError(WorkerError):
 
 
 class WorkerDiedError(WorkerError):
-    """The worker ended while it was used. A retry is safe only if ``request_sent`` is false."""
+    """The worker ended while used. Blames the worker; a retry is safe only if ``request_sent`` is false."""
 
 
 class PortClosedError(WorkerError):
-    """The byte stream to or from the worker has ended. Ports raise it; workers translate it."""
+    """The bytes to or from the worker have ended. Blames the worker; ports raise it, workers translate it."""
 
     #: Whether the stream ended between two frames.
     clean: bool = True
@@ -346,7 +346,7 @@ class PortClosedError(WorkerError):
 
 
 class CallTimeoutError(WorkerError, TimeoutError):
-    """The answer did not come in time. The pool stops the command and keeps or replaces the worker."""
+    """No answer in time. Blames the program; the pool stops it, and keeps or replaces the worker."""
 
     blame = "program"
     worker_survives = None
