@@ -1,0 +1,188 @@
+"""Starting one worker process, in a thread. Either all of it succeeds, or nothing is left behind.
+
+``preexec_fn`` is not used: it runs Python between fork and exec, which can deadlock when the parent has
+threads, and ours has. The session is made by Popen in C. The nice value and the limits are set from
+outside, by process id, right after the start: no command can reach the worker before, because its port is
+not given out before. A wrapper program that sets them and then executes the command was refused: the error
+of a command that cannot be executed would then be the wrapper's exit status.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dspex_pool.errors import WorkerStartError
+from dspex_pool.transport.pipes import grow_pipe
+from dspex_pool.transport.process import WorkerProcess, open_exit_descriptor
+
+if TYPE_CHECKING:
+    from dspex_pool.transport.options import SubprocessOptions
+
+__all__ = ["Launched", "launch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A worker process that was started, and the parent's ends of its pipes."""
+
+    #: The process.
+    process: WorkerProcess
+    #: Descriptor to write the worker's stdin.
+    stdin: int
+    #: Descriptor to read the worker's stdout.
+    stdout: int
+    #: Descriptor to read the worker's stderr.
+    stderr: int
+
+
+# What to do about an error of the system.
+_ADVICE: dict[int | None, str] = {
+    errno.EMFILE: "Raise the limit on open files (ulimit -n) or start fewer workers: each takes 4 descriptors.",
+    errno.ENFILE: "The whole system has no descriptor left (fs.file-max).",
+    errno.EAGAIN: "Raise the limit on processes (ulimit -u, or pids.max of the cgroup) or start fewer workers.",
+    errno.ENOMEM: "There is no memory for another process; start fewer workers.",
+    errno.E2BIG: "Shorten the environment or the arguments.",
+    errno.ENOEXEC: "It has no '#!' line and no format that this machine runs; name its interpreter in command.",
+    errno.EACCES: "Make it an executable file (chmod +x), or name its interpreter in command.",
+    errno.ENOENT: "Set command or python to a program that exists, and see that its '#!' line names one.",
+}
+
+
+def launch(options: SubprocessOptions, worker_id: str) -> Launched:
+    """Start the process of ``worker_id``. Blocks for some milliseconds, so run it in a thread.
+
+    Raises:
+        WorkerStartError: It could not be started, or not with these options. Names what to change.
+    """
+    try:
+        return _launch(options, worker_id)
+    except _CannotStartError as exc:
+        raise WorkerStartError(
+            f"worker {worker_id} could not be started: {exc}", worker_id=worker_id
+        ) from exc.__cause__
+
+
+class _CannotStartError(Exception):
+    """What is wrong and what to change, in words; its cause is the system's error."""
+
+
+def _launch(options: SubprocessOptions, worker_id: str) -> Launched:
+    with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as child_ends:
+        stdin_child, stdin = _open_pipe()
+        _close_later(child_ends, stdin_child, on_failure, stdin)
+        stdout, stdout_child = _open_pipe()
+        _close_later(child_ends, stdout_child, on_failure, stdout)
+        stderr, stderr_child = _open_pipe()
+        _close_later(child_ends, stderr_child, on_failure, stderr)
+        grow_pipe(stdin)
+        grow_pipe(stdout)
+        popen = _start(options, worker_id, (stdin_child, stdout_child, stderr_child))
+        on_failure.callback(_destroy, popen)
+        _set_nice(popen.pid, options.nice)
+        _set_limits(popen.pid, options)
+        process = WorkerProcess(popen, open_exit_descriptor(popen.pid))
+        on_failure.pop_all()
+    return Launched(process, stdin, stdout, stderr)
+
+
+def _open_pipe() -> tuple[int, int]:
+    try:
+        return os.pipe()
+    except OSError as exc:
+        raise _CannotStartError(
+            f"no pipe can be opened ({exc.strerror}). {_ADVICE.get(exc.errno, '')}"
+        ) from exc
+
+
+def _close_later(
+    child_ends: contextlib.ExitStack, child_end: int, on_failure: contextlib.ExitStack, own_end: int
+) -> None:
+    child_ends.callback(os.close, child_end)
+    on_failure.callback(os.close, own_end)
+
+
+def _start(
+    options: SubprocessOptions, worker_id: str, streams: tuple[int, int, int]
+) -> subprocess.Popen[bytes]:
+    command = options.command_for(worker_id)
+    stdin, stdout, stderr = streams
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=options.cwd,
+            env=options.environment(),
+            close_fds=True,
+            start_new_session=True,
+        )
+    except OSError as exc:
+        raise _CannotStartError(_explain(exc, command[0], options.cwd)) from exc
+    except (TypeError, ValueError) as exc:
+        raise _CannotStartError(f"its command, cwd or environment cannot be passed on ({exc})") from exc
+
+
+def _explain(exc: OSError, program: str, cwd: str | None) -> str:
+    if cwd is not None and exc.filename == cwd:
+        return f"its working directory {cwd!r} cannot be entered ({exc.strerror}). Set cwd to a directory."
+    advice = _ADVICE.get(exc.errno, "")
+    return f"{program!r} cannot be executed ({exc.strerror}). {advice}"
+
+
+def _destroy(popen: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(popen.pid, signal.SIGKILL)
+    popen.wait()
+
+
+def _set_nice(pid: int, nice: int | None) -> None:
+    if nice is None:
+        return
+    try:
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
+    except OSError as exc:
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        raise _CannotStartError(
+            f"nice={nice} is refused ({exc.strerror}). Without privileges it must be {own} or more, "
+            "as this process has."
+        ) from exc
+
+
+def _set_limits(pid: int, options: SubprocessOptions) -> None:
+    for key, value in _wanted_limits(options).items():
+        _set_limit(pid, key, value)
+
+
+def _wanted_limits(options: SubprocessOptions) -> dict[str, int]:
+    keys = ("limit_address_space", "limit_cpu_seconds", "limit_open_files")
+    limits = {key: getattr(options, key) for key in keys}
+    return {key: value for key, value in limits.items() if value is not None}
+
+
+def _set_limit(pid: int, key: str, value: int) -> None:
+    if sys.platform == "linux":
+        kind = {
+            "limit_address_space": resource.RLIMIT_AS,
+            "limit_cpu_seconds": resource.RLIMIT_CPU,
+            "limit_open_files": resource.RLIMIT_NOFILE,
+        }[key]
+        # One second apart: SIGXCPU tells the cause in the exit status, SIGKILL comes if it is ignored.
+        hard = value + 1 if kind == resource.RLIMIT_CPU else value
+        try:
+            resource.prlimit(pid, kind, (value, hard))
+        except (OSError, ValueError, OverflowError) as exc:
+            allowed = resource.getrlimit(kind)[1]
+            raise _CannotStartError(
+                f"{key}={value} is refused ({exc}). Ask for no more than {allowed}, this process's hard limit."
+            ) from exc
+    else:  # pragma: no cover - other systems have no prlimit
+        raise _CannotStartError(f"{key} works on Linux only. Leave it out, or set the limit in this process.")

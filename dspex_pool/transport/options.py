@@ -1,0 +1,130 @@
+"""How worker processes are to be started: command, environment, directory and limits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dspex_pool.errors import InvalidConfigError
+from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
+from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE, own_run_tag
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["WORKER_ENVIRONMENT", "WORKER_ID_PLACEHOLDER", "SubprocessOptions", "default_worker_command"]
+
+#: Replaced in every word of ``SubprocessOptions.command`` by the worker's id.
+WORKER_ID_PLACEHOLDER = "{worker_id}"
+
+#: Set in a worker unless the parent's environment or the options say otherwise.
+WORKER_ENVIRONMENT: Mapping[str, str] = {
+    # N workers with one thread per core each would make N times the cores in threads.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+    "BLIS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Without it, importing litellm fetches a price list from the network.
+    "LITELLM_LOCAL_MODEL_COST_MAP": "true",
+}
+
+
+def default_worker_command(
+    worker_id: str,
+    *,
+    python: str | None = None,
+    handler: str | None = None,
+    allow: Sequence[str] = (),
+    max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+) -> list[str]:
+    """Return the words of the command that runs the bridge as a pool worker.
+
+    Args:
+        worker_id: Name of the worker.
+        python: Interpreter that has ``dspex_pool`` installed. Default: the one that runs this.
+        handler: ``package.module:Class`` that serves the commands, instead of DSPy's.
+        allow: Prefixes of ``module:factory`` names that programs may be built with.
+        max_frame_bytes: Largest payload that the worker sends or takes, in bytes.
+    """
+    command = [python or sys.executable, "-m", "dspex_pool.bridge"]
+    command += ["--mode", "pool-worker", "--worker-id", worker_id]
+    if handler is not None:
+        command += ["--handler", handler]
+    for prefix in allow:
+        command += ["--allow", prefix]
+    if max_frame_bytes != DEFAULT_MAX_FRAME_BYTES:
+        command += ["--max-frame-bytes", str(max_frame_bytes)]
+    return command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubprocessOptions:
+    """How worker processes are started. Validated at construction (``InvalidConfigError``)."""
+
+    #: Words of the command, in which ``{worker_id}`` is replaced; ``None`` for the bridge.
+    command: Sequence[str] | None = None
+    #: Interpreter of the bridge; ``None`` for the one that runs this.
+    python: str | None = None
+    #: Handler of the bridge, ``package.module:Class``; ``None`` for DSPy's.
+    handler: str | None = None
+    #: Prefixes of the factories that the bridge may call.
+    allow: tuple[str, ...] = ()
+    #: Variables added to the parent's environment, over the defaults.
+    env: Mapping[str, str] | None = None
+    #: Working directory; ``None`` for the parent's.
+    cwd: str | None = None
+    #: Nice value of the worker, -20 to 19; ``None`` for the parent's.
+    nice: int | None = None
+    #: Largest address space, in bytes (Linux).
+    limit_address_space: int | None = None
+    #: Most processor time of a worker's life, in seconds; SIGXCPU ends it there (Linux).
+    limit_cpu_seconds: int | None = None
+    #: Most open descriptors (Linux).
+    limit_open_files: int | None = None
+    #: Largest payload of a frame, in bytes, in either direction.
+    max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
+    #: Bytes kept of a worker's stderr.
+    stderr_tail_bytes: int = 65536
+
+    def __post_init__(self) -> None:
+        if isinstance(self.command, str) or (self.command is not None and not self.command):
+            raise _refuse(
+                "command", self.command, "a list of words, the program first, such as ['python', 'w.py']"
+            )
+        if self.nice is not None and not -20 <= self.nice <= 19:
+            raise _refuse("nice", self.nice, "-20 to 19")
+        for key in ("limit_address_space", "limit_cpu_seconds", "limit_open_files", "max_frame_bytes"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise _refuse(key, value, "1 or more")
+        if self.stderr_tail_bytes < 0:
+            raise _refuse("stderr_tail_bytes", self.stderr_tail_bytes, "0 or more")
+
+    def command_for(self, worker_id: str) -> list[str]:
+        """Return the words of the command that starts ``worker_id``."""
+        if self.command is not None:
+            return [word.replace(WORKER_ID_PLACEHOLDER, worker_id) for word in self.command]
+        return default_worker_command(
+            worker_id,
+            python=self.python,
+            handler=self.handler,
+            allow=self.allow,
+            max_frame_bytes=self.max_frame_bytes,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Return the whole environment of a worker: defaults, under the parent's, under ``env``."""
+        # A worker may run a pool itself: the tag names the nearest parent, never an inherited one.
+        tag = {RUN_TAG_VARIABLE: own_run_tag()}
+        return {**WORKER_ENVIRONMENT, **os.environ, **tag, **(self.env or {})}
+
+
+def _refuse(key: str, value: object, allowed: str) -> InvalidConfigError:
+    return InvalidConfigError(
+        f"{key} is {value!r}; allowed: {allowed}", key=key, value=value, allowed=allowed, source="argument"
+    )

@@ -1,0 +1,161 @@
+"""The parent's ends of a worker's pipes: bytes out and in, without blocking, under trio.
+
+Each end makes the cheaper guess first. A request almost always fits into the pipe, so the writer writes
+and waits only when refused. An answer is almost never there yet, so the reader waits and then reads.
+Neither knows of frames, and neither translates errors: that is the port's part.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import sys
+
+import trio
+
+__all__ = ["PIPE_BYTES", "READ_BYTES", "PipeReader", "PipeWriter", "grow_pipe"]
+
+#: Capacity asked for, in bytes. Linux gives no more without privileges.
+PIPE_BYTES = 1 << 20
+
+#: Most bytes of one read. It takes a usual frame whole; a larger block would cost every read, also of a
+#: short frame, a fresh mapping of memory (20 µs at 1 MiB against 1 µs).
+READ_BYTES = 1 << 16
+
+# The pipe's usage is bound by a quota per user (pipe-user-pages-soft), and a pipe may be shrunk elsewhere.
+_GROWTH_REFUSED = frozenset({errno.EPERM, errno.EBUSY, errno.ENOMEM, errno.EINVAL})
+
+
+def grow_pipe(descriptor: int) -> None:
+    """Raise a pipe's capacity to ``PIPE_BYTES``, where the system can and allows it.
+
+    A small pipe is slower for long frames, not wrong: so a refusal is not an error.
+    """
+    if sys.platform == "linux":
+        import fcntl
+
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        except OSError as exc:
+            if exc.errno not in _GROWTH_REFUSED:
+                raise
+
+
+class _PipeEnd:
+    """One descriptor of the parent's, closed once."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor: int | None = descriptor
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._descriptor is None
+
+    @trio.lowlevel.enable_ki_protection
+    def close(self) -> None:
+        """Close the descriptor and wake a task that waits for it. Calling it again changes nothing."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            trio.lowlevel.notify_closing(descriptor)
+            os.close(descriptor)
+
+    def _open_descriptor(self) -> int:
+        # Asked for again after every wait: the end may have been closed, and its number given to another
+        # file, between the wake-up of the waiting task and its turn.
+        if self._descriptor is None:
+            raise trio.ClosedResourceError
+        return self._descriptor
+
+
+class PipeWriter(_PipeEnd):
+    """The writing end of a pipe. One task at a time may write."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor)
+        #: Bytes that the pipe has taken so far.
+        self.bytes_written = 0
+        #: Bytes that are lacking of a write that was begun and not finished.
+        self.torn_bytes = 0
+        self._has_waiter = False
+
+    async def write(self, data: bytes) -> None:
+        """Write all of ``data``. Yields to other tasks only when the pipe is full.
+
+        Raises:
+            OSError: ``EPIPE``, when nobody reads any more.
+            trio.ClosedResourceError: This end was closed.
+            trio.BusyResourceError: Another task is writing; nothing was written.
+
+        Cancellation:
+            Before the first byte nothing is written. Later, ``torn_bytes`` tells how much was not.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._has_waiter:
+            raise trio.BusyResourceError("another task is writing to this worker")
+        written = self._write_now(data)
+        if written < len(data):
+            await self._write_rest(data, written)
+
+    async def _write_rest(self, data: bytes, written: int) -> None:
+        self._has_waiter = True
+        view = memoryview(data)
+        try:
+            while written < len(data):
+                await trio.lowlevel.wait_writable(self._open_descriptor())
+                written += self._write_now(view[written:])
+        finally:
+            self._has_waiter = False
+            if written:
+                self.torn_bytes = len(data) - written
+
+    # Protected from Ctrl-C: what was written must be counted.
+    @trio.lowlevel.enable_ki_protection
+    def _write_now(self, data: bytes | memoryview) -> int:
+        try:
+            written = os.write(self._open_descriptor(), data)
+        except BlockingIOError:
+            return 0
+        self.bytes_written += written
+        return written
+
+
+class PipeReader(_PipeEnd):
+    """The reading end of a pipe. One task at a time may wait for it."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor)
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+
+    async def wait(self) -> None:
+        """Wait until there is something to read, or the stream has ended.
+
+        Raises:
+            trio.ClosedResourceError: This end was closed.
+            trio.BusyResourceError: Another task is waiting.
+
+        Cancellation:
+            Nothing is read, so nothing is lost.
+        """
+        await trio.lowlevel.wait_readable(self._open_descriptor())
+
+    def read_now(self) -> bytes | None:
+        """Return up to 64 KiB, ``b""`` at the end of the stream, ``None`` if nothing is there yet.
+
+        Raises:
+            trio.ClosedResourceError: This end was closed.
+        """
+        try:
+            return os.read(self._open_descriptor(), READ_BYTES)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            # A socket in the place of the pipe reports so what a pipe reports as its end.
+            return b""
+
+    def has_unread(self) -> bool:
+        """Tell whether something is there to read, or the stream has ended."""
+        return self._descriptor is None or bool(self._poll.poll(0))

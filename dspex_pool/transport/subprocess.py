@@ -1,0 +1,303 @@
+"""The port to a worker that is a child process: frames on its stdin and stdout, its signals, its end.
+
+A task of the owner runs ``attend`` for the whole life of the port: it drains stderr and waits for the end
+of the process. Requests and answers do not pass through that task: the caller's own task writes and reads
+the pipes. Everything but the start runs in the trio thread, so nothing here needs a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+from typing import TYPE_CHECKING
+
+import trio
+
+from dspex_pool.errors import PortClosedError, RemoteFrameTooLargeError
+from dspex_pool.protocol.framing import FrameDecoder, encode_frame
+from dspex_pool.transport.launch import Launched, launch
+from dspex_pool.transport.options import SubprocessOptions, default_worker_command
+from dspex_pool.transport.pipes import PIPE_BYTES, READ_BYTES, PipeReader, PipeWriter
+from dspex_pool.transport.stderr_tail import LineCutter, StderrTail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dspex_pool.transport.port import ExitStatus
+
+__all__ = ["SubprocessOptions", "SubprocessPort", "SubprocessPortFactory", "default_worker_command"]
+
+_LOG = logging.getLogger("dspex_pool.transport")
+
+# Once the group is killed, stderr ends at once, unless a process that left the group holds it.
+_LAST_STDERR_WAIT = 0.5
+
+# A full pipe in one turn: a long frame takes few turns, and a flood still leaves turns to others.
+_READS_PER_TURN = PIPE_BYTES // READ_BYTES
+
+# Starting blocks a thread for milliseconds. The default threads may all be taken by the host's own work.
+_STARTING_THREADS = trio.CapacityLimiter(math.inf)
+
+
+class _ForgivingHandler:
+    """A handler of stderr lines whose errors reach the log, the first of them only, and nobody else."""
+
+    def __init__(self, handler: Callable[[str, str], None]) -> None:
+        self._handler = handler
+        self._has_failed = False
+
+    def __call__(self, worker_id: str, line: str) -> None:
+        try:
+            self._handler(worker_id, line)
+        except Exception:
+            if not self._has_failed:
+                self._has_failed = True
+                _LOG.exception("%r failed on stderr of worker %s; told once", self._handler, worker_id)
+
+
+class SubprocessPortFactory:
+    """Starts worker processes and returns their ports.
+
+    Args:
+        options: How to start them.
+        on_stderr_line: Called in the trio thread as ``on_stderr_line(worker_id, line)`` with each line that
+            a worker writes to stderr; must return at once. Errors of its are logged once and ignored.
+    """
+
+    def __init__(
+        self,
+        options: SubprocessOptions | None = None,
+        *,
+        on_stderr_line: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._options = options or SubprocessOptions()
+        self._on_stderr_line = None if on_stderr_line is None else _ForgivingHandler(on_stderr_line)
+
+    # Protected from Ctrl-C: it could strike after the start and before the process has an owner.
+    @trio.lowlevel.enable_ki_protection
+    async def open(self, *, worker_id: str, incarnation: int) -> SubprocessPort:
+        """Start one process, in its own session, and return its port. The handshake is not yet done.
+
+        Args:
+            worker_id: Name of the worker, for its command and for errors.
+            incarnation: Which process of this name it is; two of them share nothing.
+
+        Raises:
+            WorkerStartError: It could not be started; says what to change. Nothing is left behind.
+
+        Cancellation:
+            Honoured before the process is started. A start under way is finished, and then the port is
+            returned: nothing between the start and the return can raise. Own it before the next await.
+        """
+        launched = await trio.to_thread.run_sync(launch, self._options, worker_id, limiter=_STARTING_THREADS)
+        return SubprocessPort(launched, self._options, worker_id, self._on_stderr_line)
+
+
+class SubprocessPort:
+    """One worker process: its frames, its signals and its end. See ``Port``.
+
+    Args:
+        launched: The process and the parent's ends of its pipes. The port owns them from here on.
+        options: How it was started.
+        worker_id: Name of the worker, for errors.
+        on_stderr_line: Called with ``worker_id`` and each line of stderr; must not raise.
+    """
+
+    def __init__(
+        self,
+        launched: Launched,
+        options: SubprocessOptions,
+        worker_id: str,
+        on_stderr_line: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._worker_id = worker_id
+        self._process = launched.process
+        self._stdin = PipeWriter(launched.stdin)
+        self._stdout = PipeReader(launched.stdout)
+        self._stderr = PipeReader(launched.stderr)
+        self._max_frame_bytes = options.max_frame_bytes
+        self._decoder = FrameDecoder(max_frame_bytes=options.max_frame_bytes, peer=f"worker {worker_id}")
+        self._tail = StderrTail(options.stderr_tail_bytes)
+        self._lines = LineCutter()
+        self._on_stderr_line = on_stderr_line
+
+    @property
+    def pid(self) -> int:
+        """Process id of the worker, which is also the id of its process group and session."""
+        return self._process.pid
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that the pipe has taken so far, headers included."""
+        return self._stdin.bytes_written
+
+    @property
+    def stderr_tail(self) -> str:
+        """The last lines of the worker's stderr, as far as ``attend`` has read it."""
+        return self._tail.text
+
+    @property
+    def exit_status(self) -> ExitStatus | None:
+        """How the process ended, or ``None`` while it is not reaped."""
+        return self._process.exit_status
+
+    @property
+    def resident_bytes(self) -> int | None:
+        """Resident memory of the worker process alone, in bytes; ``None`` once it has ended."""
+        return self._process.resident_bytes
+
+    async def send(self, payload: bytes) -> None:
+        """Write one frame. Yields to other tasks only if the pipe is full; ``receive`` always does.
+
+        Raises:
+            LocalFrameTooLargeError: ``payload`` is over the limit; nothing was written.
+            PortClosedError: The worker does not read any more, or an earlier frame was torn. ``missing``
+                tells how many bytes of this frame could not be written after the first.
+
+        Cancellation:
+            Before the first byte nothing is written. Later the frame is torn: ``bytes_sent`` has
+            changed by less than a whole frame, and nothing more will be written.
+        """
+        frame = encode_frame(payload, max_frame_bytes=self._max_frame_bytes)
+        if self._stdin.torn_bytes:
+            raise self._closed("an earlier frame to it was torn", missing=self._stdin.torn_bytes)
+        try:
+            await self._stdin.write(frame)
+        except (BrokenPipeError, ConnectionResetError, trio.ClosedResourceError) as exc:
+            raise self._closed("its stdin is closed", missing=self._stdin.torn_bytes) from exc
+
+    async def receive(self) -> bytes:
+        """Return the payload of the next frame.
+
+        Raises:
+            PortClosedError: The stream ended; ``clean`` and ``missing`` tell how.
+            RemoteFrameTooLargeError: The header announces more than the limit.
+
+        Cancellation:
+            Loses nothing: what was read of a frame stays buffered.
+        """
+        if self._decoder.buffered or self._decoder.at_eof:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            frame = self._next_frame()
+            if frame is not None:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return frame
+        return await self._receive_waiting()
+
+    async def _receive_waiting(self) -> bytes:
+        while True:
+            # Closed by attend, while this task waited: then attend has read the rest and the end.
+            with contextlib.suppress(trio.ClosedResourceError):
+                await self._stdout.wait()
+                self._read_stdout()
+            frame = self._next_frame()
+            if frame is not None:
+                return frame
+
+    # Protected from Ctrl-C: what was read must reach the decoder.
+    @trio.lowlevel.enable_ki_protection
+    def _read_stdout(self) -> None:
+        for _ in range(_READS_PER_TURN):
+            data = self._stdout.read_now()
+            if data is None:
+                return
+            if not data:
+                self._decoder.feed_eof()
+                return
+            self._decoder.feed(data)
+            if len(data) < READ_BYTES:
+                return
+
+    def _next_frame(self) -> bytes | None:
+        try:
+            return self._decoder.next_frame()
+        except PortClosedError as exc:
+            raise self._closed("its stdout has ended", missing=exc.missing) from None
+        except RemoteFrameTooLargeError as exc:
+            exc.worker_id, exc.pid = self._worker_id, self.pid
+            raise
+
+    def _closed(self, what: str, *, missing: int) -> PortClosedError:
+        torn = f", with {missing} bytes of a frame missing" if missing else ""
+        status = self.exit_status
+        return PortClosedError(
+            f"worker {self._worker_id} (pid {self.pid}, {status or 'not reaped'}): {what}{torn}. "
+            "What it wrote to stderr may tell why.",
+            worker_id=self._worker_id,
+            pid=self.pid,
+            clean=not missing,
+            missing=missing,
+            exit_status=status.code if status else None,
+            signal=status.signal if status else None,
+            stderr_tail=self.stderr_tail,
+        )
+
+    def has_unread(self) -> bool:
+        """Tell whether bytes are buffered or waiting, or the stream has ended. Does not block."""
+        return bool(self._decoder.buffered) or self._stdout.has_unread()
+
+    def interrupt(self) -> None:
+        """Ask the running command to stop: SIGINT to the worker process alone, not to what it started."""
+        self._process.signal_leader(signal.SIGINT)
+
+    def send_eof(self) -> None:
+        """Close the worker's stdin. A frame being sent is torn. Cannot block, full pipe or not."""
+        self._stdin.close()
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the worker's process group."""
+        self._process.signal_group(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL to the worker's process group."""
+        self._process.signal_group(signal.SIGKILL)
+
+    async def attend(self) -> ExitStatus:
+        """Drain stderr until the process ends, end its group, reap it, close all descriptors.
+
+        Frames that the worker wrote before its end can still be received afterwards.
+
+        Returns:
+            How the process ended. Called again after that, the same at once.
+
+        Cancellation:
+            The process stays as it is, and what was read of stderr is kept. Attend again, or the process
+            is never reaped.
+        """
+        if not self._stdout.closed:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._drain_stderr)
+                await self._process.wait_ended()
+                self._process.end_group_and_reap()
+                nursery.cancel_scope.deadline = trio.current_time() + _LAST_STDERR_WAIT
+            self._close()
+        else:
+            await trio.lowlevel.checkpoint()
+        return self._process.end_group_and_reap()
+
+    async def _drain_stderr(self) -> None:
+        data: bytes | None = None
+        while data != b"":
+            await self._stderr.wait()
+            data = self._stderr.read_now()
+            self._take_stderr(data or b"")
+
+    def _take_stderr(self, data: bytes) -> None:
+        self._tail.feed(data)
+        if self._on_stderr_line is not None:
+            for line in self._lines.feed(data):
+                self._on_stderr_line(self._worker_id, line)
+
+    def _close(self) -> None:
+        # What the worker wrote before its end fits into the pipe, so one turn reads all of it. Its reader
+        # may not have had a turn since; it finds the last answer in the decoder.
+        self._read_stdout()
+        self._decoder.feed_eof()
+        for end in (self._stdin, self._stdout, self._stderr):
+            end.close()
+        self._process.close()
+        if self._on_stderr_line is not None:
+            for line in self._lines.finish():
+                self._on_stderr_line(self._worker_id, line)
