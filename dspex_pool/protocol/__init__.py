@@ -7,7 +7,13 @@ from dspex_pool.protocol.conversation import (
     ClientConversation,
     WorkerConversation,
 )
-from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES, HEADER_BYTES, FrameDecoder, encode_frame
+from dspex_pool.protocol.framing import (
+    DEFAULT_MAX_FRAME_BYTES,
+    HEADER_BYTES,
+    LARGEST_FRAME_BYTES,
+    FrameDecoder,
+    encode_frame,
+)
 from dspex_pool.protocol.messages import (
     ErrorInfo,
     Event,
@@ -29,6 +35,7 @@ __all__ = [
     "HANDSHAKE_COMMAND",
     "HANDSHAKE_ID",
     "HEADER_BYTES",
+    "LARGEST_FRAME_BYTES",
     "PROTOCOL_VERSION",
     "ClientConversation",
     "ErrorInfo",

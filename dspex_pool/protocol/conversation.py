@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dspex_pool.errors import LocalFrameTooLargeError, LocalProtocolError, RemoteProtocolError
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
 from dspex_pool.protocol.messages import (
+    EXCERPT_BYTES,
     ErrorInfo,
     Event,
     Failure,
@@ -231,7 +232,7 @@ class ClientConversation:
         self._awaited.remove(request_id)
 
     def _break(self, reason: str, payload: bytes) -> RemoteProtocolError:
-        excerpt = payload[:64]
+        excerpt = payload[:EXCERPT_BYTES]
         self._broken = f"{self._peer} {reason}"
         return RemoteProtocolError(f"{self._broken}; first bytes {excerpt!r}", data=excerpt)
 

@@ -14,7 +14,13 @@ from dspex_pool.errors import (
 if TYPE_CHECKING:
     from typing import Never
 
-__all__ = ["DEFAULT_MAX_FRAME_BYTES", "HEADER_BYTES", "FrameDecoder", "encode_frame"]
+__all__ = [
+    "DEFAULT_MAX_FRAME_BYTES",
+    "HEADER_BYTES",
+    "LARGEST_FRAME_BYTES",
+    "FrameDecoder",
+    "encode_frame",
+]
 
 # An answer of this size is still plausible (a program's state with embedded examples). A stray print read
 # as a length is not: the ASCII bytes "Trac" (of "Traceback") mean 1.4 GB.
@@ -22,6 +28,8 @@ DEFAULT_MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 
 #: Length of the header, in bytes.
 HEADER_BYTES: Final = 4
+#: Longest payload that a header can announce, in bytes; no limit can be set above it.
+LARGEST_FRAME_BYTES: Final = 256**HEADER_BYTES - 1
 
 # Enough to recognise a print or the head of a traceback in an error message.
 _EXCERPT_BYTES: Final = 64
@@ -32,7 +40,7 @@ def encode_frame(payload: bytes, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYT
 
     Args:
         payload: One JSON document as UTF-8. May be empty.
-        max_frame_bytes: Largest payload allowed, in bytes.
+        max_frame_bytes: Largest payload allowed, in bytes; ``LARGEST_FRAME_BYTES`` holds besides it.
 
     Returns:
         Header and payload together, ``4 + len(payload)`` bytes.
@@ -44,12 +52,13 @@ def encode_frame(payload: bytes, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYT
         Erlang ``open_port/2``, option ``{packet, 4}``.
     """
     size = len(payload)
-    if size > max_frame_bytes:
+    limit = min(max_frame_bytes, LARGEST_FRAME_BYTES)
+    if size > limit:
         raise LocalFrameTooLargeError(
-            f"the message is {size} bytes long, but a frame may hold {max_frame_bytes} bytes; "
+            f"the message is {size} bytes long, but a frame may hold {limit} bytes; "
             "nothing was sent. Send less, or raise max_frame_bytes on both sides.",
             size=size,
-            limit=max_frame_bytes,
+            limit=limit,
         )
     return size.to_bytes(HEADER_BYTES, "big") + payload
 
@@ -120,7 +129,9 @@ class FrameDecoder:
         if held < end:
             self._check_eof(end)
             return None
-        payload = bytes(buffer[HEADER_BYTES:end])
+        # Slicing the bytearray itself would copy a large payload twice.
+        with memoryview(buffer) as view:
+            payload = bytes(view[HEADER_BYTES:end])
         del buffer[:end]
         return payload
 

@@ -11,6 +11,7 @@ from dspex_pool.errors import RemoteProtocolError
 from dspex_pool.protocol.strict_json import MALFORMED, decode_json, encode_json
 
 __all__ = [
+    "EXCERPT_BYTES",
     "ErrorInfo",
     "Event",
     "Failure",
@@ -29,8 +30,11 @@ __all__ = [
 
 RequestId = Annotated[int, msgspec.Meta(ge=0)]
 
-_EXCERPT_BYTES: Final = 64
+#: How much of an unreadable payload an error quotes, in bytes.
+EXCERPT_BYTES: Final = 64
+
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_AT_BYTE: Final = re.compile(r"\(byte ([0-9]+)\)")
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 # Our encoder writes the id first, so even a request too deep to decode can be answered to its sender.
 _LEADING_ID: Final = re.compile(rb'\s*\{\s*"id"\s*:\s*(0|[1-9][0-9]{0,17})\s*,')
@@ -197,11 +201,13 @@ def decode_request(payload: bytes) -> Request:
 
     Raises:
         RemoteProtocolError: ``payload`` is no request. ``request_id`` is its id if there is a usable one.
+            The payload is not quoted: it may hold a key, and the text goes back to the client.
     """
     try:
         return _request_decoder.decode(payload)
     except MALFORMED as error:
-        raise _unreadable("client", "request", payload, error, _usable_id(payload)) from error
+        text = f"the client sent {len(payload)} bytes that are no request: {_reason(payload, error)}"
+        raise RemoteProtocolError(text, request_id=_usable_id(payload)) from error
 
 
 def decode_from_worker(payload: bytes, *, peer: str = "worker") -> FromWorker:
@@ -218,7 +224,10 @@ def decode_from_worker(payload: bytes, *, peer: str = "worker") -> FromWorker:
         fields = decode_json(payload)
         return msgspec.convert(fields, _kind_of(fields))
     except MALFORMED as error:
-        raise _unreadable(peer, "message", payload, error, None) from error
+        excerpt = payload[:EXCERPT_BYTES]
+        reason = f"{_reason(payload, error)}{_neighbourhood(payload, error)}"
+        text = f"{peer} sent {len(payload)} bytes that are no message: {reason}; first bytes {excerpt!r}"
+        raise RemoteProtocolError(text, data=excerpt) from error
 
 
 def _kind_of(fields: Any) -> type[Success] | type[Failure] | type[Event]:
@@ -244,24 +253,21 @@ def _usable_id(payload: bytes) -> int | None:
         return None
 
 
-def _unreadable(
-    peer: str, wanted: str, payload: bytes, error: BaseException, request_id: int | None
-) -> RemoteProtocolError:
-    excerpt = payload[:_EXCERPT_BYTES]
-    reason = _reason(payload, error)
-    return RemoteProtocolError(
-        f"{peer} sent {len(payload)} bytes that are no {wanted}: {reason}; first bytes {excerpt!r}",
-        data=excerpt,
-        request_id=request_id,
-    )
-
-
 def _reason(payload: bytes, error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if payload.startswith(_BYTE_ORDER_MARK):
         return "starts with a byte order mark, which the protocol forbids"
     return str(error)
+
+
+def _neighbourhood(payload: bytes, error: BaseException) -> str:
+    """Quote the bytes around the place that the codec names, which in a long message is what one looks for."""
+    named = _AT_BYTE.search(str(error))
+    if named is None or int(named[1]) < EXCERPT_BYTES // 2:
+        return ""
+    position = int(named[1])
+    return f", near {payload[position - 16 : position + 16]!r}"
 
 
 def _writable(value: Any) -> Any:

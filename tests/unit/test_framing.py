@@ -1,0 +1,225 @@
+"""Frames: lengths, limits, and the end of the stream."""
+
+from __future__ import annotations
+
+import pytest
+
+from dspex_pool.errors import (
+    LocalFrameTooLargeError,
+    LocalProtocolError,
+    PortClosedError,
+    RemoteFrameTooLargeError,
+)
+from dspex_pool.protocol import (
+    DEFAULT_MAX_FRAME_BYTES,
+    HEADER_BYTES,
+    LARGEST_FRAME_BYTES,
+    FrameDecoder,
+    encode_frame,
+)
+
+TRACEBACK = b"Traceback (most recent call last):\n"
+
+
+def fed(*chunks: bytes, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> FrameDecoder:
+    decoder = FrameDecoder(max_frame_bytes=max_frame_bytes, peer="worker w-3")
+    for chunk in chunks:
+        decoder.feed(chunk)
+    return decoder
+
+
+def refusal(decoder: FrameDecoder) -> RemoteFrameTooLargeError:
+    with pytest.raises(RemoteFrameTooLargeError) as caught:
+        decoder.next_frame()
+    return caught.value
+
+
+def end(decoder: FrameDecoder) -> PortClosedError:
+    with pytest.raises(PortClosedError) as caught:
+        decoder.next_frame()
+    return caught.value
+
+
+def test_encode_frame_prefixes_the_length_big_endian() -> None:
+    """The header is what Erlang's ``{packet, 4}`` expects."""
+    assert encode_frame(b"x" * 258) == b"\x00\x00\x01\x02" + b"x" * 258
+
+
+def test_encode_frame_accepts_an_empty_payload() -> None:
+    """Framing has no opinion on what a payload is."""
+    assert encode_frame(b"") == b"\x00\x00\x00\x00"
+
+
+def test_encode_frame_accepts_a_payload_of_exactly_the_limit() -> None:
+    """The limit itself is allowed."""
+    assert len(encode_frame(b"12345", max_frame_bytes=5)) == HEADER_BYTES + 5
+
+
+def test_encode_frame_refuses_a_payload_over_the_limit() -> None:
+    """Both sizes are in the error, as facts and as text."""
+    with pytest.raises(LocalFrameTooLargeError, match=r"6 bytes long.*5 bytes") as caught:
+        encode_frame(b"123456", max_frame_bytes=5)
+    assert (caught.value.size, caught.value.limit) == (6, 5)
+
+
+def test_encode_frame_refuses_what_the_header_cannot_say_whatever_the_limit() -> None:
+    """A limit above 4 GiB does not lead to a torn header."""
+
+    class Huge(bytes):
+        def __len__(self) -> int:
+            return LARGEST_FRAME_BYTES + 1
+
+    with pytest.raises(LocalFrameTooLargeError) as caught:
+        encode_frame(Huge(), max_frame_bytes=2 * LARGEST_FRAME_BYTES)
+    assert caught.value.limit == LARGEST_FRAME_BYTES
+
+
+def test_default_limit_is_64_mib() -> None:
+    """The limit of both directions is the protocol's."""
+    assert DEFAULT_MAX_FRAME_BYTES == 64 * 1024 * 1024
+
+
+def test_decoder_gives_back_what_was_encoded() -> None:
+    """A frame's payload comes back unchanged, as bytes."""
+    payload = fed(encode_frame(b'{"id":1}')).next_frame()
+    assert payload == b'{"id":1}'
+    assert type(payload) is bytes
+
+
+def test_decoder_needs_more_when_nothing_was_fed() -> None:
+    """``None`` means: feed me."""
+    assert fed().next_frame() is None
+
+
+def test_decoder_needs_more_when_the_header_is_torn() -> None:
+    """Three bytes of header are no length."""
+    assert fed(b"\x00\x00\x00").next_frame() is None
+
+
+def test_decoder_needs_more_when_the_payload_is_torn() -> None:
+    """A frame is given whole or not at all."""
+    assert fed(encode_frame(b"whole")[:-1]).next_frame() is None
+
+
+def test_decoder_returns_an_empty_payload_as_such() -> None:
+    """An empty frame is a frame, not a need for more."""
+    assert fed(encode_frame(b"")).next_frame() == b""
+
+
+def test_decoder_returns_several_frames_of_one_chunk_in_order() -> None:
+    """What arrived together is given one by one."""
+    decoder = fed(encode_frame(b"one") + encode_frame(b"two"))
+    assert [decoder.next_frame(), decoder.next_frame(), decoder.next_frame()] == [b"one", b"two", None]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_decoder_copies_what_it_is_fed(kind: type[bytes | bytearray | memoryview]) -> None:
+    """The caller may reuse its read buffer at once."""
+    source = bytearray(encode_frame(b"kept"))
+    decoder = FrameDecoder()
+    decoder.feed(kind(source))
+    source[:] = b"\xff" * len(source)
+    assert decoder.next_frame() == b"kept"
+
+
+def test_decoder_counts_the_bytes_it_holds() -> None:
+    """``buffered`` falls when a frame is given back, header included."""
+    decoder = fed(encode_frame(b"one") + b"\x00")
+    assert decoder.buffered == 8
+    decoder.next_frame()
+    assert decoder.buffered == 1
+
+
+def test_decoder_accepts_a_frame_of_exactly_the_limit() -> None:
+    """The limit itself is allowed."""
+    assert fed(encode_frame(b"12345"), max_frame_bytes=5).next_frame() == b"12345"
+
+
+def test_stray_print_is_named_in_the_error() -> None:
+    """A traceback on stdout is reported as such, not awaited as 1.4 GB."""
+    error = refusal(fed(TRACEBACK))
+    assert error.data == TRACEBACK
+    assert (error.size, error.limit) == (int.from_bytes(b"Trac", "big"), DEFAULT_MAX_FRAME_BYTES)
+    assert "worker w-3 announced a frame of 1416782179 bytes (limit 67108864)" in str(error)
+    assert "Traceback (most recent" in str(error)
+    assert "print to stdout?" in str(error)
+
+
+def test_oversize_header_is_refused_before_any_payload_arrives() -> None:
+    """Four bytes are enough to refuse."""
+    assert refusal(fed(b"\x00\x00\x00\x06", max_frame_bytes=5)).size == 6
+
+
+def test_oversize_header_is_refused_again_on_every_call() -> None:
+    """The stream cannot be used any more, whatever follows."""
+    decoder = fed(TRACEBACK)
+    refusal(decoder)
+    decoder.feed(encode_frame(b"fine"))
+    assert refusal(decoder).size == int.from_bytes(b"Trac", "big")
+
+
+def test_decoder_holds_nothing_more_after_an_oversize_header() -> None:
+    """A worker that prints without end does not fill the parent's memory."""
+    decoder = fed(TRACEBACK)
+    refusal(decoder)
+    decoder.feed(b"x" * 10_000)
+    assert decoder.buffered == len(TRACEBACK)
+
+
+def test_oversize_header_quotes_a_bounded_excerpt() -> None:
+    """The error stays short however much was printed."""
+    assert len(refusal(fed(TRACEBACK * 100)).data or b"") == 64
+
+
+def test_frames_before_an_oversize_header_are_given_first() -> None:
+    """What was right before the print is not lost."""
+    decoder = fed(encode_frame(b"good") + TRACEBACK)
+    assert decoder.next_frame() == b"good"
+    refusal(decoder)
+
+
+def test_oversize_header_counts_more_than_the_end_of_the_stream() -> None:
+    """A print before a crash is the better explanation."""
+    decoder = fed(TRACEBACK)
+    decoder.feed_eof()
+    refusal(decoder)
+
+
+def test_feeding_nothing_is_not_the_end() -> None:
+    """``b""`` changes nothing; only ``feed_eof`` ends the stream."""
+    decoder = fed(b"")
+    assert decoder.next_frame() is None
+    assert not decoder.at_eof
+
+
+def test_end_between_frames_is_clean() -> None:
+    """A worker that left in good order is told apart from one that was cut."""
+    decoder = fed(encode_frame(b"last"))
+    decoder.feed_eof()
+    assert decoder.at_eof
+    assert decoder.next_frame() == b"last"
+    assert (end(decoder).clean, end(decoder).missing) == (True, 0)
+
+
+def test_end_inside_a_payload_says_how_many_bytes_miss() -> None:
+    """The error counts what the frame lacks."""
+    decoder = fed(encode_frame(b"0123456789")[:7])
+    decoder.feed_eof()
+    error = end(decoder)
+    assert (error.clean, error.missing) == (False, 7)
+    assert "worker w-3 has closed its stream inside a frame: 7 of 14 bytes are missing" in str(error)
+
+
+def test_end_inside_a_header_says_how_many_bytes_miss() -> None:
+    """Of a torn header only the header's own bytes can be counted."""
+    decoder = fed(b"\x00")
+    decoder.feed_eof()
+    assert (end(decoder).clean, end(decoder).missing) == (False, 3)
+
+
+def test_feed_refuses_bytes_after_the_end() -> None:
+    """Bytes after the end are a mistake of this side."""
+    decoder = fed()
+    decoder.feed_eof()
+    with pytest.raises(LocalProtocolError, match="after the end"):
+        decoder.feed(b"late")

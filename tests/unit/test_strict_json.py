@@ -1,0 +1,137 @@
+"""Strict JSON: a value arrives as it was sent, or is refused with its place."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+
+from dspex_pool.errors import LocalProtocolError
+from dspex_pool.protocol import strict_json
+from dspex_pool.protocol.strict_json import decode_json, encode_json
+
+
+@dataclass
+class Point:
+    x: int = 1
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Named(enum.StrEnum):
+    RED = "red"
+
+
+def objection(value: Any) -> str:
+    with pytest.raises(LocalProtocolError) as caught:
+        encode_json({"args": {"inputs": {"x": value}}})
+    text = str(caught.value)
+    assert text.endswith("; nothing was sent")
+    text.encode()  # the text itself can be sent and logged
+    return text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, 0, -1, 2**70, 1.5, -0.0, 1e300, "", "é€😀\x00", [], {}, [1, [2, {"a": None}]], Named.RED],
+    ids=repr,
+)
+def test_encode_json_keeps_every_json_value(value: Any) -> None:
+    """What JSON can carry arrives equal."""
+    assert decode_json(encode_json({"v": value})) == {"v": value}
+
+
+def test_encode_json_writes_non_ascii_unescaped() -> None:
+    """The payload is UTF-8, compact."""
+    assert encode_json({"v": "é"}) == b'{"v":"\xc3\xa9"}'
+
+
+def test_encode_json_carries_tuples_as_arrays() -> None:
+    """Python's other sequence is not worth an error, at any depth."""
+    assert encode_json({"v": (1, {"w": (2,)})}) == b'{"v":[1,{"w":[2]}]}'
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (math.nan, "args.inputs.x is NaN"),
+        (math.inf, "args.inputs.x is infinite"),
+        (-math.inf, "args.inputs.x is infinite"),
+        ([0, {"deep": math.nan}], "args.inputs.x[1].deep is NaN"),
+        ((0, math.nan), "args.inputs.x[1] is NaN"),
+        ({"two words": math.nan}, "args.inputs.x['two words'] is NaN"),
+        ({1, 2}, "args.inputs.x is of type set"),
+        (b"bytes", "args.inputs.x is of type bytes"),
+        (object(), "args.inputs.x is of type object"),
+        (Point(), "args.inputs.x is of type Point"),
+        (Colour.RED, "args.inputs.x is of type Colour"),
+        (decimal.Decimal("1.5"), "args.inputs.x is of type Decimal"),
+        (datetime.date(2026, 1, 2), "args.inputs.x is of type date"),
+        (10**5000, "args.inputs.x is an integer of 16610 bits"),
+        ({1: "one"}, "a key of args.inputs.x is an integer of 1 bits"),
+        ({None: 0}, "a key of args.inputs.x is of type NoneType"),
+        ({(1, 2): 0}, "a key of args.inputs.x is of type tuple"),
+        ("ab\ud800", "args.inputs.x has the lone surrogate U+D800 at character 2"),
+        ({"\udfff": 0}, "a key of args.inputs.x has the lone surrogate U+DFFF at character 0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.isascii() else "",
+)
+def test_encode_json_names_the_place_of_what_json_cannot_carry(value: Any, reason: str) -> None:
+    """The caller learns which value to change."""
+    assert objection(value).startswith(reason)
+
+
+def test_encode_json_names_the_first_of_several_faults() -> None:
+    """The order is the value's own."""
+    assert "x[1] is NaN" in objection([0, math.nan, {1}, b""])
+
+
+def test_encode_json_names_a_key_of_the_message_itself() -> None:
+    """The top of the message has a name too."""
+    with pytest.raises(LocalProtocolError, match="a key of the message is an integer"):
+        encode_json({1: 2})  # type: ignore[dict-item]
+
+
+def test_encode_json_refuses_a_value_that_holds_itself() -> None:
+    """A cycle is an error, not an endless loop or a RecursionError."""
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    assert "nested too deeply, or holds itself" in objection(cycle)
+
+
+def test_encode_json_refuses_deep_nesting_with_a_short_text() -> None:
+    """100,000 levels are an error; its text stays short."""
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    text = objection(deep)
+    assert "nested too deeply" in text
+    assert len(text) < 200
+
+
+def test_encode_json_refuses_nesting_that_the_stack_at_hand_is_too_small_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The codec may run out of stack where the value has no fault to name; that is an error too."""
+
+    def exhausted(value: Any) -> bytes:
+        if isinstance(value, dict):
+            raise RecursionError("maximum recursion depth exceeded")
+        return msgspec.json.encode(value)
+
+    monkeypatch.setattr(strict_json, "_encode", exhausted)
+    with pytest.raises(LocalProtocolError, match="cannot be carried by JSON: maximum recursion depth"):
+        encode_json({"v": {"w": 0}})
+
+
+def test_encode_json_does_not_quote_values() -> None:
+    """A key sent by value does not end up in an error text."""
+    assert "sk-secret" not in objection({"api_key": "sk-secret\ud800"})
