@@ -15,6 +15,7 @@ from dspex_pool.errors import LocalFrameTooLargeError, LocalProtocolError, Remot
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
 from dspex_pool.protocol.messages import (
     EXCERPT_BYTES,
+    MAX_REASON_CHARS,
     ErrorInfo,
     Event,
     Failure,
@@ -28,6 +29,7 @@ from dspex_pool.protocol.messages import (
     encode_request,
     encode_success,
 )
+from dspex_pool.protocol.strict_json import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -233,7 +235,7 @@ class ClientConversation:
 
     def _break(self, reason: str, payload: bytes) -> RemoteProtocolError:
         excerpt = payload[:EXCERPT_BYTES]
-        self._broken = f"{self._peer} {reason}"
+        self._broken = f"{self._peer} {shorten(reason, MAX_REASON_CHARS)}"
         return RemoteProtocolError(f"{self._broken}; first bytes {excerpt!r}", data=excerpt)
 
 

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from dspex_pool.errors import RemoteProtocolError
-from dspex_pool.protocol.strict_json import MALFORMED, decode_json, encode_json
+from dspex_pool.protocol.strict_json import MALFORMED, decode_json, encode_json, shorten
 
 __all__ = [
     "EXCERPT_BYTES",
+    "MAX_REASON_CHARS",
     "ErrorInfo",
     "Event",
     "Failure",
@@ -32,6 +33,8 @@ RequestId = Annotated[int, msgspec.Meta(ge=0)]
 
 #: How much of an unreadable payload an error quotes, in bytes.
 EXCERPT_BYTES: Final = 64
+# The other side chooses part of the reason: a path of a thousand levels, or a text of megabytes.
+MAX_REASON_CHARS: Final = 200
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _AT_BYTE: Final = re.compile(r"\(byte ([0-9]+)\)")
@@ -258,7 +261,7 @@ def _reason(payload: bytes, error: BaseException) -> str:
         return "nested too deeply"
     if payload.startswith(_BYTE_ORDER_MARK):
         return "starts with a byte order mark, which the protocol forbids"
-    return str(error)
+    return shorten(str(error), MAX_REASON_CHARS)
 
 
 def _neighbourhood(payload: bytes, error: BaseException) -> str:

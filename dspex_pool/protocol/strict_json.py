@@ -16,7 +16,7 @@ import msgspec
 
 from dspex_pool.errors import LocalProtocolError
 
-__all__ = ["MALFORMED", "decode_json", "encode_json"]
+__all__ = ["MALFORMED", "decode_json", "encode_json", "shorten"]
 
 #: What decoding raises for bytes that cannot be read. ``RecursionError`` is nesting too deep to decode.
 MALFORMED: Final = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -117,4 +117,9 @@ def _join(place: str, key: object) -> str:
 
 def _shorten(place: str) -> str:
     # A place is for finding, not for quoting: keys may be as long as values.
-    return place if len(place) <= _MAX_PLACE_CHARS else place[:_MAX_PLACE_CHARS] + "…"
+    return shorten(place, _MAX_PLACE_CHARS)
+
+
+def shorten(text: str, max_chars: int) -> str:
+    """Return ``text``, or its first ``max_chars`` characters and an ellipsis."""
+    return text if len(text) <= max_chars else text[:max_chars] + "…"

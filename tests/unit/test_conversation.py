@@ -238,6 +238,20 @@ def test_client_breaks_on_an_event_of_a_request_that_is_not_outstanding() -> Non
     )
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        encode_failure(Failure(None, "x" * 100_000, 1.0)),
+        encode_event(Event(None, "x" * 100_000, {})),
+        success_bytes(10**4000),
+    ],
+    ids=["failure", "event", "id"],
+)
+def test_client_keeps_its_error_short_whatever_the_worker_wrote(payload: bytes) -> None:
+    """A megabyte from the worker does not become a megabyte of log."""
+    assert len(breach(new_client(), payload)) < 500
+
+
 def test_broken_client_refuses_everything_and_repeats_the_reason() -> None:
     """Nothing that such a worker says is believed, not even a right answer."""
     client = new_client()
