@@ -1,0 +1,1 @@
+"""The program of the worker process: ``python -m dspex_pool.bridge``."""

@@ -1,0 +1,111 @@
+"""The loop: one request after the other, on the main thread, each answered exactly once."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from dspex_pool.bridge.failures import UNKNOWN_COMMAND, describe
+from dspex_pool.bridge.handler import Answer
+from dspex_pool.protocol.messages import ErrorInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from queue import SimpleQueue
+
+    from dspex_pool.bridge.handler import Command, HandlerContext
+    from dspex_pool.bridge.interrupts import Interrupts
+    from dspex_pool.bridge.logs import RequestLog, RequestScope
+    from dspex_pool.bridge.outlet import Outlet
+    from dspex_pool.bridge.process import Process
+    from dspex_pool.protocol.messages import Request
+
+__all__ = ["Loop"]
+
+
+class Loop:
+    """Runs the commands that the client asks for.
+
+    Args:
+        process: What ends after ``shutdown``.
+        outlet: What reads and answers requests.
+        interrupts: What makes a running command stop.
+        log: Where the records of the commands go.
+        scope: Where the loop notes what is running.
+    """
+
+    def __init__(
+        self, process: Process, outlet: Outlet, interrupts: Interrupts, log: RequestLog, scope: RequestScope
+    ) -> None:
+        self._process = process
+        self._outlet = outlet
+        self._interrupts = interrupts
+        self._log = log
+        self._scope = scope
+
+    def serve(
+        self,
+        line: SimpleQueue[bytes],
+        commands: Mapping[str, Command],
+        context: HandlerContext,
+        error_facts: Callable[[BaseException], Mapping[str, Any]] | None,
+    ) -> None:
+        """Serve the line of requests until the process ends, or until ``shutdown`` was answered.
+
+        Args:
+            line: Payloads of the client.
+            commands: What can be asked for.
+            context: Counters and secrets.
+            error_facts: The handler's knowledge about exceptions.
+        """
+        while True:
+            request = self._outlet.receive(line.get())
+            context.counters.command_count += 1
+            if request is None:
+                context.counters.error_count += 1
+                continue
+            self._scope.enter(request.id, request.args.get("session_id"))
+            began = time.monotonic()
+            outcome = self._run(request, commands)
+            self._log.end_request(time.time())
+            problem = self._answer(request, outcome, time.monotonic() - began)
+            if problem is not None:
+                context.counters.error_count += 1
+                self._outlet.fail(request.id, *_explain(problem, context, error_facts))
+            self._scope.leave()
+            if request.command == "shutdown" and problem is None:
+                return
+
+    def _run(self, request: Request, commands: Mapping[str, Command]) -> Answer | BaseException | ErrorInfo:
+        command = commands.get(request.command)
+        if command is None:
+            return ErrorInfo(type=UNKNOWN_COMMAND, message=f"Unknown command: {request.command}")
+        try:
+            result = self._interrupts.run(command, request.args)
+        except BaseException as error:
+            # Also SystemExit and the cancellations of event loops: a command may end itself, not its worker.
+            # The error is raised again at the other end, where the caller is.
+            return error
+        return result if isinstance(result, Answer) else Answer(result)
+
+    def _answer(
+        self, request: Request, outcome: Answer | BaseException | ErrorInfo, duration_s: float
+    ) -> BaseException | ErrorInfo | None:
+        """Send the outcome if it is an answer that can be sent; else return what is wrong."""
+        if not isinstance(outcome, Answer):
+            return outcome
+        try:
+            self._outlet.succeed(request.id, outcome, duration_s=duration_s)
+        except Exception as error:
+            return error
+        return None
+
+
+def _explain(
+    problem: BaseException | ErrorInfo,
+    context: HandlerContext,
+    error_facts: Callable[[BaseException], Mapping[str, Any]] | None,
+) -> tuple[str, ErrorInfo]:
+    if isinstance(problem, ErrorInfo):
+        return problem.message, problem
+    return describe(problem, mask=context.secrets.mask, facts=error_facts)

@@ -1,0 +1,137 @@
+"""The only writer to the client: whole frames, one after the other, from whatever thread."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from typing import TYPE_CHECKING, Any
+
+from dspex_pool.errors import LocalProtocolError
+from dspex_pool.protocol.conversation import WorkerConversation
+from dspex_pool.protocol.framing import encode_frame
+from dspex_pool.protocol.messages import ErrorInfo, Failure, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dspex_pool.bridge.handler import Answer
+    from dspex_pool.bridge.interrupts import Interrupts
+    from dspex_pool.bridge.process import Process
+
+__all__ = ["Outlet"]
+
+# An error text of this length fits even the smallest frame limit that the program accepts.
+_SHORT_ERROR_CHARS = 100
+
+
+class Outlet:
+    """Says what the conversation allows, in whole frames.
+
+    Every method is shielded against SIGINT and takes one lock, so that no frame is torn or mixed with another.
+    When nobody reads any more, the process ends.
+
+    Args:
+        fd: Where frames are written.
+        process: What is ended.
+        interrupts: What could tear a frame.
+        max_frame_bytes: Largest payload that the client accepts, in bytes.
+    """
+
+    def __init__(self, fd: int, process: Process, interrupts: Interrupts, *, max_frame_bytes: int) -> None:
+        self._fd = fd
+        self._process = process
+        self._interrupts = interrupts
+        self._max_frame_bytes = max_frame_bytes
+        self._conversation = WorkerConversation(max_frame_bytes=max_frame_bytes)
+        self._lock = threading.Lock()
+        self._holder: int | None = None
+        self._running: int | None = None
+
+    @property
+    def version(self) -> int:
+        """The protocol version spoken with the client."""
+        return self._conversation.version
+
+    def receive(self, payload: bytes) -> Request | None:
+        """Read one payload of the client.
+
+        Returns:
+            The request, to be answered once. ``None`` if it was none; the client has been told then.
+        """
+        with self._interrupts.shield(), self._lock:
+            message = self._conversation.receive(payload)
+            if isinstance(message, Failure):
+                self._write(self._conversation.fail(message.id, message.error))
+                return None
+            self._running = message.id
+            return message
+
+    def succeed(self, request_id: int, answer: Answer, *, duration_s: float) -> None:
+        """Answer a request with a result.
+
+        Raises:
+            LocalProtocolError: The result cannot be carried by JSON, or does not fit a frame. Nothing was
+                written, and the request can still be failed.
+        """
+        self._answer(
+            lambda: self._conversation.succeed(
+                request_id, answer.result, usage=answer.usage, duration_s=duration_s
+            )
+        )
+
+    def fail(self, request_id: int, error: str, info: ErrorInfo) -> None:
+        """Answer a request with a failure. It always arrives; what does not fit a frame is cut."""
+        try:
+            self._answer(lambda: self._conversation.fail(request_id, error, info))
+        except LocalProtocolError:
+            short = error.encode("ascii", "replace").decode()[:_SHORT_ERROR_CHARS]
+            info = ErrorInfo(type=info.type[:_SHORT_ERROR_CHARS], message="")
+            self._answer(lambda: self._conversation.fail(request_id, short, info))
+
+    def event(self, kind: str, data: dict[str, Any]) -> bool:
+        """Tell the client of an event of the running request.
+
+        Returns:
+            Whether it was told. It is not when no request is running, when the client did not ask for this
+            kind, when ``data`` cannot be sent, and when this thread is in the middle of a frame.
+        """
+        # A finalizer that logs may run in the middle of anything, also of a frame.
+        if self._holder == threading.get_ident():
+            return False
+        with self._interrupts.shield(), self._lock:
+            if self._running is None or not self._conversation.wants_event(kind):
+                return False
+            try:
+                payload = self._conversation.event(self._running, kind, data)
+            except LocalProtocolError:
+                return False
+            self._write(payload)
+            return True
+
+    def _answer(self, encode: Callable[[], bytes]) -> None:
+        with self._interrupts.shield(), self._lock:
+            payload = encode()
+            self._running = None
+            self._write(payload)
+
+    def _write(self, payload: bytes) -> None:
+        self._holder = threading.get_ident()
+        unwritten = memoryview(encode_frame(payload, max_frame_bytes=self._max_frame_bytes))
+        try:
+            while unwritten:
+                unwritten = unwritten[self._write_some(unwritten) :]
+        except OSError:
+            self._process.end(0)  # nobody reads any more
+        finally:
+            self._holder = None
+
+    def _write_some(self, data: memoryview) -> int:
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            # Somebody made the descriptor non-blocking; it is shared with whoever opened it.
+            poll = select.poll()
+            poll.register(self._fd, select.POLLOUT)
+            poll.poll()
+            return 0

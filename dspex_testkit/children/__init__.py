@@ -1,0 +1,1 @@
+"""Programs and handlers that tests run in worker processes."""
