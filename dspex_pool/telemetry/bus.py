@@ -1,0 +1,143 @@
+"""Handing events to whoever attached a handler. One object for each pool; nothing is global."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from dspex_pool.telemetry.catalogue import PREFIX
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Attachment", "Handler", "Telemetry"]
+
+_log = logging.getLogger("dspex_pool.telemetry")
+
+#: Takes the event's name, its measurements and its metadata. It runs in the task that emits, so it must
+#: return soon, and it must not change the mappings, which other handlers see too.
+Handler: TypeAlias = Callable[[tuple[str, ...], Mapping[str, float], Mapping[str, Any]], object]
+
+
+class Telemetry:
+    """The events of one pool.
+
+    Handlers are called one after the other, in the order in which they were attached, by the task that emits.
+    ``attach`` and ``detach`` may be called from any thread and from within a handler.
+    """
+
+    def __init__(self) -> None:
+        #: Whether any handler is attached. While false, whoever emits need not even put the event together.
+        self.observed = False
+        #: Called with the new value when ``observed`` changes, for those who keep a copy of it.
+        self.on_observed: Callable[[bool], object] | None = None
+        # Replaced, never changed: an emission under way goes on with the tuple it began with.
+        self._attachments: tuple[Attachment, ...] = ()
+        # Reentrant, because the hook below may attach or detach.
+        self._changing = threading.RLock()
+
+    def attach(self, prefix: tuple[str, ...], handler: Handler) -> Attachment:
+        """Call ``handler`` for every event whose name begins with ``prefix``, from now on.
+
+        Args:
+            prefix: Beginning of the names, such as ``("dspex", "python_bridge", "pool", "checkout")``;
+                empty for all events.
+            handler: A plain function. If it raises, that is logged and it is detached.
+
+        Returns:
+            A context manager; leaving it, or calling its ``detach``, ends the calls.
+
+        Raises:
+            TypeError: The prefix is no tuple of strings, or the handler is a coroutine function.
+        """
+        if not isinstance(prefix, tuple) or not all(isinstance(part, str) for part in prefix):
+            raise TypeError(f"a prefix is a tuple of strings, not {prefix!r}")
+        if not callable(handler) or inspect.iscoroutinefunction(handler):
+            raise TypeError(f"a handler is a plain function, because nobody would await it; got {handler!r}")
+        attachment = Attachment(self, prefix, handler)
+        with self._changing:
+            self._set_attachments((*self._attachments, attachment))
+        return attachment
+
+    def emit(
+        self, name: str | tuple[str, ...], measurements: Mapping[str, float], metadata: Mapping[str, Any]
+    ) -> None:
+        """Hand an event to the handlers attached for it; without any, return at once.
+
+        Args:
+            name: The last part of the name, after ``PREFIX``, or the whole name as a tuple.
+            measurements: Durations in seconds, and counts.
+            metadata: Ids, states and reasons.
+        """
+        if not self.observed:
+            return
+        event = (*PREFIX, name) if isinstance(name, str) else name
+        for attachment in self._attachments:
+            attachment.deliver(event, measurements, metadata)
+
+    def _remove(self, attachment: Attachment) -> None:
+        with self._changing:
+            self._set_attachments(tuple(kept for kept in self._attachments if kept is not attachment))
+
+    def _set_attachments(self, attachments: tuple[Attachment, ...]) -> None:
+        self._attachments = attachments
+        was_observed, self.observed = self.observed, bool(attachments)
+        if was_observed != self.observed and self.on_observed is not None:
+            self.on_observed(self.observed)
+
+
+class Attachment:
+    """One handler's attachment to a pool's events. Made by ``Telemetry.attach``."""
+
+    def __init__(self, telemetry: Telemetry, prefix: tuple[str, ...], handler: Handler) -> None:
+        #: Beginning of the names of the events that the handler gets.
+        self.prefix = prefix
+        #: Whether the handler is still called.
+        self.is_attached = True
+        self._telemetry = telemetry
+        self._handler = handler
+
+    def detach(self) -> None:
+        """End the calls, at once. Doing it again does nothing."""
+        if self.is_attached:
+            self.is_attached = False
+            self._telemetry._remove(self)
+
+    def deliver(
+        self, event: tuple[str, ...], measurements: Mapping[str, float], metadata: Mapping[str, Any]
+    ) -> None:
+        """Call the handler if the event is for it; a handler that raises is logged and detached."""
+        if not self.is_attached or event[: len(self.prefix)] != self.prefix:
+            return
+        try:
+            self._handler(event, measurements, metadata)
+        except Exception:
+            # A counter that is broken must not cost a call its result; and once is enough for the log.
+            self.detach()
+            _log.exception(
+                "telemetry handler %s raised on event %s and was detached",
+                self._handler_name,
+                ".".join(event),
+            )
+
+    @property
+    def _handler_name(self) -> str:
+        return getattr(self._handler, "__qualname__", None) or repr(self._handler)
+
+    def __enter__(self) -> Attachment:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.detach()
+
+    def __repr__(self) -> str:
+        state = "attached" if self.is_attached else "detached"
+        return f"<Attachment of {self._handler_name} to {'.'.join(self.prefix) or 'all events'}, {state}>"
