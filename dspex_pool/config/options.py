@@ -68,7 +68,7 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     ] = 30.0
     ping_timeout: Annotated[float, Seconds("Seconds that a worker has to answer a ping.")] = 5.0
     max_idle_pings: Annotated[
-        int | None, Whole("Pings without use in between after which a worker is retired; none: never.", low=1)
+        int | None, Whole("Workers whose health may be checked at the same time; none: no bound.", low=1)
     ] = None
     idle_timeout: Annotated[
         float | None,
