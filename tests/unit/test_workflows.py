@@ -1,0 +1,97 @@
+"""The continuous integration and the Makefile speak of the same verbs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.fast
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+#: Verbs with the sentence that bare ``make`` prints for each.
+VERBS = dict(re.findall(r"^([a-z]+):.*?## (.+)$", MAKEFILE, re.MULTILINE))
+VARIABLES = set(re.findall(r"^([A-Z]+) \?=", MAKEFILE, re.MULTILINE))
+LAYERS = {"fast", "protocol", "integration", "chaos", "stress"}
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Parse a workflow. PyYAML comes with dspy and has no types of its own."""
+    parsed = importlib.import_module("yaml").safe_load(path.read_text(encoding="utf-8"))
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    """Return the steps of all jobs of a workflow."""
+    return [step for job in load(path)["jobs"].values() for step in job["steps"]]
+
+
+def runs_of(step: dict[str, Any]) -> list[str]:
+    """Return the shell lines of a step, with a word in the place of each expression."""
+    return re.sub(r"\$\{\{.*?\}\}", "expression", step.get("run", "")).splitlines()
+
+
+def make_calls(path: Path) -> list[list[str]]:
+    """Return the arguments of every ``make`` in the steps of a workflow."""
+    lines = [line for step in steps(path) for line in runs_of(step)]
+    return [line.split()[1:] for line in lines if line.split()[:1] == ["make"]]
+
+
+def test_workflows_are_three() -> None:
+    """A pull request, main and the night have a workflow each."""
+    assert [path.stem for path in WORKFLOWS] == ["main", "nightly", "pull_request"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflow_names_only_verbs_that_exist(path: Path) -> None:
+    """Every ``make`` of a workflow asks for a verb and for variables that the Makefile has."""
+    calls = make_calls(path)
+    assert calls
+    for arguments in calls:
+        variables = {argument.partition("=")[0] for argument in arguments if "=" in argument}
+        assert {
+            argument for argument in arguments if "=" not in argument and "}" not in argument
+        } <= VERBS.keys()
+        assert variables <= VARIABLES
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflow_is_bounded_and_pinned(path: Path) -> None:
+    """Every job has a time limit, every action a major version, and the token may only read."""
+    workflow = load(path)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert all(job["timeout-minutes"] <= 60 for job in workflow["jobs"].values())
+    used = [step["uses"] for step in steps(path) if "uses" in step]
+    assert not [action for action in used if not re.fullmatch(r"actions/[a-z-]+@v\d+", action)]
+
+
+def test_pull_requests_see_every_supported_python() -> None:
+    """The matrix holds the versions that the project declares, on Linux and macOS."""
+    declared = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    matrix = load(ROOT / ".github" / "workflows" / "pull_request.yml")["jobs"]["layers"]["strategy"]["matrix"]
+    assert matrix["python"] == declared
+    assert {system.partition("-")[0] for system in matrix["system"]} == {"ubuntu", "macos"}
+
+
+def test_every_layer_is_a_verb_with_a_sentence() -> None:
+    """Each layer can be run by its name, and bare ``make`` explains every verb in one line."""
+    assert VERBS.keys() >= LAYERS | {"run", "test", "check", "format", "coverage", "clean", "install", "help"}
+    assert all(len(sentence) <= 100 for sentence in VERBS.values())
+    phony = re.search(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)
+    assert phony is not None
+    assert set(phony.group(1).split()) == VERBS.keys()
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    """``.ci/run`` can be executed and does nothing but ``make test``, without input."""
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "exec make test </dev/null" in script.read_text(encoding="utf-8")
