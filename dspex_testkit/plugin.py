@@ -1,25 +1,334 @@
-"""The pytest plugin: the layers of testing as markers."""
+"""The pytest plugin: layers of testing as markers, held to their promises.
+
+Every pytest run of the environment loads this module, so it imports the standard library, pytest and two small
+modules of ours. A project opts in by marking tests or by the setting ``dspex_layers``; tests without a layer are
+left alone. All state is in ``config.stash``.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dspex_testkit.layer_guard import Guard, LayerViolationError
+from dspex_testkit.layers import LAYERS, FolderLayers, Layer, selected_layers
+from dspex_testkit.leak_gate import Resources, end_children, leaks_since
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Generator, Iterator
+    from pathlib import Path
 
-__all__ = ["LAYERS"]
+__all__ = ["BudgetExceededError", "LeakError"]
 
-#: The layers, from the cheapest to the dearest, with what each is for.
-LAYERS = {
-    "fast": "the code alone: no process, no socket, no real sleep, no dspy; time is simulated.",
-    "protocol": "bytes on real pipes, against the mock server; no dspy.",
-    "integration": "real worker processes, DSPy, servers on loopback.",
-    "chaos": "seeded faults, on any of the layers below.",
-    "stress": "load and time.",
-}
+pytest.register_assert_rewrite("dspex_testkit.contracts", "dspex_testkit.invariants")
+
+
+class BudgetExceededError(AssertionError):
+    """The test took longer than its layer allows."""
+
+
+class LeakError(AssertionError):
+    """The test left something behind."""
+
+
+@dataclass
+class State:
+    """What the plugin knows of one pytest run."""
+
+    folders: FolderLayers
+    is_strict: bool
+    enforces_budgets: bool
+    budgets: dict[str, float]
+    slack: float
+    sleep_budget: float
+    root: Path
+    #: Threads that were there before the first test.
+    ignored_threads: frozenset[int] = frozenset()
+    #: Forbidden modules that a collector was the first to import, by its node id.
+    imports: dict[str, set[str]] = field(default_factory=dict)
+    #: Number of collected items by layer, before anything was deselected.
+    collected: Counter[str] = field(default_factory=Counter)
+    #: What fixtures of wider scope than one test hold.
+    shared: Resources = field(default_factory=lambda: Resources(frozenset(), frozenset(), frozenset()))
+    #: Why the run fails although its tests passed.
+    verdict: str = ""
+
+
+STATE = pytest.StashKey[State]()
+LAYER = pytest.StashKey[Layer]()
+GUARD = pytest.StashKey[Guard]()
+BEFORE = pytest.StashKey[Resources]()
+
+
+# --- settings --------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the settings."""
+    parser.addini("dspex_layers", "Layer of the tests in a folder, lines 'folder = layer'.", "linelist", [])
+    parser.addini("dspex_strict_layers", "Refuse tests without a layer (default: false).", "bool", False)
+    parser.addini("dspex_enforce_budgets", "Fail tests over their budget (default: false).", "bool", False)
+    parser.addini("dspex_budget_slack", "Factor over the budget at which a test fails.", "float", 3.0)
+    parser.addini("dspex_sleep_budget", "Seconds that a fast test may really sleep in sum.", "float", 0.05)
+    for layer in LAYERS.values():
+        unit = "CPU seconds" if layer.counts_cpu else "seconds"
+        text = f"Budget of one {layer.name} test in {unit} (default: {layer.budget}; 0 for none)."
+        parser.addini(f"dspex_budget_{layer.name}", text, "float", layer.budget)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers of the layers."""
-    for name, purpose in LAYERS.items():
-        config.addinivalue_line("markers", f"{name}: {purpose}")
+    """Register the markers and read the settings."""
+    for layer in LAYERS.values():
+        config.addinivalue_line("markers", f"{layer.name}: layer of {layer.purpose}")
+    config.addinivalue_line("markers", "budget(seconds): this test's own budget, instead of its layer's.")
+    try:
+        folders = FolderLayers.parse(config.getini("dspex_layers"))
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[STATE] = State(
+        folders=folders,
+        is_strict=config.getini("dspex_strict_layers"),
+        enforces_budgets=config.getini("dspex_enforce_budgets"),
+        budgets={name: config.getini(f"dspex_budget_{name}") for name in LAYERS},
+        slack=config.getini("dspex_budget_slack"),
+        sleep_budget=config.getini("dspex_sleep_budget"),
+        root=config.rootpath,
+    )
+
+
+# --- which test has which layer --------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """Note which test modules import what their layer forbids, while they are imported."""
+    before = _forbidden_loaded()
+    report = yield
+    if imported := _forbidden_loaded() - before:
+        collector.config.stash[STATE].imports[collector.nodeid] = imported
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give every test its layer.
+
+    Raises:
+        pytest.UsageError: A test has two layers; or none, and the settings are strict.
+    """
+    state = config.stash[STATE]
+    for item in items:
+        if (name := _layer_name(item, state)) is not None:
+            item.stash[LAYER] = LAYERS[name]
+            state.collected[name] += 1
+
+
+def _layer_name(item: pytest.Item, state: State) -> str | None:
+    marked = sorted({mark.name for mark in item.iter_markers()} & LAYERS.keys())
+    if len(marked) > 1:
+        raise pytest.UsageError(f"{item.nodeid} has {len(marked)} layers: {', '.join(marked)}")
+    if marked:
+        return marked[0]
+    name = None
+    if item.path.is_relative_to(state.root):
+        name = state.folders.layer_of(item.path.relative_to(state.root))
+    if name is not None:
+        item.add_marker(name)
+    elif state.is_strict:
+        known = ", ".join(LAYERS)
+        raise pytest.UsageError(f"{item.nodeid} has no layer: mark it or its folder as one of {known}")
+    return name
+
+
+def _forbidden_loaded() -> set[str]:
+    return {name for layer in LAYERS.values() for name in layer.forbidden_modules if name in sys.modules}
+
+
+# --- a layer that was asked for holds tests --------------------------------------------------------------
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run if a layer named with ``-m`` holds no test."""
+    config = session.config
+    state = config.stash[STATE]
+    if hasattr(config, "workerinput"):
+        config.workeroutput["dspex_collected"] = dict(state.collected)  # type: ignore[attr-defined] # by xdist
+        return
+    selected = selected_layers(config.option.markexpr)
+    if empty := [name for name in selected if not state.collected[name]]:
+        state.verdict = (
+            f"selected with -m {config.option.markexpr!r}, but without any test: {', '.join(empty)}"
+        )
+        if session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Learn from an xdist worker what it collected."""
+    collected = getattr(node, "workeroutput", {}).get("dspex_collected", {})
+    node.config.stash[STATE].collected |= Counter(collected)
+
+
+# --- while a test runs -----------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Remember the threads that are none of the tests'."""
+    own = threading.get_ident()
+    idents = {thread.ident for thread in threading.enumerate() if thread.ident is not None}
+    session.config.stash[STATE].ignored_threads = frozenset(idents - {own})
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Count what is there before the test."""
+    layer = item.stash.get(LAYER, None)
+    if layer is not None:
+        state = item.config.stash[STATE]
+        item.stash[GUARD] = Guard(
+            layer, sleep_budget=state.sleep_budget, root=state.root, ignored_threads=state.ignored_threads
+        )
+        item.stash[BEFORE] = Resources.now()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Hold the set-up to the layer."""
+    with _held(item):
+        _check_imports(item)
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Hold the test to the layer and to its budget."""
+    began = time.monotonic(), time.process_time()
+    with _held(item):
+        result = yield
+    _check_budget(item, time.monotonic() - began[0], time.process_time() - began[1])
+    return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Hold the tear-down to the layer, then look for what was left behind."""
+    with _held(item):
+        result = yield
+    _check_leaks(item)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
+    """Allow fixtures of wider scope to hold what they open."""
+    if fixturedef.scope == "function":
+        return (yield)
+    before = Resources.now()
+    try:
+        return (yield)
+    finally:
+        request.config.stash[STATE].shared |= Resources.now() - before
+
+
+@contextlib.contextmanager
+def _held(item: pytest.Item) -> Iterator[None]:
+    guard = item.stash.get(GUARD, None)
+    if guard is None or not guard.layer.forbidden_modules:
+        yield
+        return
+    try:
+        with guard.watching():
+            yield
+    except LayerViolationError:
+        guard.violations.clear()  # it is being told
+        raise
+    guard.check()
+
+
+def _check_imports(item: pytest.Item) -> None:
+    """Fail if the test's module imported what its layer forbids."""
+    layer, imports = item.stash[LAYER], item.config.stash[STATE].imports
+    for collector in item.listchain():
+        if found := imports.get(collector.nodeid, set()) & layer.forbidden_modules:
+            names = ", ".join(sorted(found))
+            raise LayerViolationError(
+                f"a {layer.name} test's {collector.nodeid} imported {names} at import time"
+            )
+
+
+def _check_budget(item: pytest.Item, wall: float, cpu: float) -> None:
+    """Fail if the test took more than its budget and the slack."""
+    layer, state = item.stash.get(LAYER, None), item.config.stash[STATE]
+    if layer is None or not state.enforces_budgets:
+        return
+    own = item.get_closest_marker("budget")
+    budget = state.budgets[layer.name] if own is None else float(own.args[0])
+    used, unit = (cpu, "CPU seconds") if layer.counts_cpu else (wall, "seconds")
+    if budget and used > budget * state.slack:
+        raise BudgetExceededError(
+            f"took {used:.3f} {unit}, more than {state.slack:g} times its budget of {budget:.3f}. "
+            f"Is {layer.name} the right layer? If it is worth the time, mark it budget(seconds)."
+        )
+
+
+def _check_leaks(item: pytest.Item) -> None:
+    """Fail if the test left something behind; end the processes among it."""
+    before = item.stash.get(BEFORE, None)
+    if before is None:
+        return
+    if leaked := leaks_since(before | item.config.stash[STATE].shared):
+        described = leaked.describe()
+        end_children(leaked)
+        raise LeakError("\n".join([f"{item.nodeid} left behind:", *(f"  {line}" for line in described)]))
+
+
+# --- what is told ----------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Write the layer into the report, which travels from xdist's workers to the controller."""
+    report = yield
+    if (layer := item.stash.get(LAYER, None)) is not None:
+        vars(report)["dspex_layer"] = layer.name
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show number, time and slowest test of each layer, and why the run fails if it is for a layer."""
+    seconds = _seconds_by_layer(terminalreporter)
+    verdict = config.stash[STATE].verdict
+    if not seconds and not verdict:
+        return
+    terminalreporter.section("layers")
+    for name, tests in seconds.items():
+        slowest = max(tests, key=tests.__getitem__)
+        total = sum(tests.values())
+        terminalreporter.write_line(
+            f"{name:<12} {len(tests):>5} tests {total:>8.2f} s   slowest {tests[slowest]:.2f} s  {slowest}"
+        )
+    if verdict:
+        terminalreporter.write_line(verdict, red=True)
+
+
+def _seconds_by_layer(terminalreporter: pytest.TerminalReporter) -> dict[str, dict[str, float]]:
+    seconds: dict[str, dict[str, float]] = {name: {} for name in LAYERS}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            # A subtest's time is part of its test's.
+            if type(report) is pytest.TestReport and (name := vars(report).get("dspex_layer")) is not None:
+                seconds[name][report.nodeid] = seconds[name].get(report.nodeid, 0.0) + report.duration
+    return {name: tests for name, tests in seconds.items() if tests}
