@@ -103,23 +103,25 @@ def test_setting_is_refused_when_wrong(key: str) -> None:
 
 @pytest.mark.parametrize("key", SECONDS)
 @pytest.mark.parametrize("wrong", [0, 0.0, -1, math.inf, -math.inf, math.nan, 2e9, 10**400, True, "1"])
-def test_duration_is_refused_when_it_is_none(key: str, wrong: object) -> None:
+def test_duration_is_refused_when_it_is_none(key: str, wrong: Any) -> None:
     """Zero, negative, infinite, undefined and absurd durations are refused, whatever their type."""
     with pytest.raises(InvalidConfigError, match=key):
-        PoolConfig(**{key: wrong})  # type: ignore[arg-type]
+        PoolConfig(**{key: wrong})
 
 
 @pytest.mark.parametrize("key", [name for name in SETTINGS if name not in OPTIONAL])
 def test_setting_is_refused_when_none_is_not_allowed(key: str) -> None:
     """None is a value only where it has a meaning."""
+    nothing: dict[str, Any] = {key: None}
     with pytest.raises(InvalidConfigError, match=key):
-        PoolConfig(**{key: None})  # type: ignore[arg-type]
+        PoolConfig(**nothing)
 
 
 @pytest.mark.parametrize("key", OPTIONAL)
 def test_setting_is_none_when_asked(key: str) -> None:
     """None is taken where it has a meaning, and the words say so."""
-    assert getattr(PoolConfig(**{key: None}), key) is None  # type: ignore[arg-type]
+    nothing: dict[str, Any] = {key: None}
+    assert getattr(PoolConfig(**nothing), key) is None
     assert SETTINGS[key].allowed.endswith(", or none")
 
 
@@ -170,17 +172,17 @@ def test_whole_seconds_become_a_float() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["x" * 100_000 + "\0", 10**100, 10**5_000], ids=["text", "long", "longer"])
-def test_long_value_is_cut_in_the_error(wrong: object) -> None:
+def test_long_value_is_cut_in_the_error(wrong: Any) -> None:
     """The message stays readable however long the value, even one that Python does not spell out."""
     with pytest.raises(InvalidConfigError) as caught:
-        PoolConfig(python=wrong)  # type: ignore[arg-type]
+        PoolConfig(python=wrong)
     assert len(caught.value.message) < 500
 
 
 def test_config_is_refused_when_frozen() -> None:
     """A configuration cannot be changed behind the pool's back."""
     with pytest.raises(AttributeError):
-        PoolConfig().pool_size = 9  # type: ignore[misc]
+        PoolConfig().pool_size = 9  # type: ignore[misc]  # what is tested
 
 
 def test_config_keeps_its_own_copy_of_the_environment() -> None:
@@ -274,10 +276,10 @@ def test_settings_are_accepted_when_they_are_equal_or_one_is_off(both: dict[str,
     [({"terminate_grace": 31.0}, "close_timeout"), ({"close_timeout": 4.0}, "terminate_grace")],
     ids=str,
 )
-def test_contradiction_blames_the_value_that_was_given(given_: dict[str, float], default: str) -> None:
+def test_contradiction_blames_the_value_that_was_given(given_: dict[str, Any], default: str) -> None:
     """A value that nobody gave is named as default, and the error is about the other."""
     with pytest.raises(InvalidConfigError, match=rf"{default} = \S+ \(from default\)") as caught:
-        PoolOptions(**given_)  # type: ignore[arg-type]
+        PoolOptions(**given_)
     assert (caught.value.key, caught.value.source) == (next(iter(given_)), "argument")
 
 
@@ -319,7 +321,7 @@ def test_unknown_argument_is_refused_with_all_names_when_none_is_near() -> None:
 def test_unknown_argument_is_refused_by_the_constructor() -> None:
     """No constructor drops a name in silence."""
     with pytest.raises(TypeError, match="poolsize"):
-        PoolOptions(poolsize=3)  # type: ignore[call-arg]
+        PoolOptions(poolsize=3)  # type: ignore[call-arg]  # what is tested
 
 
 def test_unknown_variable_is_refused_with_the_nearest_name() -> None:
@@ -603,7 +605,7 @@ def test_sources_are_presumed_when_constructed_directly() -> None:
 def test_sources_cannot_be_changed() -> None:
     """Nobody rewrites where a value came from."""
     with pytest.raises(TypeError):
-        load().sources["lazy"] = "nowhere"  # type: ignore[index]
+        load().sources["lazy"] = "nowhere"  # type: ignore[index]  # what is tested
 
 
 def test_replace_checks_and_keeps_the_other_sources() -> None:

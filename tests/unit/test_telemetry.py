@@ -111,7 +111,8 @@ def test_change_of_observation_is_told() -> None:
 
 def test_unobserved_event_is_not_looked_at() -> None:
     """Without a handler, emitting returns before it touches what it was given."""
-    Telemetry().emit(None, None, None)  # type: ignore[arg-type]
+    nothing: Any = None
+    Telemetry().emit(nothing, nothing, nothing)
 
 
 def test_telemetries_are_independent() -> None:
@@ -184,9 +185,10 @@ def test_handler_is_refused_when_it_would_have_to_be_awaited() -> None:
     async def handler(*event: object) -> None:
         pass
 
-    for wrong in (handler, None):
+    wrongs: list[Any] = [handler, None]
+    for wrong in wrongs:
         with pytest.raises(TypeError, match="plain function"):
-            Telemetry().attach((), wrong)  # type: ignore[arg-type]
+            Telemetry().attach((), wrong)
 
 
 def test_handlers_attached_and_detached_by_threads_are_all_accounted_for() -> None:
