@@ -64,6 +64,7 @@ class State:
 STATE = pytest.StashKey[State]()
 LAYER = pytest.StashKey[Layer]()
 GUARD = pytest.StashKey[Guard]()
+COMPLAINT = pytest.StashKey[str]()
 BEFORE = pytest.StashKey[Resources]()
 
 
@@ -125,26 +126,33 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     state = config.stash[STATE]
     for item in items:
-        if (name := _layer_name(item, state)) is not None:
-            item.stash[LAYER] = LAYERS[name]
-            state.collected[name] += 1
+        if complaint := _assign_layer(item, state):
+            if not hasattr(config, "workerinput"):
+                raise pytest.UsageError(complaint)
+            # A usage error of an xdist worker reaches nobody; a failed test does.
+            item.stash[COMPLAINT] = complaint
 
 
-def _layer_name(item: pytest.Item, state: State) -> str | None:
+def _assign_layer(item: pytest.Item, state: State) -> str:
+    """Give ``item`` its layer; return what is wrong with it, if anything."""
     marked = sorted({mark.name for mark in item.iter_markers()} & LAYERS.keys())
     if len(marked) > 1:
-        raise pytest.UsageError(f"{item.nodeid} has {len(marked)} layers: {', '.join(marked)}")
-    if marked:
-        return marked[0]
-    name = None
-    if item.path.is_relative_to(state.root):
-        name = state.folders.layer_of(item.path.relative_to(state.root))
-    if name is not None:
+        return f"{item.nodeid} has {len(marked)} layers: {', '.join(marked)}"
+    name = marked[0] if marked else _layer_of_folder(item, state)
+    if name is None:
+        strict = f"{item.nodeid} has no layer: mark it or its folder as one of {', '.join(LAYERS)}"
+        return strict if state.is_strict else ""
+    if not marked:
         item.add_marker(name)
-    elif state.is_strict:
-        known = ", ".join(LAYERS)
-        raise pytest.UsageError(f"{item.nodeid} has no layer: mark it or its folder as one of {known}")
-    return name
+    item.stash[LAYER] = LAYERS[name]
+    state.collected[name] += 1
+    return ""
+
+
+def _layer_of_folder(item: pytest.Item, state: State) -> str | None:
+    if not item.path.is_relative_to(state.root):
+        return None
+    return state.folders.layer_of(item.path.relative_to(state.root))
 
 
 def _forbidden_loaded() -> set[str]:
@@ -205,6 +213,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
     """Hold the set-up to the layer."""
+    if complaint := item.stash.get(COMPLAINT, ""):
+        pytest.fail(complaint, pytrace=False)
     with _held(item):
         _check_imports(item)
         return (yield)
@@ -260,8 +270,8 @@ def _held(item: pytest.Item) -> Iterator[None]:
 
 def _check_imports(item: pytest.Item) -> None:
     """Fail if the test's module imported what its layer forbids."""
-    layer, imports = item.stash[LAYER], item.config.stash[STATE].imports
-    for collector in item.listchain():
+    layer, imports = item.stash.get(LAYER, None), item.config.stash[STATE].imports
+    for collector in item.listchain() if layer is not None and imports else ():
         if found := imports.get(collector.nodeid, set()) & layer.forbidden_modules:
             names = ", ".join(sorted(found))
             raise LayerViolationError(
