@@ -1,0 +1,310 @@
+"""DSPy itself: language models, modules, their runs and their state.
+
+The only module of the bridge that imports DSPy when it is imported. Whoever needs it imports it late.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+# litellm would fetch a price list from the network when it is first used.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
+
+import dspy  # reads the environment
+
+from dspex_pool.bridge.extractive import ExtractiveEngine
+from dspex_pool.bridge.handler import import_allowed
+from dspex_pool.bridge.lm import EXTRACTIVE_ENGINE
+from dspex_pool.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dspex_pool.bridge.definitions import Definition
+    from dspex_pool.bridge.lm import LMSettings
+    from dspex_pool.bridge.signatures import FieldSpec, SignatureSpec
+
+__all__ = [
+    "Outcome",
+    "build_lm",
+    "build_module",
+    "dump_state",
+    "error_facts",
+    "load_state",
+    "prepare",
+    "run",
+]
+
+# The key of DSPy's cache ignores endpoint and API key: one tenant would be given another's answers.
+_NO_CACHE = {"enable_disk_cache": False, "enable_memory_cache": False}
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What the calls of a run cost."""
+
+    #: Models that were asked.
+    models: set[str] = field(default_factory=set)
+    #: Costs in US dollars; ``None`` for one that is not known.
+    costs: list[float | None] = field(default_factory=list)
+    #: Why the first of them is not known.
+    reason: str | None = None
+
+    def enter(self, entry: Mapping[str, Any]) -> None:
+        """Note one call, given as DSPy's history entry."""
+        self.models.add(entry["model"])
+        self.costs.append(entry["cost"])
+        if entry["cost"] is None and self.reason is None:
+            details = entry.get("cost_details") or {}
+            self.reason = details.get("reason") or "the provider's price is not known"
+
+    def total(self, used_models: Sequence[str]) -> tuple[float | None, str | None]:
+        """Return the sum in US dollars, or ``None`` and the reason why it cannot be told."""
+        if self.reason is not None:
+            return None, self.reason
+        if foreign := sorted(set(used_models) - self.models):
+            return None, f"the program's own model {foreign[0]} is not priced here"
+        return sum(cost for cost in self.costs if cost is not None), None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run gave."""
+
+    #: Output values by name.
+    outputs: dict[str, Any]
+    #: Tokens by model, as DSPy counts them.
+    usage: dict[str, Any]
+    #: US dollars, or ``None``.
+    cost: float | None
+    #: Why the cost is ``None``.
+    cost_reason: str | None
+
+
+class MeteredLM(dspy.LM):  # type: ignore[misc] # dspy has no types
+    """A language model whose calls are entered in the ledger of the run they belong to.
+
+    DSPy tells the cost of a call in its history only. So the history is on during the call itself, and what
+    would be kept there is entered instead.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with dspy.context(disable_history=False):
+            return super().__call__(*args, **kwargs)
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        with dspy.context(disable_history=False):
+            return await super().acall(*args, **kwargs)
+
+    def update_history(self, entry: Mapping[str, Any]) -> None:
+        """Enter the call in the ledger, and keep nothing."""
+        ledger = dspy.settings.get("dspex_ledger")
+        if ledger is not None:
+            ledger.enter(entry)
+
+
+def prepare(route_log: Callable[[str], None]) -> None:
+    """Set up DSPy for this worker, once.
+
+    Args:
+        route_log: Makes the logger of a name pass its records on to the worker's log.
+    """
+    dspy.configure_cache(**_NO_CACHE)
+    route_log("dspy")
+
+
+def build_lm(settings: LMSettings, allow: Sequence[str]) -> Any:
+    """Make a language model.
+
+    Raises:
+        InvalidArgumentError: DSPy refuses the settings, or the engine is not on the allow-list.
+    """
+    options: dict[str, Any] = {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
+    if settings.api_key is not None:
+        options["api_key"] = settings.api_key
+    if settings.api_base is not None:
+        options["api_base"] = settings.api_base
+    try:
+        engine = _engine(settings.engine, allow)
+        return MeteredLM(settings.qualified_model, cache=False, engine=engine, **options)
+    except InvalidArgumentError:
+        raise
+    except (TypeError, ValueError, dspy.LMError) as error:
+        raise InvalidArgumentError(
+            f"the language model cannot be configured: {error}", argument="model"
+        ) from error
+
+
+def _engine(name: str, allow: Sequence[str]) -> Any:
+    if name == EXTRACTIVE_ENGINE:
+        return ExtractiveEngine()
+    return import_allowed(name, allow, argument="engine")() if ":" in name else name
+
+
+def build_module(definition: Definition, allow: Sequence[str]) -> Any:
+    """Make the module of a program.
+
+    Raises:
+        InvalidArgumentError: A name is not on the allow-list, or DSPy refuses the signature.
+    """
+    if definition.factory is not None:
+        return _from_factory(definition.factory, allow)
+    assert definition.spec is not None, "a definition without a factory has a signature"
+    signature = build_signature(definition.spec)
+    limit = {} if definition.max_iters is None else {"max_iters": definition.max_iters}
+    match definition.program_type:
+        case "predict":
+            return dspy.Predict(signature)
+        case "chain_of_thought":
+            return dspy.ChainOfThought(signature)
+        case "react":
+            tools = [_tool(name, allow) for name in definition.tools]
+            return dspy.ReAct(signature, tools, **limit)
+        case _:
+            return dspy.ProgramOfThought(signature, **limit)
+
+
+def build_signature(spec: SignatureSpec) -> Any:
+    """Make DSPy's signature.
+
+    Raises:
+        InvalidArgumentError: DSPy refuses a name.
+    """
+    fields = {item.name: (item.annotation or str, _field(dspy.InputField, item)) for item in spec.inputs}
+    fields |= {item.name: (item.annotation or str, _field(dspy.OutputField, item)) for item in spec.outputs}
+    named = {} if spec.name is None else {"signature_name": spec.name}
+    try:
+        return dspy.Signature(fields, spec.description, **named)
+    except (TypeError, ValueError, NameError) as error:
+        raise InvalidArgumentError(
+            f"signature cannot be used with DSPy: {error}", argument="signature"
+        ) from error
+
+
+def _field(make: Callable[..., Any], item: FieldSpec) -> Any:
+    options: dict[str, Any] = {"desc": item.description} if item.description else {}
+    if make is dspy.InputField and item.annotation is None:
+        options["IS_TYPE_UNDEFINED"] = True  # as DSPy marks the untyped inputs of a string
+    return make(**options)
+
+
+def _tool(name: str, allow: Sequence[str]) -> Any:
+    function = import_allowed(name, allow, argument="tools")
+    if not callable(function):
+        raise InvalidArgumentError(f"tools: {name!r} is no function", argument="tools")
+    return function
+
+
+def _from_factory(name: str, allow: Sequence[str]) -> Any:
+    factory = import_allowed(name, allow, argument="factory")
+    if not callable(factory):
+        raise InvalidArgumentError(f"factory {name!r} is no function", argument="factory")
+    module = factory()
+    if not isinstance(module, dspy.Module):
+        raise InvalidArgumentError(
+            f"factory {name!r} returned a {type(module).__name__}, not a dspy.Module", argument="factory"
+        )
+    return module
+
+
+def check_call(module: Any, inputs: Mapping[str, Any], *, program_id: str) -> None:
+    """Check inputs against the parameters of ``forward``, for modules of which nothing else is known.
+
+    Raises:
+        InvalidArgumentError: A parameter is missing or unknown.
+    """
+    # Not module.forward: asking an instance for it makes DSPy warn of a direct call.
+    forward = types.MethodType(type(module).forward, module)
+    try:
+        inspect.signature(forward).bind(**inputs)
+    except TypeError as error:
+        raise InvalidArgumentError(
+            f"program {program_id!r} cannot take these inputs: {error}", argument="inputs"
+        ) from error
+
+
+def run(module: Any, inputs: Mapping[str, Any], *, lm: Any, options: Mapping[str, Any]) -> Outcome:
+    """Run a module.
+
+    Args:
+        module: The module.
+        inputs: Its inputs by name.
+        lm: The language model, or ``None``.
+        options: Settings of the model for this run: ``temperature``, ``max_tokens``.
+
+    Raises:
+        InvalidArgumentError: The module needs a language model, and none is configured.
+        Exception: Whatever the module raises.
+    """
+    if lm is None and any(predictor.lm is None for predictor in module.predictors()):
+        raise InvalidArgumentError(
+            "no language model is configured; call configure_lm first", argument="model"
+        )
+    if lm is not None and options:
+        lm = lm.copy(**options)
+    ledger = Ledger()
+    with dspy.context(lm=lm, disable_history=True, trace=None, dspex_ledger=ledger):
+        with dspy.track_usage() as tracker:
+            prediction = module(**inputs)
+    usage = tracker.get_total_tokens()
+    cost, reason = ledger.total(list(usage))
+    return Outcome(_outputs(prediction), usage, cost, reason)
+
+
+def _outputs(prediction: Any) -> dict[str, Any]:
+    if isinstance(prediction, dspy.Prediction):
+        prediction = dict(prediction.items())
+    if not isinstance(prediction, Mapping):
+        kind = type(prediction).__name__
+        raise TypeError(f"the program returned a {kind}; it must return a dspy.Prediction or a mapping")
+    return {name: _plain(value) for name, value in prediction.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return records as objects. What JSON cannot carry stays, for the encoder to name its place."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dspy.Example):
+        return _plain(dict(value.items()))
+    dump = getattr(value, "model_dump", None)  # pydantic's records, DSPy's own types among them
+    return dump(mode="json") if callable(dump) else value
+
+
+def dump_state(module: Any) -> dict[str, Any]:
+    """Return the state of a module as DSPy's JSON: instructions, field texts, demonstrations. No keys."""
+    state = _plain(module.dump_state())
+    assert isinstance(state, dict)
+    return state
+
+
+def load_state(module: Any, state: Mapping[str, Any]) -> None:
+    """Give a module a state that ``dump_state`` returned.
+
+    Raises:
+        InvalidArgumentError: The state is of another program, or names classes to be imported.
+    """
+    try:
+        module.load_state(dict(state))
+    except Exception as error:
+        raise InvalidArgumentError(
+            f"state does not fit the program: {type(error).__name__}: {error}", argument="state"
+        ) from error
+
+
+def error_facts(error: Any) -> dict[str, Any]:
+    """Return what DSPy knows about one of its exceptions: ``code``, ``status``, ``retry_after``, ``retryable``."""
+    if not isinstance(error, dspy.DSPyError):
+        return {}
+    return {
+        "code": error.code,
+        "status": error.status,
+        "retry_after": error.retry_after,
+        "retryable": dspy.is_retryable_lm_error(error),
+    }
