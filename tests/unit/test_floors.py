@@ -36,7 +36,7 @@ FLOORS: dict[int, tuple[tuple[str, ...], ...]] = {
         ("dspex_pool.bridge",),
     ),
     3: (("dspex_pool.worker", "dspex_pool.lease", "dspex_pool.remote_failures"),),
-    4: (("dspex_pool.worker_pool",),),
+    4: (("dspex_pool.worker_pool", "dspex_pool.decision_runner", "dspex_pool.worker_life"),),
     5: (("dspex_pool.session_pool",), ("dspex_pool.monitor",)),
     6: (("dspex_pool.supervisor",),),
     7: (("dspex_pool.adapters", "dspex_pool.facades"),),

@@ -248,6 +248,21 @@ def test_errors_of_the_pool_are_all_in_one_place() -> None:
     assert not elsewhere
 
 
+def test_news_for_users_are_one_sentence_each() -> None:
+    """A fragment in ``changes/`` has a name with a topic and a kind, and holds one paragraph that ends."""
+    fragments = [path for path in (ROOT / "changes").iterdir() if path.name != "README.md"]
+    misnamed = [
+        path.name
+        for path in fragments
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*\.(added|changed|fixed|removed)\.md", path.name)
+    ]
+    texts = {path.name: path.read_text(encoding="utf-8").strip() for path in fragments}
+    assert not misnamed
+    assert not [
+        name for name, text in texts.items() if "\n\n" in text or not re.match(r"(?s)[A-Z`].*\.$", text)
+    ]
+
+
 def test_exceptions_of_the_length_rule_are_still_needed() -> None:
     """The table of long modules and functions names only what is too long, each with a reason."""
     needed = {what.rpartition(": ")[0] for name in MODULES for what in too_long(source(name))}
