@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -106,7 +107,7 @@ _KINDS = (
             r"\bwho(?:m|se)?\b|\b(?:which|what)(?= (?:person|scientist|author|king|queen|woman|man)\b)", re.I
         ),
         re.compile(
-            r"(?<=[a-z,;] )[A-Z][a-z]+|[A-Z][\w.'\u2019-]+ (?:(?:de|da|van|von|of|the|al) )?[A-Z][a-z]+"
+            r"(?<=[a-z,;] )[A-Z][a-z]+|[A-Z][\w.'\u2019-]{1,40} (?:(?:de|da|van|von|of|the|al) )?[A-Z][a-z]+"
         ),
     ),
     _Kind(
@@ -230,14 +231,14 @@ def _once_per_sense(words: Sequence[str]) -> list[str]:
 
 def _repeated(senses: Sequence[frozenset[str]]) -> list[str]:
     """Return the terms of more than one sentence; of the only sentence or of unrelated ones, all."""
-    every = sorted({term for sentence in senses for term in sentence})
-    return [term for term in every if sum(term in one for one in senses) > 1] or every
+    counts = Counter(term for sentence in senses for term in sentence)
+    return sorted(term for term in counts if counts[term] > 1) or sorted(counts)
 
 
 def _weights(terms: Sequence[str], senses: Sequence[frozenset[str]]) -> list[float]:
     """Weigh each term by its rarity among the sentences; one that none holds counts as held by one."""
-    counts = (sum(term in sentence for sentence in senses) for term in terms)
-    return [math.log(1 + len(senses) / max(count, 1)) for count in counts]
+    counts = Counter(term for sentence in senses for term in sentence)
+    return [math.log(1 + len(senses) / max(counts[term], 1)) for term in terms]
 
 
 def _all_credits(

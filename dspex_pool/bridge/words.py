@@ -6,6 +6,7 @@ The tables are small on purpose: they hold what any text uses, not what one text
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,8 +17,11 @@ __all__ = ["WORD", "content_words", "sense", "split_sentences", "stem"]
 #: A word, with the apostrophes and hyphens in it, or a number.
 WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 
-_SENTENCE_END = re.compile(r"[.!?]+[\"'\u201d\u2019)\]]*\s+(?=[\"'\u201c\u2018(\[]?[A-Z0-9])")
+# Looking behind keeps a long row of full stops from being tried from each of them.
+_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]+[\"'\u201d\u2019)\]]*\s+(?=[\"'\u201c\u2018(\[]?[A-Z0-9])")
 _OPENING = "(\"'\u201c\u2018"
+#: A longer "word" is data; it is compared as it stands.
+_LONGEST_WORD = 40
 #: Three letters, a vowel among them, must stay (king, spring), and "ee" before the ending is none (speed).
 _ENDING = re.compile(r"^(?=.*[aeiouy].*(?:ing|ed|est)$).{3,}?(?<!e)(ing|ed|est)$|(?<=.{5})(ly)$")
 _DOUBLED = re.compile(r"([bdfgmnprtz])\1$")
@@ -34,9 +38,9 @@ _ABBREVIATION_LIST = """
 """
 _ABBREVIATIONS = frozenset(_ABBREVIATION_LIST.split())
 _STOP_WORD_LIST = """
-    a about after all also am an and any are as at be been before being but by can could did do does doing
+    a about after all also am an and any are as at be been before being but by can cannot could did do does doing
     done each for from further get had has have having he her hers him his how i if in into is it its itself
-    just many may me might more most much must my no nor not of off on once one only or other our out over
+    just many may me might more most much must my never no nor not of off on once one only or other our out over
     own please s same she should so some such t than that the their them then there these they this those
     through to too under until up upon us was we were what when where which while who whom whose why will
     with would you your
@@ -55,6 +59,7 @@ _IRREGULAR = _first_of_line(
     come came
     death died dies
     draw drew drawn
+    eat ate eaten
     fall fell fallen
     feed fed
     fight fought
@@ -163,6 +168,8 @@ def _is_abbreviation(before: str) -> bool:
 def stem(word: str) -> str:
     """Reduce a word to what its common forms share: ``invented`` and ``inventing`` to ``invent``."""
     word = re.sub(r"['\u2019]s?$", "", word.lower())
+    if len(word) > _LONGEST_WORD:
+        return word
     word = _without_plural(_IRREGULAR.get(word, word))
     if ending := _ENDING.search(word):
         word = _DOUBLED.sub(r"\1", word[: -len(ending[1] or ending[2])])
@@ -181,6 +188,7 @@ def _without_plural(word: str) -> str:
     return word
 
 
+@lru_cache(maxsize=4096)
 def sense(word: str) -> str:
     """Return the stem of a word, or the one that stands for all stems of its sense."""
     stemmed = stem(word)
