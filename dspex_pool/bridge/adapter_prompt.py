@@ -137,11 +137,9 @@ def _unpack(text: str) -> str:
     """Turn a list of passages, as adapters write them, into paragraphs."""
     if text.startswith("["):
         try:
-            passages = json.loads(text)
-        except ValueError:
+            return "\n\n".join(str(passage) for passage in json.loads(text))
+        except (ValueError, RecursionError):
             return _LIST_ITEM.sub(r"\1\n", text)
-        if isinstance(passages, list):
-            return "\n\n".join(str(passage) for passage in passages)
     return text.removeprefix("«").removesuffix("»")
 
 
