@@ -92,10 +92,9 @@ class SubprocessOptions:
     stderr_tail_bytes: int = 65536
 
     def __post_init__(self) -> None:
-        if isinstance(self.command, str) or (self.command is not None and not self.command):
-            raise _refuse(
-                "command", self.command, "a list of words, the program first, such as ['python', 'w.py']"
-            )
+        if self.command is not None and not _is_words(self.command):
+            allowed = "a list of words, the program first, such as ['python3', 'worker.py']"
+            raise _refuse("command", self.command, allowed)
         if self.nice is not None and not -20 <= self.nice <= 19:
             raise _refuse("nice", self.nice, "-20 to 19")
         for key in ("limit_address_space", "limit_cpu_seconds", "limit_open_files", "max_frame_bytes"):
@@ -122,6 +121,15 @@ class SubprocessOptions:
         # A worker may run a pool itself: the tag names the nearest parent, never an inherited one.
         tag = {RUN_TAG_VARIABLE: own_run_tag()}
         return {**WORKER_ENVIRONMENT, **os.environ, **tag, **(self.env or {})}
+
+
+def _is_words(command: object) -> bool:
+    # A single string is a sequence of strings too, but hardly what was meant.
+    return (
+        isinstance(command, (list, tuple))
+        and bool(command)
+        and all(isinstance(word, str) for word in command)
+    )
 
 
 def _refuse(key: str, value: object, allowed: str) -> InvalidConfigError:

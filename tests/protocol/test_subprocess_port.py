@@ -1,0 +1,329 @@
+"""The subprocess port's frames, against small children on real pipes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+import pytest
+import trio
+import trio.testing
+
+from dspex_pool.errors import LocalFrameTooLargeError, PortClosedError, RemoteFrameTooLargeError
+from dspex_pool.protocol.framing import encode_frame
+from dspex_pool.transport.launch import Launched
+from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPort
+from tests.cancel_at_step import CancelAtStep
+from tests.subprocess_children import ECHO, READY, SLEEP, open_port, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dspex_pool.transport.process import WorkerProcess
+
+pytestmark = pytest.mark.protocol
+
+MIB = 1 << 20
+
+
+class NoProcess:
+    """In the place of a process where a test is about the pipes alone."""
+
+    pid = 1
+    exit_status = None
+
+
+class BarePort:
+    """A port whose far ends of the pipes are in the test's hands."""
+
+    def __init__(self) -> None:
+        self.far_stdin, stdin = os.pipe()
+        stdout, self.far_stdout = os.pipe()
+        stderr, self.far_stderr = os.pipe()
+        launched = Launched(cast("WorkerProcess", NoProcess()), stdin, stdout, stderr)
+        self.port = SubprocessPort(launched, SubprocessOptions(), "w-1")
+        self.descriptors = {self.far_stdin, stdin, stdout, self.far_stdout, stderr, self.far_stderr}
+
+    def close_far_stdout(self) -> None:
+        """End the stream to the port."""
+        os.close(self.far_stdout)
+        self.descriptors.discard(self.far_stdout)
+
+
+@contextmanager
+def bare_port() -> Iterator[BarePort]:
+    """Give a port without a process."""
+    bare = BarePort()
+    try:
+        yield bare
+    finally:
+        for descriptor in bare.descriptors:
+            os.close(descriptor)
+
+
+@pytest.mark.trio
+async def test_frames_come_back_as_they_went() -> None:
+    """Payloads of any length pass through a child unchanged; each byte is counted once."""
+    payloads = [b"", b"x", b"{}" * 100, bytes(range(256)) * 256, b"y" * MIB]
+    async with running(ECHO) as port:
+        for payload in payloads:
+            await port.send(payload)
+            assert await port.receive() == payload
+        assert port.bytes_sent == sum(4 + len(payload) for payload in payloads)
+        assert not port.has_unread()
+
+
+@pytest.mark.trio
+async def test_frame_longer_than_both_pipes_passes() -> None:
+    """A frame of many times the pipes' size needs a reader at work, and no more memory than itself."""
+    payload = os.urandom(MIB) * 6
+    async with running(ECHO) as port, trio.open_nursery() as nursery:
+        nursery.start_soon(port.send, payload)
+        assert await port.receive() == payload
+
+
+@pytest.mark.trio
+async def test_frames_sent_together_are_received_one_by_one() -> None:
+    """What one read brought is given out frame by frame; the rest is known to be there."""
+    with bare_port() as bare:
+        os.write(bare.far_stdout, encode_frame(b"one") + encode_frame(b"two") + encode_frame(b"")[:2])
+        assert await bare.port.receive() == b"one"
+        assert bare.port.has_unread()
+        assert await bare.port.receive() == b"two"
+        assert bare.port.has_unread()
+        os.write(bare.far_stdout, encode_frame(b"")[2:])
+        assert await bare.port.receive() == b""
+        assert not bare.port.has_unread()
+
+
+@pytest.mark.trio
+async def test_frame_that_comes_byte_by_byte_is_put_together() -> None:
+    """Whatever the split, the frame is whole."""
+    slow = """
+import os
+for byte in b"\\0\\0\\0\\5hello":
+    os.write(1, bytes([byte]))
+    os.read(0, 1)
+"""
+    async with running(slow) as port, trio.open_nursery() as nursery:
+        nursery.start_soon(port.send, b"nudges")
+        assert await port.receive() == b"hello"
+
+
+def receive_and_cancel(pieces: list[bytes], step: int) -> tuple[list[bytes], bool]:
+    """Feed ``pieces`` to a port whose reader is cancelled before ``step`` and then goes on.
+
+    Returns:
+        The frames received, and whether the cancellation was felt.
+    """
+
+    async def main() -> tuple[list[bytes], bool]:
+        received: list[bytes] = []
+        scope = trio.CancelScope()
+        with bare_port() as bare:
+
+            async def feed() -> None:
+                for piece in pieces:
+                    os.write(bare.far_stdout, piece)
+                    await trio.testing.wait_all_tasks_blocked()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(feed)
+                trio.lowlevel.add_instrument(CancelAtStep(step, scope))
+                with scope:
+                    while len(received) < 4:
+                        received.append(await bare.port.receive())
+                while len(received) < 4:
+                    received.append(await bare.port.receive())
+        return received, scope.cancelled_caught
+
+    return trio.run(main)
+
+
+def test_receive_loses_nothing_whenever_it_is_cancelled() -> None:
+    """Cancelled before each step in turn, the reader that goes on has every frame once, in order."""
+    frames = [b"one", b"", b"three" * 50, b"four"]
+    stream = b"".join(map(encode_frame, frames))
+    pieces = [stream[:2], stream[2:9], stream[9:100], stream[100:]]
+    felt = 0
+    for step in range(1, 60):
+        received, cancelled = receive_and_cancel(pieces, step)
+        assert received == frames
+        felt += cancelled
+    assert felt > 5
+
+
+@pytest.mark.trio
+async def test_receive_of_a_buffered_frame_is_a_checkpoint() -> None:
+    """A stream of buffered frames neither starves other tasks nor survives a cancellation."""
+    with bare_port() as bare:
+        os.write(bare.far_stdout, encode_frame(b"one") + encode_frame(b"two") + encode_frame(b"three"))
+        assert await bare.port.receive() == b"one"
+        with trio.testing.assert_checkpoints():
+            assert await bare.port.receive() == b"two"
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await bare.port.receive()
+        assert scope.cancelled_caught
+        assert await bare.port.receive() == b"three"
+
+
+@pytest.mark.trio
+async def test_second_reader_is_our_bug() -> None:
+    """Two tasks that read one worker are told so, not hidden behind an error of the worker."""
+    with bare_port() as bare:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bare.port.receive)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await bare.port.receive()
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.trio
+async def test_payload_over_the_limit_is_refused_before_it_is_written() -> None:
+    """The limit holds for what we send, and the worker stays usable."""
+    async with running(ECHO, max_frame_bytes=10) as port:
+        with pytest.raises(LocalFrameTooLargeError) as caught:
+            await port.send(b"x" * 11)
+        assert (caught.value.size, caught.value.limit, port.bytes_sent) == (11, 10, 0)
+        await port.send(b"x" * 10)
+        assert await port.receive() == b"x" * 10
+
+
+@pytest.mark.trio
+async def test_stray_print_is_named_with_the_worker() -> None:
+    """Text on stdout is refused on its first bytes, again at each call, and names the worker."""
+    async with running("print('Traceback (most recent call last):')") as port:
+        for _ in range(2):
+            with pytest.raises(RemoteFrameTooLargeError, match=r"worker w-1 .*b'Traceback") as caught:
+                await port.receive()
+        assert (caught.value.worker_id, caught.value.pid) == ("w-1", port.pid)
+
+
+@pytest.mark.trio
+async def test_end_between_frames_is_clean() -> None:
+    """The last frame is received, then the end, as often as asked."""
+    async with running(READY) as port:
+        assert await port.receive() == b"ready"
+        for _ in range(2):
+            with pytest.raises(PortClosedError, match="its stdout has ended") as caught:
+                await port.receive()
+            assert (caught.value.clean, caught.value.missing) == (True, 0)
+        assert (caught.value.worker_id, caught.value.pid) == ("w-1", port.pid)
+        assert port.has_unread()
+
+
+@pytest.mark.trio
+async def test_end_inside_a_frame_tells_what_is_missing() -> None:
+    """A worker that dies while it answers leaves a cut frame; the error counts what it lacks."""
+    async with running(r"import os; os.write(1, b'\0\0\0\x0ahalf')") as port:
+        with pytest.raises(PortClosedError, match="6 bytes of a frame missing") as caught:
+            await port.receive()
+        assert (caught.value.clean, caught.value.missing) == (False, 6)
+
+
+@pytest.mark.trio
+async def test_send_to_a_worker_that_reads_no_more_is_told() -> None:
+    """A closed stdin is an error that says that nothing of the frame was taken."""
+    async with running("import os; os.close(0)\n" + READY + SLEEP) as port:
+        assert await port.receive() == b"ready"
+        with pytest.raises(PortClosedError, match="its stdin is closed") as caught:
+            await port.send(b"hello")
+        assert (caught.value.clean, caught.value.missing, port.bytes_sent) == (True, 0, 0)
+
+
+@pytest.mark.trio
+async def test_frame_cut_by_the_worker_tells_what_is_missing() -> None:
+    """A worker that dies while it is sent a long frame has torn it; the port stays closed for sending."""
+    async with running("import os; os.read(0, 1000)") as port:
+        with pytest.raises(PortClosedError) as caught:
+            await port.send(b"x" * 4 * MIB)
+        assert not caught.value.clean
+        assert port.bytes_sent + caught.value.missing == 4 * MIB + 4
+
+
+@pytest.mark.trio
+async def test_frame_torn_by_a_cancellation_closes_the_way() -> None:
+    """After a frame was cut, not a byte follows: the worker would read it as part of the frame."""
+    async with running(SLEEP) as port:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(port.send, b"x" * 4 * MIB)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        sent = port.bytes_sent
+        assert 0 < sent < 4 * MIB
+        with pytest.raises(PortClosedError, match="an earlier frame to it was torn") as caught:
+            await port.send(b"hello")
+        assert sent + caught.value.missing == 4 * MIB + 4
+        assert port.bytes_sent == sent
+
+
+@pytest.mark.trio
+async def test_polite_end_closes_stdin_only() -> None:
+    """After ``send_eof`` the worker may still answer; nothing can be sent; twice is once."""
+    last_word = READY + "import os\nos.read(0, 1)\nsend(b'goodbye')"
+    async with running(last_word) as port:
+        assert await port.receive() == b"ready"
+        port.send_eof()
+        port.send_eof()
+        with pytest.raises(PortClosedError, match="its stdin is closed"):
+            await port.send(b"late")
+        assert await port.receive() == b"goodbye"
+
+
+@pytest.mark.trio
+async def test_polite_end_cannot_be_blocked_by_a_full_pipe() -> None:
+    """A worker that does not read, with a frame under way, still sees the end of stdin."""
+    async with running(SLEEP) as port, trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            with pytest.raises(PortClosedError) as caught:
+                await port.send(b"x" * 4 * MIB)
+            assert not caught.value.clean
+
+        nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        assert 0 < port.bytes_sent < 4 * MIB
+        port.send_eof()
+
+
+@pytest.mark.trio
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of other systems' pipes cannot be set")
+async def test_last_answer_is_received_after_the_end() -> None:
+    """What a worker wrote before it ended is not lost, even if nobody read until it was reaped."""
+    answer = b"z" * (MIB - 4)
+    port = await open_port(READY.replace('b"ready"', f'b"z" * {len(answer)}'))
+    with trio.fail_after(10):
+        assert (await port.attend()).code == 0
+        assert port.has_unread()
+        assert await port.receive() == answer
+        with pytest.raises(PortClosedError) as caught:
+            await port.receive()
+    assert (caught.value.clean, caught.value.exit_status) == (True, 0)
+
+
+@pytest.mark.trio
+async def test_reader_that_waits_hears_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader is woken by the end of a worker even when the pipe itself stays open elsewhere."""
+    monkeypatch.setattr("dspex_pool.transport.subprocess._LAST_STDERR_WAIT", 0.01)
+    # The grandchild leaves the group and keeps stdout and stderr open, so no end of stream comes.
+    escaping = """
+import os
+if os.fork() == 0:
+    os.setsid()
+    os.write(1, b"\\0\\0\\0\\2hi")
+    while os.read(0, 1):
+        pass
+else:
+    os.read(0, 2)
+"""
+    async with running(escaping) as port:
+        assert await port.receive() == b"hi"
+        port.kill()
+        with pytest.raises(PortClosedError) as caught:
+            await port.receive()
+        assert caught.value.signal == 9
+        assert caught.value.clean

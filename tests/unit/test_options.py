@@ -1,0 +1,81 @@
+"""How worker processes are to be started."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from dspex_pool.errors import InvalidConfigError
+from dspex_pool.transport.options import SubprocessOptions, default_worker_command
+from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE, own_run_tag
+
+pytestmark = pytest.mark.fast
+
+
+def test_default_command_is_the_bridge_in_this_interpreter() -> None:
+    """Without options, this interpreter runs the bridge as a pool worker."""
+    expected = [sys.executable, "-m", "dspex_pool.bridge", "--mode", "pool-worker", "--worker-id", "w-1"]
+    assert default_worker_command("w-1") == expected
+    assert SubprocessOptions().command_for("w-1") == expected
+
+
+def test_default_command_carries_the_options_of_the_bridge() -> None:
+    """Interpreter, handler, allowed factories and the frame limit reach the worker."""
+    options = SubprocessOptions(
+        python="/opt/python3", handler="a.b:C", allow=("x.", "y:"), max_frame_bytes=1000
+    )
+    command = options.command_for("w-2")
+    assert command[0] == "/opt/python3"
+    rest = ["--handler", "a.b:C", "--allow", "x.", "--allow", "y:", "--max-frame-bytes", "1000"]
+    assert command[-8:] == rest
+
+
+def test_command_is_given_the_worker_id_where_it_asks_for_it() -> None:
+    """The placeholder is replaced in every word; other words stay as they are."""
+    options = SubprocessOptions(command=["worker", "--name={worker_id}", "{other}"])
+    assert options.command_for("w-3") == ["worker", "--name=w-3", "{other}"]
+
+
+def test_environment_is_the_parents_over_defaults_under_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user has set, here or in the parent, is stronger than the defaults."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    env = SubprocessOptions(env={"MKL_NUM_THREADS": "5", "EXTRA": "x"}).environment()
+    assert env["OMP_NUM_THREADS"] == "3"
+    assert env["MKL_NUM_THREADS"] == "5"
+    assert env["OPENBLAS_NUM_THREADS"] == "1"
+    assert env["LITELLM_LOCAL_MODEL_COST_MAP"] == "true"
+    assert env["EXTRA"] == "x"
+    assert env["PATH"]
+
+
+def test_environment_names_the_nearest_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a worker that runs a pool itself, the inherited tag is replaced."""
+    monkeypatch.setenv(RUN_TAG_VARIABLE, "1-2.00")
+    assert SubprocessOptions().environment()[RUN_TAG_VARIABLE] == own_run_tag()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("command", "python worker.py"),
+        ("command", ()),
+        ("command", ["nice", 5]),
+        ("nice", 20),
+        ("nice", -21),
+        ("limit_address_space", 0),
+        ("limit_cpu_seconds", -1),
+        ("limit_open_files", 0),
+        ("max_frame_bytes", 0),
+        ("stderr_tail_bytes", -1),
+    ],
+)
+def test_option_out_of_range_is_refused_by_name(key: str, value: Any) -> None:
+    """A wrong option is refused before anything starts, with its name and what is allowed."""
+    with pytest.raises(InvalidConfigError, match=key) as caught:
+        SubprocessOptions(**{key: value})
+    assert (caught.value.key, caught.value.value) == (key, value)
+    assert caught.value.allowed

@@ -1,0 +1,55 @@
+"""The tag by which orphaned workers are found."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+import pytest
+
+from dspex_pool.transport.run_tag import own_run_tag, run_has_ended
+
+pytestmark = pytest.mark.fast
+
+# Above the largest process id of any system.
+NO_PID = 2**31 - 2
+
+
+def test_own_run_goes_on() -> None:
+    """The tag of a process that runs is recognised as such, and does not change."""
+    assert own_run_tag() == own_run_tag()
+    assert own_run_tag().startswith(f"{os.getpid()}-")
+    assert not run_has_ended(own_run_tag())
+
+
+def test_run_has_ended_when_its_process_is_gone() -> None:
+    """Without the process the run is over."""
+    assert run_has_ended(f"{NO_PID}-1700000000.00")
+
+
+def test_run_has_ended_when_its_pid_was_given_to_another() -> None:
+    """A process of the same id that started at another time is another run."""
+    assert run_has_ended(f"{os.getpid()}-1000.00")
+
+
+def test_run_of_a_zombie_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ended and was not reaped owns nothing any more."""
+    monkeypatch.setattr(psutil.Process, "status", lambda self: psutil.STATUS_ZOMBIE)
+    assert run_has_ended(own_run_tag())
+
+
+def test_run_is_taken_to_go_on_when_its_process_cannot_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be known is not called an orphan."""
+
+    def refuse(self: psutil.Process) -> str:
+        raise psutil.AccessDenied(self.pid)
+
+    monkeypatch.setattr(psutil.Process, "status", refuse)
+    assert not run_has_ended(own_run_tag())
+
+
+@pytest.mark.parametrize("tag", ["", "12", "x-y", "12-"])
+def test_run_tag_of_another_form_is_refused(tag: str) -> None:
+    """A variable that somebody else has set is not read as a tag."""
+    with pytest.raises(ValueError, match=r"invalid literal|could not convert"):
+        run_has_ended(tag)
