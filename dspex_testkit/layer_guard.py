@@ -2,8 +2,8 @@
 
 An audit hook cannot be removed, so one is installed once, when it is first needed, and asks a cell whether a
 guard is on. A refusal raises where it happens and is remembered too, because the code under test may swallow
-the exception. Trio's sleeps raise no audit event; they are measured by an instrument that every run on the
-system clock gets while the guard is on.
+the exception. Sleeps raise no audit event before Python 3.13, and trio's never do: ``time.sleep`` is replaced
+while the guard is on, and trio's waits are measured by an instrument that every run on its system clock gets.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Guard:
             sys.addaudithook(_hook)
         outer, _Cell.guard = _Cell.guard, self
         try:
-            with self._measuring_trio():
+            with self._counting_sleeps(), self._measuring_trio():
                 yield
         finally:
             _Cell.guard = outer
@@ -112,11 +112,8 @@ class Guard:
         """
         if event == "import":
             self._on_import(args[0])
-        elif self.layer.is_sealed and threading.get_ident() not in self._ignored_threads:
-            if event in _ACTS:
-                raise self._refuse(f"{_ACTS[event]} ({event} {_short(args[0] if args else '')})")
-            if event == "time.sleep":
-                self.on_sleep(float(args[0]), "time.sleep")
+        elif event in _ACTS and self.layer.is_sealed and not self._is_ignored():
+            raise self._refuse(f"{_ACTS[event]} ({event} {_short(args[0] if args else '')})")
 
     def _on_import(self, module: str) -> None:
         if module.partition(".")[0] in self.layer.forbidden_modules:
@@ -155,6 +152,24 @@ class Guard:
                 path = Path(name).relative_to(self._root)
                 yield f"{path}:{frame.f_lineno} in {frame.f_code.co_name}: {source}"
             frame = frame.f_back
+
+    def _is_ignored(self) -> bool:
+        return threading.get_ident() in self._ignored_threads
+
+    @contextlib.contextmanager
+    def _counting_sleeps(self) -> Iterator[None]:
+        original = time.sleep
+
+        def counted_sleep(seconds: Any, /) -> None:
+            if not self._is_ignored():
+                self.on_sleep(float(seconds), "time.sleep")
+            original(seconds)
+
+        time.sleep = counted_sleep if self.layer.is_sealed else original
+        try:
+            yield
+        finally:
+            time.sleep = original
 
     @contextlib.contextmanager
     def _measuring_trio(self) -> Iterator[None]:

@@ -213,11 +213,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
     """Hold the set-up to the layer."""
+    with _held(item):
+        return (yield)
+
+
+@pytest.hookimpl(specname="pytest_runtest_setup", tryfirst=True)
+def pytest_runtest_setup_refused(item: pytest.Item) -> None:
+    """Fail tests that break a rule before they run. Not in the wrapper: other plugins' need their turn."""
     if complaint := item.stash.get(COMPLAINT, ""):
         pytest.fail(complaint, pytrace=False)
-    with _held(item):
-        _check_imports(item)
-        return (yield)
+    _check_imports(item)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -271,7 +276,9 @@ def _held(item: pytest.Item) -> Iterator[None]:
 def _check_imports(item: pytest.Item) -> None:
     """Fail if the test's module imported what its layer forbids."""
     layer, imports = item.stash.get(LAYER, None), item.config.stash[STATE].imports
-    for collector in item.listchain() if layer is not None and imports else ():
+    if layer is None:
+        return
+    for collector in item.listchain() if imports else ():
         if found := imports.get(collector.nodeid, set()) & layer.forbidden_modules:
             names = ", ".join(sorted(found))
             raise LayerViolationError(

@@ -1,0 +1,435 @@
+"""The pytest plugin, run on small projects of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+QUIET = ("-p", "no:faker", "-p", "no:cacheprovider")
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
+    """Return a function that writes one test module and runs pytest on it, in this process or apart."""
+
+    def run(
+        code: str, *arguments: str, folder: str = "tests", ini: str = "", apart: bool = False
+    ) -> pytest.RunResult:
+        pytester.makefile(".ini", pytest=f"[pytest]\n{ini}\n")
+        # Each run of a test gets another module: this process remembers the modules of the last one.
+        module = pytester.path / folder / f"test_{Path(folder).name}.py"
+        module.parent.mkdir(parents=True, exist_ok=True)
+        module.write_text(code, encoding="utf-8")
+        if apart:
+            return pytester.runpytest_subprocess(*QUIET, *arguments, timeout=60)
+        return pytester.runpytest_inprocess(*QUIET, *arguments)
+
+    return run
+
+
+def text(result: pytest.RunResult) -> str:
+    return result.stdout.str() + result.stderr.str()
+
+
+# --- markers and folders --------------------------------------------------------------------------
+
+
+def test_markers_of_all_layers_are_documented(project: Callable[..., pytest.RunResult]) -> None:
+    """``pytest --markers`` explains the five layers and the budget."""
+    result = project("", "--markers")
+    wanted = [f"*@pytest.mark.{name}*" for name in ("fast", "protocol", "integration", "chaos", "stress")]
+    result.stdout.fnmatch_lines([*wanted, "*@pytest.mark.budget(seconds)*"])
+
+
+def test_layer_comes_from_the_longest_folder(project: Callable[..., pytest.RunResult]) -> None:
+    """A folder gives its layer to its tests, a deeper one its own, and strict markers are content."""
+    ini = "addopts = --strict-markers\ndspex_layers =\n    tests = integration\n    tests/unit = fast"
+    code = "def test_it(): pass"
+    project(code, "-m", "fast", folder="tests/unit/deeper", ini=ini).assert_outcomes(passed=1)
+    project(code, "-m", "integration", folder="tests/unitary", ini=ini).assert_outcomes(
+        passed=1, deselected=1
+    )
+
+
+def test_mark_by_hand_wins_over_the_folder(project: Callable[..., pytest.RunResult]) -> None:
+    """A test in a fast folder that is marked integration may start a process."""
+    code = """
+        import subprocess, sys, pytest
+        @pytest.mark.integration
+        def test_it():
+            subprocess.run([sys.executable, "-c", ""], check=True)
+    """
+    result = project(dedent(code), ini="dspex_layers = tests = fast")
+    result.assert_outcomes(passed=1)
+
+
+def test_two_layers_on_one_test_are_a_usage_error(project: Callable[..., pytest.RunResult]) -> None:
+    """The error names the test and both layers."""
+    code = """
+        import pytest
+        pytestmark = pytest.mark.fast
+        @pytest.mark.chaos
+        def test_it(): pass
+    """
+    result = project(dedent(code))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "tests/test_tests.py::test_it has 2 layers: chaos, fast" in text(result)
+
+
+def test_test_without_a_layer_is_refused_when_strict(project: Callable[..., pytest.RunResult]) -> None:
+    """Strict projects forget no test; others may have tests without a layer."""
+    ini = "dspex_layers = elsewhere = fast"
+    assert project("def test_it(): pass", ini=ini).ret == 0
+    result = project("def test_it(): pass", ini=f"{ini}\ndspex_strict_layers = true", folder="more")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "test_it has no layer" in text(result)
+
+
+@pytest.mark.parametrize("line", ["tests: fast", "tests = quick", "= fast"])
+def test_unreadable_folder_setting_is_a_usage_error(
+    line: str, project: Callable[..., pytest.RunResult]
+) -> None:
+    """A line that cannot be read is shown."""
+    result = project("def test_it(): pass", ini=f"dspex_layers =\n    {line}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert line in text(result)
+
+
+# --- selection ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "fails"),
+    [
+        ("fast", False),
+        ("fast or protocol", True),
+        ("protocol", True),
+        ("not protocol", False),
+        ("fast and not slow", False),
+        ("slow or stress", True),
+    ],
+)
+def test_run_fails_when_a_selected_layer_holds_no_test(
+    expression: str, fails: bool, project: Callable[..., pytest.RunResult]
+) -> None:
+    """A layer named with -m must not be empty; a layer that is only excluded may be."""
+    code = "import pytest\n@pytest.mark.fast\ndef test_it(): pass"
+    result = project(code, "-m", expression)
+    assert (result.ret != 0) is fails
+    assert ("without any test" in text(result)) is fails
+
+
+# --- what a fast test may not do ------------------------------------------------------------------
+
+
+FAST = "import os, socket, subprocess, sys, time, pytest\npytestmark = pytest.mark.fast\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("subprocess.run(['true'])", "started a process"),
+        ("os.system('true')", "started a process"),
+        ("os.posix_spawn('/bin/true', ['true'], {})", "started a process"),
+        ("os.fork()", "forked"),
+        ("socket.create_connection(('127.0.0.1', 9))", "looked up a name"),
+        ("time.sleep(0.06)", "slept 0.060 s of real time"),
+        ("import dspy", "imported dspy"),
+    ],
+)
+def test_fast_test_fails_with_the_line_when_it_breaks_its_layer(
+    line: str, reason: str, project: Callable[..., pytest.RunResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each forbidden act is refused before it happens, and the line is named."""
+    monkeypatch.delitem(sys.modules, "dspy", raising=False)
+    result = project(f"{FAST}\ndef test_it():\n    {line}\n")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [f"*a fast test {reason}*", f"*at tests/test_tests.py:5 in test_it: {line.replace('[', '[[]')}"]
+    )
+
+
+def test_fast_test_fails_also_when_the_refusal_is_swallowed(project: Callable[..., pytest.RunResult]) -> None:
+    """Code that catches everything does not hide what it did, nor does a fixture or a finalizer."""
+    code = """
+        def act():
+            try:
+                os.system("true")
+            except BaseException:
+                pass
+        @pytest.fixture
+        def set_up(): act()
+        @pytest.fixture
+        def tear_down():
+            yield
+            act()
+        def test_call(): act()
+        def test_set_up(set_up): pass
+        def test_tear_down(tear_down): pass
+    """
+    result = project(FAST + dedent(code))
+    result.assert_outcomes(failed=1, errors=2, passed=1)
+
+
+def test_fast_test_may_sleep_a_little(project: Callable[..., pytest.RunResult]) -> None:
+    """Sleeps count in sum, and the sum is a setting."""
+    code = f"{FAST}\ndef test_it():\n    for _ in range(4): time.sleep(0.01)\n"
+    project(code).assert_outcomes(passed=1)
+    project(code, "-o", "dspex_sleep_budget=0.035", folder="again").assert_outcomes(failed=2)
+
+
+def test_fast_test_may_not_sleep_in_trio_on_the_real_clock(project: Callable[..., pytest.RunResult]) -> None:
+    """Deadlines that pass in real time count as sleep; virtual time, threads and short waits do not."""
+    code = """
+        import trio, trio.testing
+        def test_real(): trio.run(trio.sleep, 0.08)
+        def test_virtual(): trio.run(trio.sleep, 80, clock=trio.testing.MockClock(autojump_threshold=0))
+        def test_short(): trio.run(trio.sleep, 0.001)
+        @pytest.mark.trio
+        async def test_plugin(): await trio.sleep(0.08)
+        @pytest.mark.trio
+        async def test_plugin_virtual(autojump_clock): await trio.sleep(80)
+    """
+    result = project(FAST + dedent(code))
+    result.assert_outcomes(failed=2, passed=3)
+    assert "a deadline on trio's system clock" in text(result)
+
+
+def test_fast_test_ignores_what_other_threads_do(
+    project: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    """A thread that was there before the first test may sleep; one that a test starts may not."""
+    plugin = """
+        import threading, time
+        stop = threading.Event()
+        def nap():
+            while not stop.is_set():
+                time.sleep(0.03)
+        def pytest_sessionstart(session):
+            session.napper = threading.Thread(target=nap)
+            session.napper.start()
+        def pytest_sessionfinish(session):
+            stop.set()
+            session.napper.join()
+    """
+    code = """
+        import conftest, threading
+        def test_quiet():
+            began = time.monotonic()
+            while time.monotonic() < began + 0.2: pass
+        def test_loud():
+            thread = threading.Thread(target=conftest.nap)
+            thread.start()
+            thread.join(0.2)
+            conftest.stop.set()
+            thread.join()
+    """
+    # The refusal raises in the thread; pytest's warning about that is not the subject here.
+    ini = "filterwarnings = ignore::pytest.PytestUnhandledThreadExceptionWarning\npythonpath = ."
+    pytester.makeconftest(dedent(plugin))
+    result = project(FAST + dedent(code), ini=ini)
+    result.assert_outcomes(passed=1, failed=1)
+
+
+@pytest.mark.parametrize("layer", ["fast", "protocol", "integration"])
+def test_module_that_imports_dspy_fails_the_tests_of_the_cheap_layers(
+    layer: str,
+    project: Callable[..., pytest.RunResult],
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An import at the top of the module counts as the tests' own."""
+    monkeypatch.delitem(sys.modules, "dspy", raising=False)
+    pytester.makepyfile(dspy="")
+    code = f"import dspy, pytest\n@pytest.mark.{layer}\ndef test_it(): pass"
+    result = project(code, ini="pythonpath = .")
+    result.assert_outcomes(**{"passed" if layer == "integration" else "errors": 1})
+
+
+def test_protocol_test_may_start_processes_but_not_import_dspy(
+    project: Callable[..., pytest.RunResult], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The middle layer is for real bytes."""
+    monkeypatch.delitem(sys.modules, "dspy", raising=False)
+    pytester.makepyfile(dspy="")
+    code = FAST.replace("fast", "protocol") + dedent("""
+        def test_process(): subprocess.run([sys.executable, "-c", ""], check=True)
+        def test_import(): import dspy
+    """)
+    project(code, ini="pythonpath = .").assert_outcomes(passed=1, failed=1)
+
+
+def test_tests_without_a_layer_are_left_alone(project: Callable[..., pytest.RunResult]) -> None:
+    """In a project that knows nothing of layers the plugin neither forbids nor reports anything."""
+    code = """
+        import os, subprocess, threading, time
+        def test_it():
+            time.sleep(0.06)
+            os.open("/dev/null", os.O_RDONLY)
+    """
+    result = project(dedent(code), apart=True)
+    result.assert_outcomes(passed=1)
+    assert "layers" not in text(result)
+
+
+# --- budgets --------------------------------------------------------------------------------------
+
+
+def test_budget_fails_a_test_only_when_it_is_enforced(project: Callable[..., pytest.RunResult]) -> None:
+    """CPU time counts for fast, wall time for the others; a test may have a budget of its own."""
+    code = """
+        import time, pytest
+        def burn():
+            end = time.process_time() + 0.05
+            while time.process_time() < end: pass
+        @pytest.mark.fast
+        def test_burns(): burn()
+        @pytest.mark.fast
+        @pytest.mark.budget(1)
+        def test_may_burn(): burn()
+        @pytest.mark.protocol
+        def test_waits(): time.sleep(0.05)
+        @pytest.mark.stress
+        def test_has_no_budget(): burn()
+    """
+    ini = "dspex_budget_fast = 0.01\ndspex_budget_protocol = 0.01\ndspex_budget_slack = 2"
+    project(dedent(code), ini=ini).assert_outcomes(passed=4)
+    result = project(dedent(code), "-o", "dspex_enforce_budgets=true", ini=ini, folder="again")
+    result.assert_outcomes(passed=4, failed=4)
+    result.stdout.fnmatch_lines(["*took 0.05* CPU seconds, more than 2 times its budget of 0.010*"])
+
+
+def test_summary_shows_each_layer(project: Callable[..., pytest.RunResult]) -> None:
+    """Number of tests, their time, and the slowest."""
+    code = """
+        import time, pytest
+        @pytest.mark.fast
+        def test_one(): pass
+        @pytest.mark.fast
+        def test_two(): time.sleep(0.02)
+        @pytest.mark.chaos
+        def test_three(subtests):
+            with subtests.test("part"): pass
+    """
+    result = project(dedent(code))
+    result.stdout.fnmatch_lines(
+        [
+            "*= layers =*",
+            "fast * 2 tests *test_tests.py::test_two",
+            "chaos * 1 tests *test_tests.py::test_three",
+        ]
+    )
+
+
+# --- leaks ----------------------------------------------------------------------------------------
+
+
+def test_leak_fails_the_test_that_left_it(project: Callable[..., pytest.RunResult]) -> None:
+    """A child, a descriptor and a thread are named, and the child is ended."""
+    code = """
+        import os, subprocess, sys, threading, pytest
+        pytestmark = pytest.mark.integration
+        kept = []
+        def test_child():
+            kept.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+        def test_child_is_gone():
+            assert kept[0].wait(10) is not None
+            kept[0].stdin.close()
+        def test_descriptor(): kept.append(os.open("/dev/null", os.O_RDONLY))
+        def test_thread():
+            kept.append(threading.Event())
+            threading.Thread(target=kept[-1].wait, name="forgotten", daemon=True).start()
+        def test_innocent(): pass
+        def test_end(): kept[-1].set()
+    """
+    result = project(dedent(code), "-p", "no:randomly", apart=True)
+    result.assert_outcomes(passed=6, errors=3)
+    result.stdout.fnmatch_lines(
+        [
+            "*test_child left behind:",
+            "*child process *: *python* -c input()",
+            "*test_descriptor left behind:",
+            "*descriptor *: /dev/null",
+            "*test_thread left behind:",
+            "*thread 'forgotten'",
+        ]
+    )
+
+
+def test_what_is_held_by_wider_fixtures_and_garbage_is_no_leak(
+    project: Callable[..., pytest.RunResult],
+) -> None:
+    """A session's server may live on, and unreachable objects are collected before anybody is accused."""
+    code = """
+        import os, subprocess, sys, threading, pytest, trio
+        pytestmark = pytest.mark.integration
+        @pytest.fixture(scope="module")
+        def server():
+            child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+            yield
+            child.stdin.close()
+            child.wait()
+        def test_server(server): pass
+        def test_server_again(server): pass
+        def test_garbage():
+            class Holder: pass
+            holder = Holder()
+            holder.itself = holder
+            holder.file = os.fdopen(os.open("/dev/null", os.O_RDONLY), closefd=True)
+            holder.file.close
+        def test_idle_thread_of_trio(): trio.run(trio.to_thread.run_sync, int)
+    """
+    project(dedent(code), "-W", "ignore::ResourceWarning").assert_outcomes(passed=4)
+
+
+# --- beside other plugins -------------------------------------------------------------------------
+
+
+def test_plugin_works_with_xdist(pytester: pytest.Pytester) -> None:
+    """Layers, refusals, the summary and the empty layer come through to the controller."""
+    pytester.makefile(".ini", pytest="[pytest]\ndspex_layers = tests = fast\n")
+    code = """
+        import os, pytest
+        @pytest.mark.parametrize("n", range(4))
+        def test_it(n):
+            if n == 3: os.system("true")
+    """
+    (pytester.mkdir("tests") / "test_it.py").write_text(dedent(code), encoding="utf-8")
+    result = pytester.runpytest_subprocess(*QUIET, "-n", "2", "-m", "fast or stress", timeout=60)
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(
+        ["*a fast test started a process*", "fast * 4 tests *", "*without any test: stress"]
+    )
+    result = pytester.runpytest_subprocess(
+        *QUIET, "-n", "2", "-m", "fast or stress", "-k", "not 3", timeout=60
+    )
+    result.assert_outcomes(passed=3)
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_plugin_tells_usage_errors_under_xdist(pytester: pytest.Pytester) -> None:
+    """A test without a layer stops a strict run there too."""
+    pytester.makefile(".ini", pytest="[pytest]\ndspex_strict_layers = true\n")
+    pytester.makepyfile("def test_it(): pass")
+    result = pytester.runpytest_subprocess(*QUIET, "-n", "1", timeout=60)
+    assert result.ret != 0
+    assert "test_it has no layer" in text(result)
+
+
+def test_plugin_is_cheap_to_load(pytester: pytest.Pytester) -> None:
+    """A run that uses no layer loads neither trio nor psutil nor the pool through the plugin."""
+    code = """
+        import sys
+        def test_it():
+            assert not {"trio", "psutil", "msgspec", "dspex_pool", "hypothesis"} & sys.modules.keys()
+    """
+    pytester.makepyfile(dedent(code))
+    arguments = ("--disable-plugin-autoload", "-p", "dspex_testkit.plugin")
+    pytester.runpytest_subprocess(*arguments, timeout=60).assert_outcomes(passed=1)
