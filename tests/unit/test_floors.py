@@ -131,21 +131,34 @@ def collect(node: ast.AST, at_import_time: bool = True) -> list[Import]:
     found = named_in(node, at_import_time)
     later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     later = later or (isinstance(node, ast.If) and is_type_checking(node.test))
-    for child in ast.iter_child_nodes(node):
-        found += collect(child, at_import_time and not later)
+    for part in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for child in getattr(node, part, ()):
+            found += collect(child, at_import_time and not (later and part == "body"))
     return found
 
 
+class Facts(NamedTuple):
+    """What is kept of a module. Keeping its tree would make every later garbage collection walk over it."""
+
+    imports: list[Import]
+    #: Lines that await or define a coroutine.
+    waiting: list[int]
+
+
 @functools.cache
-def tree_of(module: str) -> ast.Module:
+def facts_of(module: str) -> Facts:
     """Read the source of ``module``, once."""
-    return ast.parse(FILES[module].read_text(encoding="utf-8"))
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    kinds = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
+    waiting = (
+        [node.lineno for node in ast.walk(tree) if isinstance(node, kinds)] if is_within(module, PURE) else []
+    )
+    return Facts(collect(tree), waiting)
 
 
-@functools.cache
 def imports_of(module: str) -> list[Import]:
     """Return the imports of ``module``."""
-    return collect(tree_of(module))
+    return facts_of(module).imports
 
 
 def libraries(module: str) -> set[str]:
@@ -249,17 +262,12 @@ def test_plugin_imports_nothing_heavy_at_import_time() -> None:
 @pytest.mark.parametrize("package", PURE)
 def test_pure_package_neither_waits_nor_touches_the_world(package: str) -> None:
     """Protocol and core await nothing and import nothing that could; the core reads no clock either."""
-    waiting = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
     forbidden = IMPURE_LIBRARIES | ({"time", "datetime"} if package in CLOCKLESS else set())
     found = []
     for module in FILES:
         if is_within(module, (package,)):
             found += [f"{module} imports {name}" for name in libraries(module) & forbidden]
-            found += [
-                f"{module}:{node.lineno} waits"
-                for node in ast.walk(tree_of(module))
-                if isinstance(node, waiting)
-            ]
+            found += [f"{module}:{line} waits" for line in facts_of(module).waiting]
     assert not found
 
 
