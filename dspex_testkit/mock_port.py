@@ -60,6 +60,8 @@ class MockPort:
         self.signals: list[str] = []
         self._decoder = FrameDecoder(max_frame_bytes=max_frame_bytes, peer=f"worker {worker_id}")
         self._room = math.inf
+        #: Bytes that are lacking of a frame that was begun and not finished.
+        self._torn = 0
         self._reaped = False
         self._ended = False
         self._changed = trio.lowlevel.ParkingLot()
@@ -153,38 +155,47 @@ class MockPort:
 
         Raises:
             LocalFrameTooLargeError: ``payload`` is over the limit; nothing was written.
-            PortClosedError: The worker has ended, or its stdin was closed.
+            PortClosedError: The worker has ended, its stdin was closed, or an earlier frame was torn.
             trio.BusyResourceError: Another task is sending.
 
         Cancellation:
             Before the first byte nothing is written. Later, which only happens after ``accept_only``, the
             frame is torn.
         """
+        frame = memoryview(encode_frame(payload, max_frame_bytes=self.model.max_frame_bytes))
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this port")
+        if self._torn:
+            raise self._closed("was left with half a frame", missing=self._torn)
         self._sending = True
+        written = 0
         try:
-            frame = memoryview(encode_frame(payload, max_frame_bytes=self.model.max_frame_bytes))
-            await trio.lowlevel.checkpoint()
-            while frame:
-                if not (written := self._write(frame)):
+            while written < len(frame):
+                if not (taken := self._write(frame, written)):
                     await self._changed.park()
-                frame = frame[written:]
+                written += taken
         finally:
             self._sending = False
+            self._torn = len(frame) - written if written else 0
 
-    def _write(self, frame: memoryview) -> int:
+    def _write(self, frame: memoryview, begin: int) -> int:
         now = trio.current_time()
         self.model.advance(now)
         if self.model.has_ended or "eof" in self.signals:
-            raise PortClosedError(f"worker {self.worker_id} does not read any more", worker_id=self.worker_id)
-        written = int(min(self._room, len(frame)))
-        self._room -= written
-        self.bytes_sent += written
-        if written:
-            self.model.feed(frame[:written], now)
+            raise self._closed("does not read any more", missing=len(frame) - begin if begin else 0)
+        taken = int(min(self._room, len(frame) - begin))
+        self._room -= taken
+        self.bytes_sent += taken
+        if taken:
+            self.model.feed(frame[begin : begin + taken], now)
             self._changed.unpark_all()
-        return written
+        return taken
+
+    def _closed(self, what: str, *, missing: int) -> PortClosedError:
+        return PortClosedError(
+            f"worker {self.worker_id} {what}", worker_id=self.worker_id, clean=not missing, missing=missing
+        )
 
     async def receive(self) -> bytes:
         """Return the payload of the next frame.
@@ -201,12 +212,15 @@ class MockPort:
             raise trio.BusyResourceError("another task is receiving on this port")
         self._receiving = True
         try:
-            await trio.lowlevel.checkpoint()
-            while True:
-                self._pull()
-                if (payload := self._decoder.next_frame()) is not None:
-                    return payload
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._pull()
+            if (payload := self._decoder.next_frame()) is not None:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            while payload is None:
                 await self._wait_for_change()
+                self._pull()
+                payload = self._decoder.next_frame()
+            return payload
         finally:
             self._receiving = False
 

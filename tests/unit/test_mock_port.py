@@ -338,22 +338,22 @@ async def test_request_over_the_limit_is_refused_unsent() -> None:
 async def test_death_is_seen_by_everybody_who_waits(autojump_clock: MockClock) -> None:
     """A worker that dies by itself ends ``receive`` cleanly, ``attend`` with its status, and ``send``."""
     client = await connect()
-    ended: list[object] = []
+    statuses: list[ExitStatus | None] = []
 
     async def attend() -> None:
-        ended.append(await client.port.attend())
+        statuses.append(await client.port.attend())
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(attend)
         await trio.sleep(5)
-        assert client.port.exit_status is None
+        statuses.append(client.port.exit_status)
         client.port.die(code=3)
         assert client.port.has_unread()
         with pytest.raises(PortClosedError) as info:
             await client.hear()
     assert info.value.clean
-    assert ended == [ExitStatus(code=3)]
-    assert client.port.exit_status == ExitStatus(code=3)
+    statuses.append(client.port.exit_status)
+    assert statuses == [None, ExitStatus(code=3), ExitStatus(code=3)]
     with pytest.raises(PortClosedError):
         await client.say("anything")
 
@@ -420,6 +420,9 @@ async def test_cancelled_send_tears_the_frame_when_the_pipe_is_full(autojump_clo
     with trio.move_on_after(1):
         await client.say("anything")
     assert client.port.bytes_sent - before == 7
+    client.port.accept_all()
+    with pytest.raises(PortClosedError, match="half a frame"):
+        await client.say("anything")
 
 
 @pytest.mark.trio
