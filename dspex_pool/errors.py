@@ -38,6 +38,7 @@ __all__ = [
     "SessionLimitError",
     "SessionLostError",
     "SessionNotFoundError",
+    "SessionStoreError",
     "UseAfterReturnError",
     "WorkerDiedError",
     "WorkerError",
@@ -208,6 +209,15 @@ class SessionLimitError(SessionError, CheckoutError):
     """There are ``max_sessions`` live sessions already. Blames load; end some."""
 
     blame = "load"
+
+
+class SessionStoreError(SessionError):
+    """The store could not be read or written. Blames the configuration: its file or its disk.
+
+    The change was not made; trying again is safe.
+    """
+
+    blame = "configuration"
 
 
 # --- programs ----------------------------------------------------------------------------------------

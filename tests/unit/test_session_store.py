@@ -1,0 +1,45 @@
+"""The store in memory keeps the contract of session stores, and the setting chooses the kind."""
+
+from __future__ import annotations
+
+import pytest
+
+from dspex_pool.errors import SessionStoreError
+from dspex_pool.session_store import MemorySessionStore, SessionStore, open_session_store
+from dspex_pool.session_store.encoding import ProgramRow, SessionRow, decode_session
+from dspex_testkit.contracts.session_store import SessionStoreContract, make_session
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.mark.trio
+class TestMemorySessionStore(SessionStoreContract):
+    """The contract, on the store without a file."""
+
+    async def make_store(self) -> SessionStore:
+        return MemorySessionStore()
+
+
+@pytest.mark.trio
+async def test_setting_memory_opens_a_store_of_its_own() -> None:
+    """Two pools with the same setting share no session."""
+    one, other = await open_session_store("memory"), await open_session_store("memory")
+    await one.put_session(make_session())
+    assert await other.load_all() == []
+
+
+@pytest.mark.parametrize(
+    ("session", "programs"),
+    [
+        (SessionRow("a", 1.0, 1.0, "{"), []),
+        (SessionRow("a", 1.0, 1.0, "[]"), []),
+        (SessionRow("a", 1.0, 1.0, None), [ProgramRow("p", "null", None, 1, 1.0, 0, None)]),
+        (SessionRow("a", 1.0, 1.0, None), [ProgramRow("p", "{}", "[" * 100_000, 1, 1.0, 0, None)]),
+    ],
+    ids=["broken", "no-object", "no-definition", "too-deep"],
+)
+def test_damaged_row_is_named_by_its_session(session: SessionRow, programs: list[ProgramRow]) -> None:
+    """What cannot be read is told with the session that it belongs to."""
+    with pytest.raises(SessionStoreError, match="session 'a' is damaged") as caught:
+        decode_session(session, programs)
+    assert caught.value.session_id == "a"
