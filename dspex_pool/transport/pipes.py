@@ -19,8 +19,8 @@ __all__ = ["PIPE_BYTES", "READ_BYTES", "PipeReader", "PipeWriter", "grow_pipe"]
 #: Capacity asked for, in bytes. Linux gives no more without privileges.
 PIPE_BYTES = 1 << 20
 
-#: Most bytes of one read. It takes a usual frame whole; a larger block would cost every read, also of a
-#: short frame, a fresh mapping of memory (20 µs at 1 MiB against 1 µs).
+#: Most bytes of a usual read: a usual frame whole. A larger block would cost every read, also of a short
+#: frame, a fresh mapping of memory (20 µs at 1 MiB against 1 µs).
 READ_BYTES = 1 << 16
 
 # The pipe's usage is bound by a quota per user (pipe-user-pages-soft), and a pipe may be shrunk elsewhere.
@@ -129,6 +129,7 @@ class PipeReader(_PipeEnd):
         super().__init__(descriptor)
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
+        self._block: memoryview | None = None
 
     async def wait(self) -> None:
         """Wait until there is something to read, or the stream has ended.
@@ -155,6 +156,21 @@ class PipeReader(_PipeEnd):
         except ConnectionResetError:
             # A socket in the place of the pipe reports so what a pipe reports as its end.
             return b""
+
+    def read_long_now(self) -> memoryview | None:
+        """Do as ``read_now``, but for all that a pipe can hold. The view is good until the next call.
+
+        The block is kept for the next long frame: at 1 MiB, a fresh one costs as much as the reading.
+
+        Raises:
+            trio.ClosedResourceError: This end was closed.
+        """
+        if self._block is None:
+            self._block = memoryview(bytearray(PIPE_BYTES))
+        try:
+            return self._block[: os.readv(self._open_descriptor(), (self._block,))]
+        except BlockingIOError:
+            return None
 
     def has_unread(self) -> bool:
         """Tell whether something is there to read, or the stream has ended."""

@@ -19,7 +19,7 @@ from dspex_pool.errors import PortClosedError, RemoteFrameTooLargeError
 from dspex_pool.protocol.framing import FrameDecoder, encode_frame
 from dspex_pool.transport.launch import Launched, launch
 from dspex_pool.transport.options import SubprocessOptions, default_worker_command
-from dspex_pool.transport.pipes import PIPE_BYTES, READ_BYTES, PipeReader, PipeWriter
+from dspex_pool.transport.pipes import READ_BYTES, PipeReader, PipeWriter
 from dspex_pool.transport.stderr_tail import LineCutter, StderrTail
 
 if TYPE_CHECKING:
@@ -33,9 +33,6 @@ _LOG = logging.getLogger("dspex_pool.transport")
 
 # Once the group is killed, stderr ends at once, unless a process that left the group holds it.
 _LAST_STDERR_WAIT = 0.5
-
-# A full pipe in one turn: a long frame takes few turns, and a flood still leaves turns to others.
-_READS_PER_TURN = PIPE_BYTES // READ_BYTES
 
 # Starting blocks a thread for milliseconds. The default threads may all be taken by the host's own work.
 _STARTING_THREADS = trio.CapacityLimiter(math.inf)
@@ -199,16 +196,18 @@ class SubprocessPort:
     # Protected from Ctrl-C: what was read must reach the decoder.
     @trio.lowlevel.enable_ki_protection
     def _read_stdout(self) -> None:
-        for _ in range(_READS_PER_TURN):
-            data = self._stdout.read_now()
-            if data is None:
-                return
-            if not data:
-                self._decoder.feed_eof()
-                return
+        data = self._stdout.read_now()
+        self._feed(data)
+        if data is not None and len(data) == READ_BYTES:
+            # The start of a long frame: take all that the pipe holds. More waits for the next turn, so that
+            # a flood leaves turns to others.
+            self._feed(self._stdout.read_long_now())
+
+    def _feed(self, data: bytes | memoryview | None) -> None:
+        if data:
             self._decoder.feed(data)
-            if len(data) < READ_BYTES:
-                return
+        elif data is not None:
+            self._decoder.feed_eof()
 
     def _next_frame(self) -> bytes | None:
         try:

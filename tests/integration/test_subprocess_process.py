@@ -482,6 +482,24 @@ async def test_escaped_grandchild_cannot_hold_the_end() -> None:
 
 
 @pytest.mark.trio
+async def test_attend_cancelled_after_the_reaping_is_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled while it waits for the last of stderr, ``attend`` still closes everything the next time."""
+    monkeypatch.setattr("dspex_pool.transport.subprocess._LAST_STDERR_WAIT", BOUND)
+    before = psutil.Process().num_fds()
+    port = await open_port("import os\nif os.fork() == 0:\n    os.setsid()\n    os.read(0, 1)\n")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(port.attend)
+        await wait_gone(port.pid)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert port.exit_status == ExitStatus(code=0)
+    # The escaped process leaves at the end of stdin, and with it the last holder of stderr.
+    port.send_eof()
+    assert await end(port) == ExitStatus(code=0)
+    assert psutil.Process().num_fds() == before
+
+
+@pytest.mark.trio
 async def test_last_words_on_stderr_are_in_the_tail() -> None:
     """What a worker wrote to stderr just before its end is there when its end is told."""
     port = await open_port(READY + "raise SystemExit('out of luck')")

@@ -236,6 +236,32 @@ async def test_reader_tells_nothing_data_and_end_apart() -> None:
 
 
 @pytest.mark.trio
+async def test_reader_takes_a_full_pipe_at_once() -> None:
+    """A long read brings all that the pipe holds, into memory that the next one uses again."""
+    reading, writing = os.pipe()
+    grow_pipe(writing)
+    reader = PipeReader(reading)
+    assert reader.read_long_now() is None
+    os.set_blocking(writing, False)
+    held = os.write(writing, b"x" * PIPE_BYTES)
+    first = reader.read_long_now()
+    assert first is not None
+    assert bytes(first) == b"x" * held
+    os.write(writing, b"short")
+    second = reader.read_long_now()
+    assert second is not None
+    assert bytes(second) == b"short"
+    assert second.obj is first.obj
+    os.close(writing)
+    end = reader.read_long_now()
+    assert end is not None
+    assert not end
+    reader.close()
+    with pytest.raises(trio.ClosedResourceError):
+        reader.read_long_now()
+
+
+@pytest.mark.trio
 async def test_reader_takes_a_reset_for_the_end() -> None:
     """A socket that is reset has ended, like a pipe whose writer is gone."""
     ours, theirs = socket.socketpair()

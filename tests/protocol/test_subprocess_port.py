@@ -14,6 +14,7 @@ import trio.testing
 from dspex_pool.errors import LocalFrameTooLargeError, PortClosedError, RemoteFrameTooLargeError
 from dspex_pool.protocol.framing import encode_frame
 from dspex_pool.transport.launch import Launched
+from dspex_pool.transport.pipes import READ_BYTES
 from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPort
 from tests.cancel_at_step import CancelAtStep
 from tests.subprocess_children import ECHO, READY, SLEEP, open_port, running
@@ -96,6 +97,38 @@ async def test_frames_sent_together_are_received_one_by_one() -> None:
         os.write(bare.far_stdout, encode_frame(b"")[2:])
         assert await bare.port.receive() == b""
         assert not bare.port.has_unread()
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("length", [READ_BYTES - 5, READ_BYTES - 4, READ_BYTES - 3, 2 * READ_BYTES])
+@pytest.mark.parametrize("is_last", [True, False])
+async def test_frame_about_as_long_as_a_read_is_whole(length: int, is_last: bool) -> None:
+    """Whether a frame ends before, with or after a read, it is received, and so is the end behind it."""
+    payload = os.urandom(length)
+    with bare_port() as bare, trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, os.write, bare.far_stdout, encode_frame(payload))
+            assert await bare.port.receive() == payload
+        if is_last:
+            bare.close_far_stdout()
+            with pytest.raises(PortClosedError):
+                await bare.port.receive()
+        else:
+            os.write(bare.far_stdout, encode_frame(b"next"))
+            assert await bare.port.receive() == b"next"
+
+
+@pytest.mark.trio
+async def test_end_that_is_read_together_with_a_long_frame_is_told_after_it() -> None:
+    """A stream that ends where a read ends gives its frame first."""
+    payload = os.urandom(READ_BYTES - 4)
+    with bare_port() as bare:
+        os.write(bare.far_stdout, encode_frame(payload))
+        bare.close_far_stdout()
+        assert await bare.port.receive() == payload
+        with pytest.raises(PortClosedError) as caught:
+            await bare.port.receive()
+        assert caught.value.clean
 
 
 @pytest.mark.trio
