@@ -48,6 +48,7 @@ class PoolState(Books):
         affinity: str = "hint",
         wait: bool = True,
         holder: object = None,
+        place: Waiter | None = None,
     ) -> Granted | Waiter | DspexPoolError:
         """Lend a worker, or put the caller in line, or refuse.
 
@@ -57,6 +58,7 @@ class PoolState(Books):
             affinity: ``hint``, ``strict`` or ``strict_nowait``.
             wait: Whether to stand in line if no worker is free.
             holder: Anything whose text names the caller in errors and warnings.
+            place: The place in line that was granted a worker which had to be rejected; it is kept.
 
         Returns:
             The lease; or the place in line, to which a ``Grant`` or ``Refuse`` will come; or the error to raise.
@@ -65,7 +67,9 @@ class PoolState(Books):
         if self._idle and not self.is_suspended and session is None:
             record = self._pop_idle()
             return self._lend(record, now, None, holder)
-        waiter = Waiter(0, now, deadline, session, affinity != "hint", affinity == "strict_nowait", holder)
+        waiter = place or Waiter(
+            0, now, deadline, session, affinity != "hint", affinity == "strict_nowait", holder
+        )
         error = self._refusal(waiter, now)
         if error is not None:
             return self._refuse_at_once(error, waiter)
@@ -113,12 +117,13 @@ class PoolState(Books):
         limit = self.options.max_waiting
         if not wait:
             return self._refuse_at_once(refusals.would_wait(self, waiter, now), waiter)
-        if limit is not None and len(self._line) >= limit:
+        if limit is not None and len(self._line) >= limit and waiter.number == 0:
             return self._refuse_at_once(refusals.line_full(self, waiter, now), waiter)
         if waiter.deadline <= now:
             return self._refuse_at_once(refusals.timed_out(self, waiter, now), waiter)
-        self._last_arrival += 1
-        waiter.number = self._last_arrival
+        if waiter.number == 0:
+            self._last_arrival += 1
+            waiter.number = self._last_arrival
         self._line.add(waiter, bound_to)
         self.wake_at = min(self.wake_at, waiter.deadline)
         self._emit("waiting", {"waiting": len(self._line)}, session=waiter.session)

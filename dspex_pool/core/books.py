@@ -10,7 +10,7 @@ from __future__ import annotations
 import random as random_module
 import zlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dspex_pool.core import refusals
 from dspex_pool.core.affinity import AffinityTable
@@ -38,10 +38,22 @@ if TYPE_CHECKING:
     from dspex_pool.config import PoolOptions
     from dspex_pool.errors import DspexPoolError
 
-__all__ = ["Books"]
+__all__ = ["Books", "Watch"]
 
 _STARTING, _IDLE = WorkerState.STARTING, WorkerState.IDLE
 _LEASED, _RETIRING = WorkerState.LEASED, WorkerState.RETIRING
+
+
+class Watch(Protocol):
+    """Whoever listens to events."""
+
+    @property
+    def observed(self) -> bool:
+        """Whether anybody listens."""
+
+
+class _AlwaysWatching:
+    observed = True
 
 
 class Books:
@@ -50,14 +62,20 @@ class Books:
     Args:
         options: The pool's settings.
         random: Source of the back-off's spread.
+        watch: Tells whether anybody listens to telemetry; while nobody does, no event is put together.
     """
 
-    def __init__(self, options: PoolOptions, *, random: random_module.Random | None = None) -> None:
+    def __init__(
+        self,
+        options: PoolOptions,
+        *,
+        random: random_module.Random | None = None,
+        watch: Watch | None = None,
+    ) -> None:
         self.options = options
+        self.watch = watch or _AlwaysWatching()
         #: Size that the pool is set to; ``resize`` changes it.
         self.pool_size = options.pool_size
-        #: Whether anybody listens to telemetry. While false, no event is put together.
-        self.observed = True
         #: When ``tick`` next has something to do.
         self.wake_at = NEVER
         self.counters = Counters()
@@ -164,7 +182,7 @@ class Books:
             self.wake_at = min(self.wake_at, now + self._care.lease_due)
         if waiter is not None and session is not None:
             self._note_use(session, record, now, strict=waiter.strict)
-        if self.observed:
+        if self.watch.observed:
             queued = waiter is not None and waiter.number > 0
             self._emit_moved("checkout", record, _IDLE, {"wait": waited}, session=session, queued=queued)
         return Granted(record.number, record.token, waited)
@@ -231,7 +249,7 @@ class Books:
         self.counters.starts += 1
         self.wake_at = min(self.wake_at, now + self.options.spawn_timeout)
         self._outbox.append(Start(record.number, record.worker_id))
-        if self.observed:
+        if self.watch.observed:
             self._emit_moved("worker_starting", record, None, {"count": 1})
 
     def _lifetime(self, number: int) -> float:
@@ -297,7 +315,7 @@ class Books:
         )
         self._outbox.append(Retire(record.number, reason, polite))
         sessions, lost = self._affinity.release(record.number)
-        if self.observed:
+        if self.watch.observed:
             for session in sessions:
                 name = "session_lost" if session in lost else "session_moved"
                 self._emit(name, {"count": 1}, session=session, worker_id=record.worker_id, reason=reason)
@@ -356,7 +374,7 @@ class Books:
         self._tally[left] -= 1
         self._tally[to] += 1
         record.since = now
-        if self.observed:
+        if self.watch.observed:
             self._emit_moved(event, record, left, measurements, **metadata)
 
     def _emit_moved(
@@ -377,7 +395,7 @@ class Books:
         self._outbox.append(Emit(event, measurements, where | metadata))
 
     def _emit(self, event: str, measurements: dict[str, float], **metadata: object) -> None:
-        if self.observed:
+        if self.watch.observed:
             self._outbox.append(Emit(event, measurements, metadata))
 
     def _stale(self) -> bool:

@@ -48,14 +48,20 @@ class WaitLine:
         return len(self._open)
 
     def add(self, waiter: Waiter, bound_to: int | None = None) -> None:
-        """Put ``waiter`` last: in the open lane, or in that of worker ``bound_to``."""
+        """Put ``waiter`` into the open lane, or into that of worker ``bound_to``.
+
+        It stands last, unless its number says that it was in line before: then it stands first again.
+        """
         if bound_to is None:
             lane = self._open
             if waiter.strict and waiter.session is not None:
                 self._unbound_strict.setdefault(waiter.session, OrderedDict())[waiter.number] = waiter
         else:
             lane = self._bound.setdefault(bound_to, OrderedDict())
+        is_back = bool(lane) and next(reversed(lane)) > waiter.number
         lane[waiter.number] = waiter
+        if is_back:
+            lane.move_to_end(waiter.number, last=False)
         self._lane_of[waiter.number] = lane
         if waiter.deadline != float("inf"):
             heapq.heappush(self._deadlines, (waiter.deadline, waiter.number))

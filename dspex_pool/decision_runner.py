@@ -1,0 +1,234 @@
+"""Carries out the decisions of the pool core under trio: starts, grants, pings, drains, ends.
+
+Nothing is decided here. Every decision is carried out at once and without an await, in ``carry_out``. One task
+looks after each worker process for its whole life (``WorkerLife``); one more waits for the core's next wake-up.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import outcome
+import trio
+
+from dspex_pool.core.records import Decision, Drain, Emit, Grant, Granted, Ping, Refuse, Retire, Start, Waiter
+from dspex_pool.worker_life import WorkerLife
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dspex_pool.errors import DspexPoolError
+    from dspex_pool.pool_state import PoolState
+    from dspex_pool.telemetry import Telemetry
+    from dspex_pool.transport.port import PortFactory
+    from dspex_pool.worker import PoolWorker
+
+__all__ = ["DecisionRunner"]
+
+_log = logging.getLogger("dspex_pool")
+
+
+class DecisionRunner:
+    """The hands of a pool.
+
+    Args:
+        state: The core whose decisions are carried out.
+        ports: Starts worker processes.
+        telemetry: Where events go.
+        reset: Awaited with each used worker before others may use it, or ``None``.
+    """
+
+    def __init__(
+        self,
+        state: PoolState,
+        *,
+        ports: PortFactory,
+        telemetry: Telemetry,
+        reset: Callable[[PoolWorker], Awaitable[object]] | None,
+    ) -> None:
+        #: The lives of all workers whose process exists or is being started, by incarnation.
+        self.lives: dict[int, WorkerLife] = {}
+        self._state = state
+        self._ports = ports
+        self._telemetry = telemetry
+        self._reset = reset
+        self._parked: dict[int, trio.lowlevel.Task] = {}
+        self._changed = trio.lowlevel.ParkingLot()
+        self._timer = trio.CancelScope()
+        self._is_carrying_out = False
+        self._nursery: trio.Nursery | None = None
+        self._actions: dict[type[Decision], Callable[[Any], None]] = {
+            Start: self._start,
+            Grant: self._grant,
+            Refuse: self._refuse,
+            Ping: self._begin_ping,
+            Drain: self._begin_drain,
+            Retire: self._retire,
+            Emit: self._emit,
+        }
+
+    def open(self, nursery: trio.Nursery) -> None:
+        """Begin: all tasks of the pool will run in ``nursery``."""
+        self._nursery = nursery
+        nursery.start_soon(self._keep_time, name="dspex_pool timer")
+        self._state.open(trio.current_time())
+        self.carry_out()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until ``condition`` holds; it is looked at after every change.
+
+        Cancellation: Changes nothing.
+        """
+        while not condition():
+            await self._changed.park()
+
+    async def stand_in_line(self, waiter: Waiter) -> Granted:
+        """Wait for what the core decides of ``waiter``.
+
+        Raises:
+            CheckoutError: The core refused it.
+
+        Cancellation: The waiter is out of the line before anything else can happen.
+        """
+        number = waiter.number
+
+        @trio.lowlevel.enable_ki_protection
+        def leave(_: object) -> trio.lowlevel.Abort:
+            del self._parked[number]
+            self._state.cancel_waiter(number, trio.current_time())
+            self.carry_out()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._parked[number] = trio.lowlevel.current_task()
+        self.carry_out()
+        granted: Granted = await trio.lowlevel.wait_task_rescheduled(leave)
+        return granted
+
+    def worker(self, number: int) -> PoolWorker | None:
+        """Return the worker of an incarnation, if its process exists."""
+        life = self.lives.get(number)
+        return life.worker if life is not None else None
+
+    # --- carrying out -------------------------------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    def carry_out(self) -> None:
+        """Carry out all decisions of the core. Never awaits; may be called from anywhere in the trio thread."""
+        if self._is_carrying_out:
+            # A telemetry handler called the pool; the loop below is on the stack and goes on.
+            return
+        self._is_carrying_out = True
+        try:
+            while self._state.has_decisions:
+                for decision in self._state.decisions():
+                    self._actions[type(decision)](decision)
+                self._changed.unpark_all()
+        finally:
+            self._is_carrying_out = False
+        if self._state.wake_at < self._timer.deadline:
+            self._timer.deadline = self._state.wake_at
+
+    def _start(self, decision: Start) -> None:
+        assert self._nursery is not None
+        life = WorkerLife(
+            decision.number,
+            decision.worker_id,
+            ports=self._ports,
+            grace=self._state.options.terminate_grace,
+            on_started=self._worker_started,
+            on_failed=self._start_failed,
+        )
+        self.lives[decision.number] = life
+        self._nursery.start_soon(self._live, life, name=f"dspex_pool {decision.worker_id}")
+
+    def _grant(self, decision: Grant) -> None:
+        trio.lowlevel.reschedule(self._parked.pop(decision.waiter), outcome.Value(decision.lease))
+
+    def _refuse(self, decision: Refuse) -> None:
+        trio.lowlevel.reschedule(self._parked.pop(decision.waiter), outcome.Error(decision.error))
+
+    def _begin_ping(self, decision: Ping) -> None:
+        self._begin_care(decision.number, "ping", self._ping)
+
+    def _begin_drain(self, decision: Drain) -> None:
+        self._begin_care(decision.number, "drain", self._drain_worker)
+
+    def _begin_care(self, number: int, what: str, care: Callable[[PoolWorker], Awaitable[None]]) -> None:
+        assert self._nursery is not None
+        life = self.lives[number]
+        life.care = trio.CancelScope()
+        self._nursery.start_soon(
+            self._take_care, life, what, care, name=f"dspex_pool {life.worker_id} {what}"
+        )
+
+    def _retire(self, decision: Retire) -> None:
+        life = self.lives.get(decision.number)
+        if life is not None:
+            life.end(polite=decision.polite)
+
+    def _emit(self, decision: Emit) -> None:
+        self._telemetry.emit(decision.name, decision.measurements, decision.metadata)
+
+    # --- the pool's own tasks -----------------------------------------------------------------------------
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._timer = trio.CancelScope(deadline=self._state.wake_at)
+            with self._timer:
+                await trio.sleep_forever()
+            self._state.tick(trio.current_time())
+            self.carry_out()
+
+    async def _live(self, life: WorkerLife) -> None:
+        exit_text = None
+        try:
+            exit_text = await life.run()
+        except Exception:
+            _log.exception("the task of worker %s failed; the worker is replaced", life.worker_id)
+        finally:
+            del self.lives[life.number]
+            self._state.worker_gone(life.number, trio.current_time(), exit_text=exit_text)
+            self.carry_out()
+
+    def _worker_started(self, number: int) -> None:
+        self._state.worker_started(number, trio.current_time())
+        self.carry_out()
+
+    def _start_failed(self, number: int, error: DspexPoolError) -> None:
+        self._state.worker_failed(number, trio.current_time(), "start_failed", error=error)
+        self.carry_out()
+
+    async def _take_care(
+        self, life: WorkerLife, what: str, care: Callable[[PoolWorker], Awaitable[None]]
+    ) -> None:
+        """Do something with a worker that nobody has, and report whether it may serve again."""
+        worker = life.worker
+        assert worker is not None
+        reason: str | None = f"{what}_failed"
+        error: BaseException | None = None
+        with life.care:
+            try:
+                await care(worker)
+                reason = worker.why_unclean()
+            except Exception as failure:
+                error = failure
+                _log.info("worker %s: %s failed: %s", life.worker_id, what, failure)
+        if life.care.cancelled_caught:
+            return
+        now = trio.current_time()
+        if reason is not None:
+            self._state.worker_failed(life.number, now, reason, error=error)
+        elif what == "ping":
+            self._state.ping_answered(life.number, now)
+        else:
+            self._state.drained(life.number, now)
+        self.carry_out()
+
+    async def _ping(self, worker: PoolWorker) -> None:
+        await worker.request("ping", {"worker_id": worker.worker_id})
+
+    async def _drain_worker(self, worker: PoolWorker) -> None:
+        await worker.settle()
+        if self._reset is not None:
+            await self._reset(worker)

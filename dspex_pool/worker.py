@@ -1,0 +1,383 @@
+"""One worker incarnation in use: request and answer over its port, and the lease that lends it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from dspex_pool.core.records import Outcome
+from dspex_pool.errors import (
+    CallTimeoutError,
+    LocalProtocolError,
+    PortClosedError,
+    RemoteProtocolError,
+    UseAfterReturnError,
+    WorkerDiedError,
+)
+from dspex_pool.protocol import HEADER_BYTES, PROTOCOL_VERSION, ClientConversation, Event, Success
+from dspex_pool.remote_failures import error_from_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dspex_pool.core.records import Granted
+    from dspex_pool.protocol import Reply
+    from dspex_pool.transport.port import Port
+
+__all__ = ["Hello", "Lease", "PoolWorker"]
+
+#: Seconds to wait, after a worker's stream has ended, for the news how its process ended.
+EXIT_NEWS_TIMEOUT = 0.5
+
+#: First and longest pause between two requests to stop; see ``PoolWorker.settle``.
+INTERRUPT_PAUSES = (0.05, 1.0)
+
+_worker_log = logging.getLogger("dspex_pool.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a worker said of itself in the handshake. Fields it left out are empty."""
+
+    #: Protocol version that both sides speak.
+    protocol: int = 1
+    #: Process id, as the worker knows it.
+    pid: int | None = None
+    #: Versions by name: ``python``, ``dspy``, ``bridge``.
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    #: Names of what the worker can do beyond the protocol's core.
+    capabilities: tuple[str, ...] = ()
+
+
+class PoolWorker:
+    """Request and answer over one worker's port.
+
+    One task uses it at a time: the caller who holds its lease, or the pool while nobody does.
+
+    Args:
+        port: The worker's port.
+        worker_id: Its name.
+        incarnation: Its incarnation number.
+    """
+
+    def __init__(self, port: Port, *, worker_id: str, incarnation: int) -> None:
+        self.port = port
+        self.worker_id = worker_id
+        self.incarnation = incarnation
+        self.hello = Hello()
+        #: Whatever the pool's user wants to remember of this worker; see ``Lease.update``.
+        self.state: Any = None
+        #: Set when the process is reaped.
+        self.exited = trio.Event()
+        #: Whether a frame was cut short while it was written: the worker can never be proven clean again.
+        self.is_torn = False
+        #: Whether the stream to or from the worker has ended.
+        self.is_cut = False
+        #: Whether the worker broke the protocol.
+        self.is_garbled = False
+        self._conversation = ClientConversation(peer=f"worker {worker_id}")
+
+    def __repr__(self) -> str:
+        return f"<PoolWorker {self.worker_id} incarnation {self.incarnation} pid {self.port.pid}>"
+
+    @property
+    def owes_answer(self) -> bool:
+        """Whether an answer is due that nobody waits for."""
+        return bool(self._conversation.awaiting_abandoned)
+
+    def why_unclean(self) -> str | None:
+        """Return why this worker cannot be proven clean, or ``None`` if it is."""
+        if self.is_torn:
+            return "torn_frame"
+        if self.is_garbled:
+            return "protocol_error"
+        if self.is_cut:
+            return "died"
+        if not self._conversation.is_clean:
+            return "answer_due"
+        return "unread_bytes" if self.port.has_unread() else None
+
+    async def handshake(self) -> None:
+        """Exchange the first ping; fills ``hello``.
+
+        Raises:
+            WorkerDiedError: The worker ended, or closed its stream.
+            ProgramError: It answered with a failure.
+            RemoteProtocolError: It answered with something else.
+
+        Cancellation: The worker is of no use afterwards.
+        """
+        args = {
+            "initialization": True,
+            "worker_id": self.worker_id,
+            "protocol": PROTOCOL_VERSION,
+            "events": ["log", "chunk", "progress"],
+        }
+        said = await self.request("ping", args)
+        if not isinstance(said, dict):
+            raise RemoteProtocolError(f"worker {self.worker_id} answered its first ping with {said!r}")
+        versions, capabilities = said.get("versions"), said.get("capabilities")
+        self.hello = Hello(
+            protocol=self._conversation.version,
+            pid=said.get("pid"),
+            versions=versions if isinstance(versions, dict) else {},
+            capabilities=tuple(capabilities) if isinstance(capabilities, list) else (),
+        )
+
+    async def request(
+        self,
+        command: str,
+        args: dict[str, Any],
+        *,
+        timeout: float | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Any:
+        """Run a command in the worker and return its result.
+
+        Args:
+            command: Name of the command.
+            args: Its arguments, a JSON object.
+            timeout: Seconds to wait for the answer, or ``None``.
+            on_event: Called with each ``chunk`` and ``progress`` event of this request.
+
+        Raises:
+            ProgramError: The command failed; the worker is well. Or a subclass, or ``InvalidArgumentError``.
+            CallTimeoutError: No answer within ``timeout``; the worker still owes it.
+            WorkerDiedError: The worker ended; ``request_sent`` tells whether any byte had been written.
+            LocalProtocolError: ``args`` cannot be sent, or an earlier answer is still due. Nothing was sent.
+            RemoteProtocolError: The worker broke the protocol.
+
+        Cancellation: Before the first byte nothing was sent. Later the command may run on; the worker owes an
+            answer that will be dropped, or was left with half a frame (``is_torn``).
+        """
+        if self.owes_answer:
+            raise LocalProtocolError(
+                f"worker {self.worker_id} still owes the answer to an earlier request. Return the lease and "
+                "check out again.",
+                worker_id=self.worker_id,
+            )
+        if timeout is None:
+            return await self._exchange(command, args, None, on_event)
+        with trio.move_on_after(timeout) as scope:
+            return await self._exchange(command, args, timeout, on_event)
+        assert scope.cancelled_caught
+        raise CallTimeoutError(
+            f"worker {self.worker_id} did not answer {command!r} within {timeout:g} s. The command is asked to "
+            "stop; the worker is replaced if it does not.",
+            worker_id=self.worker_id,
+            pid=self.port.pid,
+            command=command,
+            waited=timeout,
+            request_sent=self.owes_answer or self.is_torn,
+        )
+
+    async def _exchange(
+        self,
+        command: str,
+        args: dict[str, Any],
+        timeout: float | None,
+        on_event: Callable[[Event], None] | None,
+    ) -> Any:
+        request_id, payload = self._conversation.request(command, args, timeout_s=timeout)
+        sent_before = self.port.bytes_sent
+        try:
+            await self.port.send(payload)
+            reply = await self._await_reply(on_event)
+        except PortClosedError as error:
+            self.is_cut = True
+            self._conversation.abandon(request_id)
+            raise await self._died(error, request_id, sent=self.port.bytes_sent - sent_before) from error
+        except RemoteProtocolError as error:
+            self.is_garbled = True
+            error.worker_id, error.pid = self.worker_id, self.port.pid
+            raise
+        except BaseException:
+            self._leave(
+                request_id, sent=self.port.bytes_sent - sent_before, whole=HEADER_BYTES + len(payload)
+            )
+            raise
+        if isinstance(reply, Success):
+            return reply.result
+        raise error_from_failure(
+            reply, command=command, args=args, worker_id=self.worker_id, pid=self.port.pid
+        )
+
+    async def _await_reply(self, on_event: Callable[[Event], None] | None) -> Reply:
+        while True:
+            message = self._conversation.receive(await self.port.receive())
+            if isinstance(message, Event):
+                self._handle_event(message, on_event)
+            elif message is not None:
+                return message
+
+    def _leave(self, request_id: int, *, sent: int, whole: int) -> None:
+        """Note how far a request had come when its caller stopped caring."""
+        if request_id not in self._conversation.outstanding:
+            return
+        if sent == 0:
+            self._conversation.retract(request_id)
+            return
+        self.is_torn = self.is_torn or sent < whole
+        self._conversation.abandon(request_id)
+
+    async def _died(self, error: PortClosedError, request_id: int, *, sent: int) -> WorkerDiedError:
+        # The stream ends a moment before the process is reaped; its exit status is worth that moment.
+        with trio.move_on_after(EXIT_NEWS_TIMEOUT):
+            await self.exited.wait()
+        status, tail = self.port.exit_status, self.port.stderr_tail
+        how = str(status) if status is not None else "its output ended"
+        if not error.clean:
+            how += f", in the middle of an answer ({error.missing} bytes missing)"
+        last_words = f"; its last words: {tail.strip().splitlines()[-1]}" if tail.strip() else ""
+        return WorkerDiedError(
+            f"worker {self.worker_id} died: {how}{last_words}. "
+            + ("The request had been sent; it may have taken effect." if sent else "Nothing had been sent."),
+            worker_id=self.worker_id,
+            pid=self.port.pid,
+            exit_status=status.code if status is not None else None,
+            signal=status.signal if status is not None else None,
+            stderr_tail=tail,
+            request_id=request_id,
+            request_sent=sent > 0,
+        )
+
+    async def settle(self) -> None:
+        """Have the command that its caller left stopped, and take in its answer.
+
+        Raises:
+            PortClosedError: The worker ended.
+            RemoteProtocolError: It broke the protocol.
+
+        Cancellation: Loses nothing; the answer stays due.
+        """
+        pause, longest = INTERRUPT_PAUSES
+        while self.owes_answer:
+            # Again and again: the worker ignores the first if it has not begun the command yet.
+            self.port.interrupt()
+            with trio.move_on_after(pause):
+                await self._take_late_answers()
+            pause = min(2 * pause, longest)
+
+    async def _take_late_answers(self) -> None:
+        while self.owes_answer:
+            message = self._conversation.receive(await self.port.receive())
+            if isinstance(message, Event):
+                self._handle_event(message, None)
+
+    def _handle_event(self, event: Event, on_event: Callable[[Event], None] | None) -> None:
+        if event.event == "log":
+            self._log(event.data, event.id)
+        elif on_event is not None:
+            on_event(event)
+
+    def _log(self, data: Mapping[str, Any], request_id: int | None) -> None:
+        level = data.get("level", logging.INFO)
+        if isinstance(level, str):
+            level = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+        if not _worker_log.isEnabledFor(level):
+            return
+        extra = {
+            "worker_id": self.worker_id,
+            "session_id": data.get("session_id"),
+            "request_id": request_id,
+            "remote_logger": data.get("logger"),
+        }
+        _worker_log.log(level, "%s: %s", self.worker_id, data.get("message", ""), extra=extra)
+
+
+class Lease:
+    """A worker in a caller's hands, from ``async with pool.checkout()`` until that block ends."""
+
+    __slots__ = ("_is_ended", "_reason", "_sent_before", "granted", "session", "worker")
+
+    def __init__(self, worker: PoolWorker, granted: Granted, session: str | None) -> None:
+        #: The worker lent.
+        self.worker = worker
+        #: What the pool's core knows of this lease.
+        self.granted = granted
+        #: The session that it was checked out for.
+        self.session = session
+        self._is_ended = False
+        self._reason: str | None = None
+        self._sent_before = worker.port.bytes_sent
+
+    @property
+    def token(self) -> int:
+        """Fencing token of this lease; strictly increasing in the pool."""
+        return self.granted.token
+
+    @property
+    def worker_id(self) -> str:
+        """Name of the worker."""
+        return self.worker.worker_id
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the worker was returned."""
+        return self._is_ended
+
+    async def request(
+        self,
+        command: str,
+        args: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Any:
+        """Run a command in the lent worker; see ``PoolWorker.request``.
+
+        Raises:
+            UseAfterReturnError: The lease has ended; not a byte was written.
+
+        Cancellation: The caller leaves at once; what the worker still owes becomes the pool's affair.
+        """
+        self._require_live()
+        return await self.worker.request(command, args or {}, timeout=timeout, on_event=on_event)
+
+    def update(self, state: Any) -> None:
+        """Attach ``state`` to the worker for its later leases.
+
+        Raises:
+            UseAfterReturnError: The lease has ended.
+        """
+        self._require_live()
+        self.worker.state = state
+
+    def retire(self, reason: str = "caller") -> None:
+        """Have the worker replaced when this lease ends.
+
+        Raises:
+            UseAfterReturnError: The lease has ended.
+        """
+        self._require_live()
+        self._reason = reason
+
+    def end(self, *, resets: bool = False) -> tuple[Outcome, str]:
+        """End the lease and say what that proves about the worker. For the pool.
+
+        Args:
+            resets: Whether a used worker needs the reset hook before others may use it.
+        """
+        self._is_ended = True
+        if self._reason is not None:
+            return Outcome.RETIRE, self._reason
+        unclean = self.worker.why_unclean()
+        if unclean == "answer_due":
+            return Outcome.CARE, unclean
+        if unclean is not None:
+            return Outcome.RETIRE, unclean
+        if self.worker.port.bytes_sent == self._sent_before:
+            return Outcome.UNUSED, ""
+        return (Outcome.CARE, "reset") if resets else (Outcome.CLEAN, "")
+
+    def _require_live(self) -> None:
+        if self._is_ended:
+            raise UseAfterReturnError(
+                f"the lease of worker {self.worker_id} (token {self.token}) has ended. "
+                "Use a lease only inside its 'async with' block.",
+                worker_id=self.worker_id,
+                token=self.token,
+            )
