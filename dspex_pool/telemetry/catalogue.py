@@ -145,7 +145,7 @@ EVENTS: dict[str, EventSpec] = {
     "suspended": EventSpec("The pool lends no workers until it is resumed.", ("waiting",)),
     "resumed": EventSpec("The pool lends workers again.", ("waiting",)),
     "closing": EventSpec("The pool began to close.", ("waiting", "workers")),
-    "closed": EventSpec("The pool is closed; nothing of it is left running.", ("duration",)),
+    "closed": EventSpec("The pool is closed; nothing of it is left running."),
     "monitor_restarted": EventSpec("The monitor failed and was started again.", metadata=("reason",)),
     "service_restarted": EventSpec(
         "A service of the pool failed and was started again.", metadata=("service", "reason")

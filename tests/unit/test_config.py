@@ -89,7 +89,7 @@ def test_setting_is_accepted_and_read_back(key: str) -> None:
 
 @pytest.mark.parametrize("key", SETTINGS)
 def test_setting_is_refused_when_wrong(key: str) -> None:
-    """A wrong value is refused at construction with its name, value, range and source."""
+    """A wrong value is refused at construction with its name, value, range and source. [property 75]"""
     wrong = example_of(key)[3]
     with pytest.raises(InvalidConfigError) as caught:
         PoolConfig(**{key: wrong})
@@ -104,7 +104,7 @@ def test_setting_is_refused_when_wrong(key: str) -> None:
 @pytest.mark.parametrize("key", SECONDS)
 @pytest.mark.parametrize("wrong", [0, 0.0, -1, math.inf, -math.inf, math.nan, 2e9, 10**400, True, "1"])
 def test_duration_is_refused_when_it_is_none(key: str, wrong: Any) -> None:
-    """Zero, negative, infinite, undefined and absurd durations are refused, whatever their type."""
+    """Zero, negative, infinite, undefined and absurd durations are refused, whatever their type. [property 75]"""
     with pytest.raises(InvalidConfigError, match=key):
         PoolConfig(**{key: wrong})
 
@@ -246,7 +246,7 @@ def test_variable_is_taken_or_refused_by_its_own_name(key: str, text: str) -> No
     ids=str,
 )
 def test_settings_are_refused_when_they_contradict(first: dict[str, Any], second: dict[str, Any]) -> None:
-    """Two values that are fine alone and not together are refused, and both are named."""
+    """Two values that are fine alone and not together are refused, and both are named. [property 75]"""
     with pytest.raises(InvalidConfigError) as caught:
         PoolConfig(**first, **second)
     assert caught.value.key == next(iter(first))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import dspex_pool
 from dspex_pool.telemetry import EVENTS, PREFIX, Telemetry, events_table, problem_with
 from dspex_pool.telemetry.catalogue import MEASUREMENTS, METADATA
 
@@ -274,6 +277,20 @@ def test_event_is_described_in_one_sentence_with_known_parts(name: str) -> None:
     assert set(spec.metadata) <= METADATA.keys()
     example = dict.fromkeys(spec.measurements, 1.0), dict.fromkeys(spec.metadata, "x")
     assert problem_with((*PREFIX, name), *example) is None
+
+
+def test_every_event_that_is_emitted_is_in_the_catalogue() -> None:
+    """No module of the pool emits a name that the catalogue does not list."""
+    emission = re.compile(r'\b_?emit(?:_moved)?\(\s*"(\w+)"')
+    emitted = {
+        name
+        for path in Path(dspex_pool.__path__[0]).rglob("*.py")
+        # The child's program emits events of the wire.
+        if "bridge" not in path.parts
+        for name in emission.findall(path.read_text(encoding="utf-8"))
+    }
+    assert "checkout" in emitted
+    assert emitted <= EVENTS.keys()
 
 
 def test_catalogue_explains_nothing_that_no_event_has() -> None:
