@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import resource
 import sys
 from dataclasses import dataclass, field
@@ -101,7 +100,7 @@ def print_findings(findings: list[Finding], *, as_json: bool) -> None:
 def check_interpreter(version: tuple[int, ...], executable: str) -> Finding:
     """Check the Python that runs the pool."""
     text = ".".join(map(str, version))
-    facts = {"version": text, "executable": executable, "system": platform.platform()}
+    facts = {"version": text, "executable": executable, "system": " ".join(os.uname()[0::2])}
     if version[:2] < OLDEST_PYTHON:
         return Finding("interpreter", "fail", f"Python {text} is too old: install 3.11 or newer", facts)
     return Finding("interpreter", "ok", f"Python {text} at {executable}", facts)

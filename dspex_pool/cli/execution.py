@@ -111,7 +111,7 @@ class Execution:
         """
         async with trio.open_nursery() as background:
             with trio.CancelScope() as scope:
-                stop = Stop(scope, self.screen.say)
+                stop = Stop(scope.cancel, self.screen.say)
                 await background.start(watch_signals, stop)
                 background.start_soon(self._show_progress)
                 if self.journal is not None:

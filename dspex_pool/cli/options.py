@@ -34,6 +34,7 @@ __all__ = [
     "State",
     "Temperature",
     "Timeout",
+    "Tool",
     "Verbose",
     "Workers",
 ]
@@ -76,9 +77,17 @@ State: TypeAlias = Annotated[
     str | None,
     typer.Option("--state", metavar="FILE", help="DSPy's JSON state that the program starts with."),
 ]
+Tool: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tool", metavar="NAME", help="A react module's tool, as module:function. May be repeated."
+    ),
+]
 Allow: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--allow", metavar="PREFIX", help="Modules that factories may come from. May be repeated."),
+    typer.Option(
+        "--allow", metavar="PREFIX", help="Modules that factories and tools may come from. May be repeated."
+    ),
 ]
 Lm: TypeAlias = Annotated[
     str | None,

@@ -154,6 +154,7 @@ def reporting(*, verbose: bool) -> Iterator[None]:
 def _forget_stdout() -> None:
     # The interpreter flushes stdout once more when it ends and would complain about the same pipe.
     with suppress(OSError, ValueError):
+        stdout = sys.stdout.fileno()
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        os.dup2(null, stdout)
         os.close(null)

@@ -10,29 +10,20 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dspex_pool.bridge.definitions import PROGRAM_TYPES
+from dspex_pool.bridge.lm import EXTRACTIVE_ENGINE, EXTRACTIVE_MODEL
+from dspex_pool.bridge.signatures import parse_signature, validate_inputs
 from dspex_pool.cli.problems import CliError, one_line
 from dspex_pool.cli.rows import non_finite_place
+from dspex_pool.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from dspex_pool.bridge.signatures import SignatureSpec
     from dspex_pool.cli.rows import Row
 
-__all__ = [
-    "EMBEDDED_LM",
-    "MODULE_KINDS",
-    "LmChoice",
-    "ProgramChoice",
-    "UnfitRowError",
-    "choose_lm",
-    "choose_program",
-]
-
-#: The kinds of module that the bridge builds from a signature.
-MODULE_KINDS = ("predict", "chain_of_thought", "react", "program_of_thought")
-
-#: The language model of a run that names none: part of the worker, no network, no key.
-EMBEDDED_LM = "dspex/extractive"
+__all__ = ["LmChoice", "ProgramChoice", "UnfitRowError", "choose_lm", "choose_program"]
 
 FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -47,15 +38,20 @@ class ProgramChoice:
 
     #: What the user wrote, for messages.
     label: str
-    #: Arguments of ``create_program`` without the ids: ``signature``, ``program_type``, ``factory``.
+    #: Arguments of ``create_program`` without the ids: ``signature``, ``program_type``, ``tools``, ``factory``.
     definition: Mapping[str, Any]
     #: DSPy's JSON state, if the program has learned something.
     state: Mapping[str, Any] | None = None
-    #: Input fields; ``None`` where only the program knows them (a factory).
-    inputs: tuple[str, ...] | None = None
+    #: The signature; ``None`` where only the program knows its inputs (a factory).
+    spec: SignatureSpec | None = None
+
+    @property
+    def needs_allow(self) -> bool:
+        """Whether it names code that the workers run only if it is on their allow-list."""
+        return bool(self.definition.get("factory") or self.definition.get("tools"))
 
     def digest(self) -> str:
-        """Return what tells this program from any other. A factory's code is not looked into."""
+        """Return what tells this program from any other. The code of a factory is not looked into."""
         return _digest({"definition": self.definition, "state": self.state})
 
     def inputs_of(self, row: Row, *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
@@ -66,25 +62,25 @@ class ProgramChoice:
             without: Fields that are no inputs, where the program does not say what its inputs are.
 
         Raises:
-            UnfitRowError: A field is missing, or holds a number that JSON cannot carry.
+            UnfitRowError: An input is missing or of another type, or holds a number that JSON cannot carry.
         """
-        if self.inputs is None:
+        if self.spec is None:
             picked = {name: value for name, value in row.fields.items() if name not in without}
         else:
-            picked = {name: self._field(row, name) for name in self.inputs}
+            fields = [field for field in self.spec.inputs if field.name in row.fields]
+            picked = {field.name: row.value(field.name, field.annotation) for field in fields}
         for name, value in picked.items():
             place = non_finite_place(value, name)
             if place:
                 raise UnfitRowError(
                     f"{row.name}: {place}; JSON has no such number, use null or leave the row out"
                 )
+        if self.spec is not None:
+            try:
+                validate_inputs(self.spec, picked, program_id=one_line(self.label, 200))
+            except InvalidArgumentError as error:
+                raise UnfitRowError(f"{row.name}: {error}") from error
         return picked
-
-    def _field(self, row: Row, name: str) -> Any:
-        if name in row.fields:
-            return row.fields[name]
-        wanted = ", ".join(self.inputs or ())
-        raise UnfitRowError(f"{row.name} has no field {name!r}; {one_line(self.label, 200)!r} wants {wanted}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +121,23 @@ def choose_lm(
         "max_tokens": max_tokens,
     }
     given = {key: value for key, value in options.items() if value is not None}
-    if model is None or model == EMBEDDED_LM:
+    if model is None or model == EXTRACTIVE_MODEL:
         if given:
             flags = ", ".join(f"--{key.replace('_', '-')}" for key in given)
             raise CliError(f"{flags}: the embedded engine has no such option; name a model with --lm")
-        return LmChoice({"model": EMBEDDED_LM, "engine": "extractive"})
+        return LmChoice({"model": EXTRACTIVE_MODEL, "engine": EXTRACTIVE_ENGINE})
     if api_key_env is not None and not os.environ.get(api_key_env):
         raise CliError(f"--api-key-env {api_key_env}: this environment variable is not set")
     return LmChoice({"model": model, **given})
 
 
 def choose_program(
-    program: str, *, module: str | None = None, signature: str | None = None, state: str | None = None
+    program: str,
+    *,
+    module: str | None = None,
+    signature: str | None = None,
+    tools: Sequence[str] = (),
+    state: str | None = None,
 ) -> ProgramChoice:
     """Find out what ``program`` names: a signature, a saved program's JSON, or ``module:factory``.
 
@@ -144,103 +145,67 @@ def choose_program(
         program: The PROGRAM argument.
         module: Kind of module around a signature; ``predict`` if not given.
         signature: The signature for a file that holds only DSPy's state.
+        tools: ``module:function`` of each tool of a ``react`` module.
         state: Path of a JSON file with DSPy's state.
 
     Raises:
         CliError: It names nothing, options contradict each other, or a file cannot be used.
     """
-    if module is not None and module not in MODULE_KINDS:
-        raise CliError(f"--module {module!r} is unknown: use {', '.join(MODULE_KINDS)}")
+    if module is not None and module not in PROGRAM_TYPES:
+        raise CliError(f"--module {module!r} is unknown: use {', '.join(PROGRAM_TYPES)}")
+    if tools and module != "react":
+        raise CliError("--tool is for --module react")
+    around = {"program_type": module or "predict", **({"tools": list(tools)} if tools else {})}
     if "->" in program:
         if signature is not None:
             raise CliError("--signature is for a file with DSPy's state; PROGRAM is a signature already")
-        return _from_signature(program, module, _state_of(state))
+        return _from_signature(program, around, _state_of(state))
+    is_built = module is None and signature is None
     if program.endswith(".json") or Path(program).is_file():
-        return _from_file(program, module, signature, state)
-    if FACTORY.fullmatch(program):
-        return _from_factory(program, module, signature, _state_of(state))
-    raise CliError(
-        f"PROGRAM {one_line(program, 200)!r} is no signature ('question -> answer'), "
-        "no module:factory, and no JSON file of a saved program"
-    )
-
-
-def signature_inputs(signature: str) -> tuple[str, ...]:
-    """Return the names of a signature's inputs: ``("context", "question")`` of ``context, question -> answer``.
-
-    Raises:
-        CliError: The text is no signature.
-    """
-    left, _, right = signature.partition("->")
-    names = tuple(part.partition(":")[0].strip() for part in _split_at_commas(left))
-    if not right.strip() or not all(name.isidentifier() for name in names):
-        shown = one_line(signature, 200)
+        return _from_file(program, signature, around, state, is_built=is_built)
+    if not FACTORY.fullmatch(program):
         raise CliError(
-            f"{shown!r} is no signature: write inputs -> outputs, such as 'context, question -> answer'"
+            f"PROGRAM {one_line(program, 200)!r} is no signature ('question -> answer'), "
+            "no module:factory, and no JSON file of a saved program"
         )
-    return names
+    if not is_built:
+        raise CliError(
+            f"--module and --signature do not go with the factory {program!r}, which builds its own"
+        )
+    return ProgramChoice(program, {"factory": program}, _state_of(state))
 
 
-def _split_at_commas(text: str) -> list[str]:
-    # The commas inside dict[str, int] and Literal['a', 'b'] separate no fields.
-    parts, depth, quote = [""], 0, ""
-    for char in text:
-        if quote:
-            quote = "" if char == quote else quote
-        elif char in "'\"":
-            quote = char
-        else:
-            depth += (char in "[(") - (char in "])")
-            if char == "," and depth == 0:
-                parts.append("")
-                continue
-        parts[-1] += char
-    return parts
+def _from_signature(signature: str, around: Mapping[str, Any], state: dict[str, Any] | None) -> ProgramChoice:
+    return ProgramChoice(signature, {"signature": signature, **around}, state, _spec(signature, "PROGRAM"))
 
 
-def _from_signature(signature: str, module: str | None, state: dict[str, Any] | None) -> ProgramChoice:
-    definition = {"signature": signature, "program_type": module or "predict"}
-    return ProgramChoice(signature, definition, state, signature_inputs(signature))
+def _spec(signature: object, where: str) -> SignatureSpec:
+    try:
+        return parse_signature(signature)
+    except InvalidArgumentError as error:
+        raise CliError(f"{where}: {error}; a signature is such as 'context, question -> answer'") from error
 
 
-def _from_factory(
-    factory: str, module: str | None, signature: str | None, state: dict[str, Any] | None
+def _from_file(
+    path: str, signature: str | None, around: Mapping[str, Any], state: str | None, *, is_built: bool
 ) -> ProgramChoice:
-    if module is not None or signature is not None:
-        raise CliError(
-            f"--module and --signature do not go with the factory {factory!r}, which builds its own"
-        )
-    return ProgramChoice(factory, {"factory": factory}, state, None)
-
-
-def _from_file(path: str, module: str | None, signature: str | None, state: str | None) -> ProgramChoice:
     if state is not None:
         raise CliError(f"--state: {path!r} is a saved program and has a state of its own")
     saved = _json_object(path)
     if "definition" not in saved:
         if signature is None:
-            raise CliError(
-                f"{path}: no 'definition' in it, so this is DSPy's state alone; give its signature with --signature"
-            )
-        return _from_signature(signature, module, saved)
-    if module is not None or signature is not None:
+            what = "no 'definition' in it, so this is DSPy's state alone"
+            raise CliError(f"{path}: {what}; give its signature with --signature")
+        return _from_signature(signature, around, saved)
+    if not is_built:
         raise CliError(f"--module and --signature do not go with {path!r}, which holds its own definition")
     definition, own_state = saved["definition"], saved.get("state")
     if not isinstance(definition, dict) or not isinstance(own_state, dict | None):
         raise CliError(f"{path}: 'definition' and 'state' of a saved program are JSON objects")
-    return ProgramChoice(path, definition, own_state, _inputs_of_definition(definition, path))
-
-
-def _inputs_of_definition(definition: Mapping[str, Any], path: str) -> tuple[str, ...] | None:
-    signature = definition.get("signature")
-    if definition.get("factory") is not None:
-        return None
-    if isinstance(signature, str):
-        return signature_inputs(signature)
-    try:
-        return tuple(str(entry["name"]) for entry in (signature or {})["inputs"])
-    except (KeyError, TypeError) as error:
-        raise CliError(f"{path}: the definition has neither a signature with inputs nor a factory") from error
+    given = definition.get("signature")
+    if given is None and definition.get("factory") is None:
+        raise CliError(f"{path}: the definition has neither a signature nor a factory")
+    return ProgramChoice(path, definition, own_state, None if given is None else _spec(given, path))
 
 
 def _state_of(path: str | None) -> dict[str, Any] | None:

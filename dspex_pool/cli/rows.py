@@ -49,11 +49,28 @@ class Row:
     id: str | int
     #: Everything in the row.
     fields: Mapping[str, Any]
+    #: Whether all values are texts because the format knows nothing else.
+    is_text: bool = False
 
     @property
     def name(self) -> str:
         """The row as error messages name it."""
         return f"row {one_line(repr(self.id), 80)} (line {self.line})"
+
+    def value(self, name: str, annotation: object = None) -> Any:
+        """Return a field as a program takes it: in a format of texts, ``3`` is a number if one is wanted.
+
+        Args:
+            name: A field that the row has.
+            annotation: The type that is wanted; ``None`` for any.
+        """
+        value = self.fields[name]
+        if not self.is_text or annotation in (None, str):
+            return value
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +224,8 @@ def _refuse_double(lines: dict[str, int], row: Row, label: str) -> None:
 
 def _jsonl_rows(file: BinaryIO, label: str) -> Iterator[Row]:
     for line, raw in enumerate(file, start=1):
-        text = _decoded(raw, line, label)
+        # Without its end, so that an error at the end has a column of this line and not of the next.
+        text = _decoded(raw, line, label).rstrip("\r\n")
         if text.strip():
             yield _json_row(text, line, label)
 
@@ -302,4 +320,4 @@ def _csv_row(header: list[str], cells: list[str], line: int, label: str) -> Row:
     if len(cells) != len(header):
         raise CliError(f"{label} line {line}: {len(cells)} cells, the header has {len(header)}")
     fields = dict(zip(header, cells, strict=True))
-    return Row(line, fields.get("id") or line, fields)
+    return Row(line, fields.get("id") or line, fields, is_text=True)

@@ -48,6 +48,7 @@ class RunOptions:
     module: str | None = None
     signature: str | None = None
     state: str | None = None
+    tool: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     lm: str | None = None
     api_key_env: str | None = None
@@ -73,7 +74,7 @@ class RunOptions:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> RunOptions:
         """Read the command line's values, in which options that may be repeated are lists or ``None``."""
-        lists = {key: tuple(given[key] or ()) for key in ("allow", "set_")}
+        lists = {key: tuple(given[key] or ()) for key in ("tool", "allow", "set_")}
         return cls(**{**given, **lists})
 
 
@@ -152,10 +153,14 @@ def recalled(plan: Plan, journal: Journal | None) -> tuple[Tally, list[int]]:
 
 def _program_of(options: RunOptions, config: PoolConfig) -> ProgramChoice:
     program = choose_program(
-        options.program, module=options.module, signature=options.signature, state=options.state
+        options.program,
+        module=options.module,
+        signature=options.signature,
+        tools=options.tool,
+        state=options.state,
     )
-    if program.definition.get("factory") is not None and not (options.allow or config.allow):
-        raise CliError(f"{program.label!r} is code of yours: allow its module with --allow PREFIX")
+    if program.needs_allow and not (options.allow or config.allow):
+        raise CliError(f"{program.label!r} runs code of yours: allow its module with --allow PREFIX")
     return program
 
 

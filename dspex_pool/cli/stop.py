@@ -25,8 +25,8 @@ CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATE
 class Stop:
     """What a run does when it is asked to stop."""
 
-    #: Everything that is to end: the pool and the rows.
-    scope: trio.CancelScope
+    #: Ends everything at once: the pool and the rows.
+    end: Callable[[], None]
     #: Tells the user.
     say: Callable[[str], None]
     #: The rows, once they run.
@@ -38,13 +38,13 @@ class Stop:
         """Take a signal: the first drains, if there is anything to drain, any other ends the run at once."""
         if self.code is not None:
             self.say("stopping at once; rows that were running stay missing")
-            self.scope.cancel()
+            self.end()
             return
         self.code = CODES[signal.Signals(number)]
         running = self.rows.running if self.rows is not None else 0
         if self.rows is None or not running:
             self.say("stopping")
-            self.scope.cancel()
+            self.end()
             return
         self.rows.is_stopping = True
         rows = "1 running row" if running == 1 else f"{running} running rows"

@@ -1,0 +1,194 @@
+"""The doctor tells what works, what may bite and what will not work."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from dspex_pool.cli.doctor import (
+    Finding,
+    check_descriptors,
+    check_interpreter,
+    check_orphans,
+    check_packages,
+    check_processes,
+    examine,
+    exit_code_of_findings,
+    failed_worker,
+    find_orphans,
+    installed_version,
+    own_tasks,
+    print_findings,
+)
+from dspex_pool.cli.problems import ExitCode
+from dspex_pool.config import PoolConfig
+from dspex_pool.errors import WorkerStartError
+from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE, own_run_tag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+pytestmark = pytest.mark.fast
+
+UNLIMITED = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(("version", "level"), [((3, 10, 9), "fail"), ((3, 11, 0), "ok"), ((4, 0, 0), "ok")])
+def test_interpreter_must_be_new_enough(version: tuple[int, ...], level: str) -> None:
+    """3.11 is the oldest."""
+    assert check_interpreter(version, "python").level == level
+
+
+@pytest.mark.parametrize(
+    ("dspy", "has_own_worker", "level"),
+    [
+        ("3.4.1", False, "ok"),
+        ("3.10.0rc1", False, "ok"),
+        ("3.3.9", False, "fail"),
+        ("dev", False, "fail"),
+        (None, False, "fail"),
+        (None, True, "warn"),
+    ],
+)
+def test_dspy_must_be_there_and_new_enough(dspy: str | None, has_own_worker: bool, level: str) -> None:
+    """Unless workers run something of their own, which may not need it."""
+
+    def version_of(package: str) -> str | None:
+        return dspy if package == "dspy" else "1.0"
+
+    assert check_packages(version_of, has_own_worker=has_own_worker).level == level
+
+
+def test_missing_package_is_named() -> None:
+    """With what to install."""
+    finding = check_packages({"dspex-pool": "0.1"}.get, has_own_worker=False)
+    assert finding.level == "fail"
+    assert finding.message.endswith("install trio msgspec")
+
+
+def test_version_of_what_is_not_installed_is_none() -> None:
+    """No exception reaches the check."""
+    assert installed_version("no-such-package-anywhere") is None
+    assert installed_version("trio")
+
+
+@pytest.mark.parametrize(("limit", "level"), [(103, "fail"), (104, "ok"), (UNLIMITED, "ok")])
+def test_descriptors_must_suffice_for_all_workers(limit: int, level: str) -> None:
+    """Four for each worker and some for everything else; the message has the command that raises the limit."""
+    finding = check_descriptors(10, limit)
+    assert finding.level == level
+    assert level == "ok" or "ulimit -n 104" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("limit", "is_root", "level"),
+    [(139, False, "fail"), (140, False, "ok"), (139, True, "ok"), (UNLIMITED, False, "ok")],
+)
+def test_processes_must_suffice_for_all_workers(limit: int, is_root: bool, level: str) -> None:
+    """Threads count, and what the user runs already; root passes any limit."""
+    finding = check_processes(10, limit, 100, is_root=is_root)
+    assert finding.level == level
+    assert finding.facts["limit"] == (None if limit == UNLIMITED else limit)
+
+
+def test_own_tasks_count_this_process() -> None:
+    """At least this one is running."""
+    assert own_tasks() >= 1
+
+
+class FakeProcess:
+    """A process as the search for orphans sees it."""
+
+    def __init__(
+        self, pid: int, environ: Callable[[], Mapping[str, str]], status: str = psutil.STATUS_SLEEPING
+    ) -> None:
+        self.pid = pid
+        self.environ = environ
+        self._status = status
+
+    def status(self) -> str:
+        return self._status
+
+
+def refuse() -> Mapping[str, str]:
+    """Behave as a process of another user."""
+    raise psutil.AccessDenied(7)
+
+
+def test_orphans_are_workers_whose_pool_is_gone() -> None:
+    """Workers of a living pool, strangers, zombies and processes that may not be looked into are none."""
+    gone = {RUN_TAG_VARIABLE: f"{os.getpid()}-1.00"}
+    processes = [
+        FakeProcess(2, lambda: gone),
+        FakeProcess(1, lambda: gone),
+        FakeProcess(3, lambda: gone, psutil.STATUS_ZOMBIE),
+        FakeProcess(4, lambda: {RUN_TAG_VARIABLE: own_run_tag()}),
+        FakeProcess(5, dict),
+        FakeProcess(6, lambda: {RUN_TAG_VARIABLE: "made up"}),
+        FakeProcess(7, refuse),
+    ]
+    assert find_orphans(processes) == [1, 2]  # type: ignore[arg-type]  # a process as far as the search looks
+
+
+def test_orphans_are_reported_with_the_command_that_ends_them() -> None:
+    """They hurt nobody at once, so it is a warning."""
+    assert check_orphans([]).level == "ok"
+    finding = check_orphans([11, 12])
+    assert finding.level == "warn"
+    assert finding.message == "2 workers outlived their pool; end them: kill 11 12"
+
+
+def test_worker_that_does_not_work_is_a_failure() -> None:
+    """The finding says what the error says."""
+    finding = failed_worker(WorkerStartError("left at once", stderr_tail="boom"))
+    assert finding.level == "fail"
+    assert finding.message == "left at once. Its last line on stderr: boom"
+
+
+def test_only_failures_make_the_status_1() -> None:
+    """A warning is no reason to stop a deployment."""
+    ok, warn, fail = Finding("a", "ok", ""), Finding("b", "warn", ""), Finding("c", "fail", "")
+    assert exit_code_of_findings([ok, warn]) == ExitCode.OK
+    assert exit_code_of_findings([ok, fail]) == ExitCode.FAILED
+
+
+def test_all_checks_are_made_the_worker_last() -> None:
+    """The order is that of a diagnosis: what a later check needs comes first."""
+    probed: list[PoolConfig] = []
+
+    def probe(config: PoolConfig) -> Finding:
+        probed.append(config)
+        return Finding("worker", "ok", "answered")
+
+    config = PoolConfig(pool_size=2, max_overflow=1)
+    findings = examine(config, probe)
+    assert [finding.check for finding in findings] == [
+        "interpreter",
+        "packages",
+        "open files",
+        "processes",
+        "orphans",
+        "worker",
+    ]
+    assert findings[2].facts["workers"] == 3
+    assert probed == [config]
+
+
+def test_findings_are_printed_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    """Level, check and message in columns."""
+    print_findings([Finding("a", "ok", "fine"), Finding("long", "warn", "hm")], as_json=False)
+    assert capsys.readouterr().out == "ok    a     fine\nwarn  long  hm\n"
+
+
+def test_findings_are_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the numbers behind them."""
+    print_findings([Finding("a", "fail", "no", {"n": 1})], as_json=True)
+    assert json.loads(capsys.readouterr().out) == {
+        "ok": False,
+        "findings": [{"check": "a", "level": "fail", "message": "no", "facts": {"n": 1}}],
+    }
