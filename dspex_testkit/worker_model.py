@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from dspex_pool.errors import LocalProtocolError, PortClosedError, RemoteProtocolError
 from dspex_pool.protocol.conversation import WorkerConversation
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES, FrameDecoder, encode_frame
-from dspex_pool.protocol.messages import ErrorInfo, Failure, Request, Success, encode_failure, encode_success
+from dspex_pool.protocol.messages import (
+    ErrorInfo,
+    Failure,
+    Request,
+    Success,
+    decode_request,
+    encode_failure,
+    encode_request,
+    encode_success,
+)
 from dspex_pool.transport.port import ExitStatus
 from dspex_testkit.plan import (
     Emit,
@@ -81,6 +90,7 @@ class WorkerModel:
         reactions: How the worker reacts to interrupts, the end of stdin and signals; may be changed later.
         max_frame_bytes: Largest payload either side may send, in bytes.
         timestamp: Gives the time stamp of an answer; by default the model's own time, which replays.
+        version: Newest version of the protocol that the worker speaks, 1 or 2.
     """
 
     def __init__(
@@ -90,6 +100,7 @@ class WorkerModel:
         reactions: Reactions | None = None,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
         timestamp: Callable[[], float] | None = None,
+        version: int = 2,
     ) -> None:
         self.reactions = reactions if reactions is not None else Reactions()
         self.max_frame_bytes = max_frame_bytes
@@ -100,6 +111,7 @@ class WorkerModel:
         #: Every valid request that arrived, in order.
         self.received: list[Request] = []
         self._answer = answer
+        self._version = version
         self._timestamp = timestamp if timestamp is not None else self._own_time
         self._conversation = WorkerConversation(max_frame_bytes=max_frame_bytes, now=self._timestamp)
         self._decoder = FrameDecoder(max_frame_bytes=max_frame_bytes, peer="client")
@@ -177,6 +189,11 @@ class WorkerModel:
         return self._running is not None
 
     @property
+    def outstanding(self) -> frozenset[int]:
+        """Ids received and not answered."""
+        return self._conversation.outstanding
+
+    @property
     def has_ended(self) -> bool:
         """Whether the process is gone."""
         return self.exit_status is not None
@@ -214,7 +231,7 @@ class WorkerModel:
     def _read(self) -> None:
         try:
             while (payload := self._decoder.next_frame()) is not None:
-                message = self._conversation.receive(payload)
+                message = self._conversation.receive(payload if self._version > 1 else _as_version_1(payload))
                 if isinstance(message, Failure):
                     self._send(encode_failure(message))
                 else:
@@ -341,3 +358,13 @@ class WorkerModel:
     def _send(self, payload: bytes) -> None:
         self._last_frame = encode_frame(payload, max_frame_bytes=self.max_frame_bytes)
         self._output += self._last_frame
+
+
+def _as_version_1(payload: bytes) -> bytes:
+    """Take out what a version 1 worker would not look at, so that nobody answers it in version 2."""
+    try:
+        request = decode_request(payload)
+    except RemoteProtocolError:
+        return payload
+    args = {name: value for name, value in request.args.items() if name not in ("protocol", "events")}
+    return encode_request(Request(request.id, request.command, args, request.timestamp))

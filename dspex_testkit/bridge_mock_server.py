@@ -1,0 +1,276 @@
+"""The mock server: plays a worker over real descriptors, in a thread or as a program.
+
+As a program it is a worker command like any other::
+
+    python -m dspex_testkit.bridge_mock_server --worker-id w-1 --delay execute_program=0.2 \\
+        --fault execute_program:die:0.1 --seed 7
+
+It runs the model of ``worker_model`` in real time, answers the commands of the DSPy bridge with canned programs,
+and notes whatever its client sends against the protocol.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
+from dspex_testkit.server_faults import FAULT_KINDS, Fault
+from dspex_testkit.server_loop import ServerLoop, ServerOptions
+from dspex_testkit.worker_model import Reactions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dspex_pool.transport.port import ExitStatus
+    from dspex_testkit.protocol_audit import Violation
+
+__all__ = ["BridgeMockServer", "ServerOptions", "main"]
+
+
+class BridgeMockServer:
+    """Plays one worker in a thread, over a pair of pipes. A context manager; leaving it ends the worker.
+
+    Args:
+        options: What worker it plays; or give their names as keywords.
+    """
+
+    def __init__(self, options: ServerOptions | None = None, **settings: Any) -> None:
+        self.options = options if options is not None else ServerOptions(**settings)
+        #: Descriptor that the client writes requests to. The client may take it over, see ``detach``.
+        self.requests: int | None = None
+        #: Descriptor that the client reads answers from.
+        self.answers: int | None = None
+        #: What the worker wrote to stderr.
+        self.stderr = ""
+        #: How the worker ended, or ``None`` while it runs.
+        self.exit_status: ExitStatus | None = None
+        #: Called in the server's thread when the worker has ended and its descriptors are closed.
+        self.on_exit: list[Any] = []
+        self._loop: ServerLoop | None = None
+        self._own: list[int] = []
+        self._signals: int | None = None
+        self._thread = threading.Thread(target=self._run, name=f"mock server {self.options.worker_id}")
+
+    @property
+    def violations(self) -> list[Violation]:
+        """What the client sent against the protocol so far."""
+        assert self._loop is not None, "the server is not started"
+        return self._loop.audit.violations
+
+    @property
+    def injected(self) -> list[tuple[int, str, str]]:
+        """The faults that happened: request id, command, kind."""
+        assert self._loop is not None, "the server is not started"
+        return self._loop.faults.injected
+
+    @property
+    def received(self) -> list[str]:
+        """The commands that arrived, in order."""
+        assert self._loop is not None, "the server is not started"
+        return [request.command for request in self._loop.model.received]
+
+    def start(self) -> Self:
+        """Open the pipes and start the thread."""
+        stdin, self.requests = os.pipe()
+        self.answers, stdout = os.pipe()
+        signals, self._signals = os.pipe()
+        self._own = [stdin, stdout, signals]
+        self._loop = ServerLoop(
+            self.options, stdin=stdin, stdout=stdout, signals=signals, say=self._take_stderr
+        )
+        self._thread.start()
+        return self
+
+    def detach(self) -> tuple[int, int]:
+        """Hand the client's two descriptors over: it will close them. Returns ``(requests, answers)``."""
+        requests, answers = self.requests, self.answers
+        assert requests is not None, "the descriptors were handed over already"
+        assert answers is not None, "the descriptors were handed over already"
+        self.requests = self.answers = None
+        return requests, answers
+
+    def interrupt(self) -> None:
+        """Send SIGINT to the worker."""
+        self._signal(signal.SIGINT)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the worker."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL to the worker."""
+        self._signal(signal.SIGKILL)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the worker's end; tell whether it came within ``timeout`` seconds."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def assert_clean(self) -> None:
+        """Check that the client kept to the protocol.
+
+        Raises:
+            AssertionError: With every violation.
+        """
+        if self.violations:
+            raise AssertionError("\n".join(["the client broke the protocol:", *map(str, self.violations)]))
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.kill()
+        self.close()
+
+    def close(self) -> None:
+        """Wait for the worker's end and close what is not handed over. Calling it again changes nothing."""
+        self.join()
+        for descriptor in (self.requests, self.answers, self._signals):
+            if descriptor is not None:
+                os.close(descriptor)
+        self.requests = self.answers = self._signals = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._signals is not None:
+            with contextlib.suppress(BrokenPipeError):  # it has ended
+                os.write(self._signals, bytes([number]))
+
+    def _take_stderr(self, text: str) -> None:
+        self.stderr += text
+
+    def _run(self) -> None:
+        assert self._loop is not None
+        try:
+            self.exit_status = self._loop.run()
+        finally:
+            for descriptor in self._own:
+                os.close(descriptor)
+            for callback in self.on_exit:
+                callback()
+
+
+# --- as a program ------------------------------------------------------------------------------------------
+
+
+def _parse(arguments: Sequence[str] | None) -> tuple[ServerOptions, Path | None]:
+    parser = argparse.ArgumentParser(prog="bridge_mock_server", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--mode", choices=["pool-worker", "standalone"], default="standalone")
+    parser.add_argument("--worker-id", default="w-0", metavar="ID")
+    parser.add_argument("--protocol", type=int, choices=[1, 2], default=2, help="newest version it speaks")
+    parser.add_argument("--max-frame-bytes", type=int, default=DEFAULT_MAX_FRAME_BYTES, metavar="N")
+    parser.add_argument("--canned", type=Path, metavar="FILE", help="JSON: outputs by signature string")
+    parser.add_argument("--delay", type=_seconds, action="append", default=[], metavar="COMMAND=SECONDS")
+    parser.add_argument(
+        "--react",
+        type=_seconds,
+        action="append",
+        default=[],
+        metavar="HOW=SECONDS",
+        help="reaction time to interrupt, eof or terminate; 'never' for none",
+    )
+    parser.add_argument(
+        "--fault",
+        type=_fault,
+        action="append",
+        default=[],
+        metavar="COMMAND:KIND[:SHARE]",
+        help=f"misbehave; COMMAND may be * or handshake; KIND is one of {', '.join(FAULT_KINDS)}",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the faults' shares")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="write violations and faults there, as JSON"
+    )
+    parser.add_argument("--strict", action="store_true", help="exit with 76 at the first violation")
+    given = parser.parse_args(arguments)
+    reactions = Reactions()
+    for how, seconds in given.react:
+        if how not in ("interrupt", "eof", "terminate"):
+            parser.error(f"--react: no reaction to {how!r}")
+        setattr(reactions, how, seconds)
+    options = ServerOptions(
+        mode=given.mode,
+        worker_id=given.worker_id,
+        version=given.protocol,
+        canned=json.loads(given.canned.read_text(encoding="utf-8")) if given.canned else {},
+        delays={command: seconds or 0.0 for command, seconds in given.delay},
+        faults=tuple(given.fault),
+        seed=given.seed,
+        reactions=reactions,
+        max_frame_bytes=given.max_frame_bytes,
+        is_strict=given.strict,
+    )
+    return options, given.report
+
+
+def _seconds(text: str) -> tuple[str, float | None]:
+    name, _, seconds = text.partition("=")
+    return name, None if seconds == "never" else float(seconds)
+
+
+def _fault(text: str) -> Fault:
+    try:
+        return Fault.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _signal_pipe() -> int:
+    """Have SIGINT and SIGTERM write their numbers into a pipe, and return its reading end."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    return read_end
+
+
+def _take_over_stdio() -> tuple[int, int]:
+    """Keep the protocol's descriptors private: a stray print must not become a frame."""
+    stdin, stdout = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return stdin, stdout
+
+
+def _report(loop: ServerLoop) -> str:
+    report = {
+        "violations": [str(violation) for violation in loop.audit.violations],
+        "faults": [list(fault) for fault in loop.faults.injected],
+        "received": [request.command for request in loop.model.received],
+    }
+    return json.dumps(report, indent=2)
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve on stdin and stdout until the worker ends; return its exit status."""
+    options, report = _parse(arguments)
+    signals = _signal_pipe()
+    stdin, stdout = _take_over_stdio()
+    loop = ServerLoop(options, stdin=stdin, stdout=stdout, signals=signals, say=_warn)
+    status = loop.run()
+    if report is not None:
+        report.write_text(_report(loop), encoding="utf-8")
+    if status.signal is not None:
+        if status.signal != signal.SIGKILL:
+            signal.signal(status.signal, signal.SIG_DFL)
+        os.kill(os.getpid(), status.signal)
+    return status.code or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
