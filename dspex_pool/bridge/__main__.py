@@ -51,14 +51,15 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--max-frame-bytes",
         metavar="N",
-        type=_frame_limit,
+        type=frame_limit,
         default=DEFAULT_MAX_FRAME_BYTES,
         help="largest payload",
     )
     return parser.parse_args(words)
 
 
-def _frame_limit(word: str) -> int:
+def frame_limit(word: str) -> int:
+    """Read the size of the largest payload, in bytes."""
     limit = int(word)
     if not MIN_MAX_FRAME_BYTES <= limit < 2**32:
         raise argparse.ArgumentTypeError(f"{word} is not between {MIN_MAX_FRAME_BYTES} and {2**32 - 1}")

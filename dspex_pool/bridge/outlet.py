@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dspex_pool.errors import LocalProtocolError
 from dspex_pool.protocol.conversation import WorkerConversation
 from dspex_pool.protocol.framing import encode_frame
-from dspex_pool.protocol.messages import ErrorInfo, Failure, Request
+from dspex_pool.protocol.messages import ErrorInfo, Failure, Request, encode_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ class Outlet:
         with self._interrupts.shield(), self._lock:
             message = self._conversation.receive(payload)
             if isinstance(message, Failure):
-                self._write(self._conversation.fail(message.id, message.error))
+                self._write(encode_failure(message))
                 return None
             self._running = message.id
             return message

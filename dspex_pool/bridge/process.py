@@ -68,9 +68,12 @@ def claim_wires() -> Wires:
     os.dup2(2, 1)
     if null >= _FIRST_PRIVATE_FD:
         os.close(null)
-    if sys.stdout is not None:
-        # What is printed is a log now: seen when it happens, and never an encoding error.
-        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr] # no StringIO here
+    # What is printed is a log now: seen when it happens, and never an encoding error. A new object, because the
+    # old one remembers whether the old file could seek.
+    sys.stdout = open(  # noqa: SIM115 # open as long as the process
+        1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
+    sys.__stdout__ = sys.stdout  # type: ignore[misc] # typeshed thinks it final
     return wires
 
 
@@ -140,6 +143,14 @@ def release_in_forks(wires: Wires) -> None:
     would tell its own signals to the worker's reader.
     """
     held = [wires.stdin, wires.stdout]
+    masks = threading.local()
+
+    def block() -> None:
+        # A signal that hit the child before its release would be taken for the worker's.
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
 
     def release() -> None:
         signal.set_wakeup_fd(-1)
@@ -147,8 +158,9 @@ def release_in_forks(wires: Wires) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         while held:  # a child of a child has released them already, and may use the numbers for its own
             os.close(held.pop())
+        unblock()
 
-    os.register_at_fork(after_in_child=release)
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=release)
 
 
 def _has_children() -> bool:

@@ -156,8 +156,17 @@ class EchoHandler(Handler):
 
     @command
     def hold_gil(self, args: Args) -> Args:
-        """Sleep for whole ``seconds`` with the interpreter's lock held: every thread stands still."""
-        _LIBC_WITH_GIL.sleep(int(args["seconds"]))
+        """Sleep for whole ``seconds`` with the interpreter's lock held: every thread stands still.
+
+        Says ``holding`` on stderr when it begins.
+        """
+        # Blocked here, signals go to another thread and do not end the sleep.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            _LIBC_WITH_GIL.write(2, b"holding\n", 8)
+            _LIBC_WITH_GIL.sleep(int(args["seconds"]))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return args
 
     @command
