@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["CoreCommands"]
 
 _CAPABILITIES = ("cancel", "log")
+#: Where Linux tells a process how many pages of memory it has.
+STATUS_FILE = "/proc/self/statm"
 
 
 class CoreCommands:
@@ -96,7 +98,7 @@ def memory_usage() -> dict[str, float]:
     """Return this process's memory: ``rss`` and ``vms`` in bytes, and ``percent`` of the machine's memory."""
     page = os.sysconf("SC_PAGE_SIZE")
     try:
-        virtual, resident = (int(pages) * page for pages in Path("/proc/self/statm").read_text().split()[:2])
+        virtual, resident = (int(pages) * page for pages in Path(STATUS_FILE).read_text().split()[:2])
     except OSError:
         # Without /proc only the peak is known, which macOS counts in bytes.
         virtual = resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,141 @@
+"""The translation of exceptions into failures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from dspex_pool.bridge.failures import describe
+from dspex_pool.bridge.interrupts import CommandCancelledError
+from dspex_pool.bridge.secrets import Secrets
+from dspex_pool.errors import InvalidArgumentError, ProgramExistsError, ProgramNotFoundError
+
+pytestmark = pytest.mark.fast
+
+
+def raised(error: BaseException) -> BaseException:
+    """Return ``error`` after it was raised."""
+    with pytest.raises(type(error)) as caught:
+        raise error
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "wire_type"),
+    [
+        (InvalidArgumentError("x"), "InvalidArgument"),
+        (ProgramNotFoundError("x"), "ProgramNotFound"),
+        (ProgramExistsError("x"), "ProgramExists"),
+        (CommandCancelledError(), "Cancelled"),
+        (KeyboardInterrupt(), "Cancelled"),
+        (ZeroDivisionError("x"), "ZeroDivisionError"),
+    ],
+)
+def test_exception_has_its_type_on_the_wire(error: BaseException, wire_type: str) -> None:
+    """The names that the protocol gives, else the class name."""
+    assert describe(error)[1].type == wire_type
+
+
+def test_callers_mistake_needs_no_traceback() -> None:
+    """It is told completely by its message; anything else shows where it happened."""
+    assert describe(raised(InvalidArgumentError("x")))[1].traceback is None
+    assert "in raised" in str(describe(raised(ValueError("x")))[1].traceback)
+
+
+def test_empty_exception_is_told_by_its_class() -> None:
+    """There is always something for people to read."""
+    text, info = describe(ValueError())
+    assert text == info.message == "ValueError"
+
+
+def test_consequence_of_a_cancellation_is_a_cancellation() -> None:
+    """By cause or by context; but not where the code says that they have nothing to do with each other."""
+    caused, handled, unrelated = RuntimeError("a"), RuntimeError("b"), RuntimeError("c")
+    caused.__cause__ = handled.__context__ = unrelated.__context__ = CommandCancelledError()
+    unrelated.__suppress_context__ = True
+    assert [describe(error)[1].type for error in (caused, handled, unrelated)] == [
+        "Cancelled",
+        "Cancelled",
+        "RuntimeError",
+    ]
+
+
+def test_chain_that_bites_its_tail_is_survived() -> None:
+    """Exceptions may be linked in a circle."""
+    one, other = ValueError("1"), ValueError("2")
+    one.__cause__, other.__cause__ = other, one
+    assert describe(one)[1].type == "ValueError"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "facts"),
+    [
+        ({"code": "c", "status": 500, "retry_after": 3, "retryable": False}, ("c", 500, 3.0, False)),
+        ({"code": 7, "status": "500", "retry_after": "3", "retryable": 1}, (None, None, None, None)),
+        ({"status": True, "retry_after": True}, (None, None, None, None)),
+        ({"retry_after": math.inf}, (None, None, None, None)),
+        ({"retry_after": -1}, (None, None, None, None)),
+        ({}, (None, None, None, None)),
+    ],
+)
+def test_attributes_are_told_if_they_have_the_right_type(
+    attributes: dict[str, Any], facts: tuple[Any, ...]
+) -> None:
+    """Other libraries use the same names for other things."""
+    error = RuntimeError("x")
+    vars(error).update(attributes)
+    info = describe(error)[1]
+    assert (info.code, info.status, info.retry_after_s, info.retryable) == facts
+
+
+def test_handlers_knowledge_comes_first_and_fills_gaps_only_with_something() -> None:
+    """What the handler does not know is read from the exception."""
+    error = RuntimeError("x")
+    vars(error).update({"code": "own", "status": 500})
+    info = describe(error, facts=lambda _: {"status": 503, "code": None, "retryable": True, "other": 1})[1]
+    assert (info.code, info.status, info.retryable) == ("own", 503, True)
+
+
+@pytest.mark.parametrize("facts", [lambda _: None, lambda _: 1 / 0, lambda _: {"status": "many"}])
+def test_handlers_mistake_does_not_hide_the_error(facts: Any) -> None:
+    """The error itself is what matters."""
+    assert describe(ValueError("x"), facts=facts)[1].message == "x"
+
+
+def test_long_texts_are_cut_and_secrets_masked() -> None:
+    """A failure is for people; and keys are for nobody."""
+    secrets = Secrets()
+    secrets.add("sk-12345678")
+    text, info = describe(raised(ValueError("sk-12345678 " + "x" * 100_000)), mask=secrets.mask)
+    assert text.startswith("[secret] xxx")
+    assert len(text) == len(info.traceback or "") == 16_000
+    assert "sk-12345678" not in str(info)
+
+
+class OddError(Exception):
+    """An exception whose members raise."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    @property
+    def code(self) -> str:
+        """Fail."""
+        raise RuntimeError
+
+
+def test_exception_whose_members_raise_is_told() -> None:
+    """Whatever a program raises is answered."""
+    text, info = describe(OddError())
+    assert "OddError" in text
+    assert info.code is None
+
+
+def test_longer_secret_is_masked_before_the_one_it_begins_with() -> None:
+    """No end of a key is left over; and short words are no secrets."""
+    secrets = Secrets()
+    for value in ("sk-12345", "sk-12345-and-more", "sk-12345", "short"):
+        secrets.add(value)
+    assert secrets.mask("sk-12345-and-more, sk-12345, short") == "[secret], [secret], short"
