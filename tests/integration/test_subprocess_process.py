@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ from dspex_pool.transport import process as process_module
 from dspex_pool.transport.launch import Launched, launch
 from dspex_pool.transport.port import ExitStatus
 from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPort, SubprocessPortFactory
-from tests.cancel_at_step import CancelAtStep
+from tests.cancel_at_step import CancelAtStep, run_in_order
 from tests.subprocess_children import (
     ECHO,
     READY,
@@ -33,9 +34,7 @@ from tests.subprocess_children import (
 
 pytestmark = pytest.mark.integration
 
-LINUX = pytest.mark.skipif(
-    sys.platform != "linux", reason="looks into /proc or uses a pidfd, which only Linux has"
-)
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="about /proc, pidfd or waitid, which Linux has")
 BOUND = 20.0
 
 #: Starts a grandchild in the same group that ignores SIGTERM, and sends its process id.
@@ -209,6 +208,7 @@ async def test_group_is_killed_before_the_worker_is_reaped(monkeypatch: pytest.M
     assert states == [(psutil.STATUS_ZOMBIE, signal.SIGKILL)]
 
 
+@LINUX
 @pytest.mark.trio
 async def test_worker_reaped_by_somebody_else_hits_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the host's own code has waited for the child, its status is unknown and nothing is signalled."""
@@ -277,7 +277,7 @@ async def test_attend_that_was_cancelled_can_be_taken_up_again() -> None:
     assert port.stderr_tail == "before\n"
 
 
-def attend_and_cancel(step: int) -> None:
+def attend_and_cancel(order: int, step: int) -> None:
     """Cancel ``attend`` of a worker that is ending, before ``step``; take it up again; check the end."""
 
     async def main() -> None:
@@ -288,19 +288,19 @@ def attend_and_cancel(step: int) -> None:
         assert await end(port) == ExitStatus(code=0)
         assert port.stderr_tail == "words\n"
 
-    trio.run(main)
+    run_in_order(order, main)
 
 
 def test_attend_can_be_cancelled_at_any_step() -> None:
     """Whenever it is cancelled, the next ``attend`` reaps, closes and has all of stderr."""
     before = psutil.Process().num_fds()
-    for step in range(1, 25):
-        attend_and_cancel(step)
+    for order, step in itertools.product(range(2), range(1, 13)):
+        attend_and_cancel(order, step)
     assert psutil.Process().num_fds() == before
     assert not psutil.Process().children()
 
 
-def open_and_cancel(step: int) -> bool:
+def open_and_cancel(order: int, step: int) -> bool:
     """Cancel ``open`` before ``step``, end what it returned, and tell whether it was cancelled.
 
     Step 0 is before the call.
@@ -320,15 +320,15 @@ def open_and_cancel(step: int) -> bool:
             await attend_shielded(port)
         return port is None
 
-    return trio.run(main)
+    return run_in_order(order, main)
 
 
 def test_open_leaves_nothing_whenever_it_is_cancelled() -> None:
     """Cancelled at every step of the scheduler, ``open`` has started nothing or gives it out."""
     before = psutil.Process().num_fds()
     outcomes = []
-    for step in range(20):
-        outcomes.append(open_and_cancel(step))
+    for order, step in itertools.product(range(2), range(10)):
+        outcomes.append(open_and_cancel(order, step))
         assert not psutil.Process().children()
     assert psutil.Process().num_fds() == before
     assert set(outcomes) == {True, False}
@@ -499,12 +499,18 @@ async def test_attend_cancelled_after_the_reaping_is_taken_up_again(monkeypatch:
     assert psutil.Process().num_fds() == before
 
 
-@pytest.mark.trio
-async def test_last_words_on_stderr_are_in_the_tail() -> None:
+def test_last_words_on_stderr_are_in_the_tail() -> None:
     """What a worker wrote to stderr just before its end is there when its end is told."""
-    port = await open_port(READY + "raise SystemExit('out of luck')")
-    assert await end(port) == ExitStatus(code=1)
-    assert port.stderr_tail == "out of luck\n"
-    with pytest.raises(PortClosedError) as caught:
-        await port.send(b"late")
-    assert caught.value.stderr_tail == "out of luck\n"
+
+    async def main() -> None:
+        port = await open_port("raise SystemExit('out of luck')")
+        # Both the end and the words are there when attend begins, and either may be seen first.
+        process_module._block_until_ended(port.pid)
+        assert await end(port) == ExitStatus(code=1)
+        assert port.stderr_tail == "out of luck\n"
+        with pytest.raises(PortClosedError) as caught:
+            await port.send(b"late")
+        assert caught.value.stderr_tail == "out of luck\n"
+
+    for order in range(8):
+        run_in_order(order, main)

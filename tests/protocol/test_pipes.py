@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import socket
 import sys
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex_pool.transport.pipes import PIPE_BYTES, PipeReader, PipeWriter, grow_pipe
-from tests.cancel_at_step import CancelAtStep
+from tests.cancel_at_step import CancelAtStep, run_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +53,7 @@ async def write_each(writer: PipeWriter, pieces: list[bytes]) -> None:
 
 
 def write_and_cancel(
-    pieces: list[bytes], gulps: list[int], step: int, receive: Callable[[bytes], None]
+    pieces: list[bytes], gulps: list[int], order: int, step: int, receive: Callable[[bytes], None]
 ) -> tuple[PipeWriter, bool]:
     """Write ``pieces`` against a reader that takes ``gulps``, cancelled before ``step``.
 
@@ -81,7 +82,7 @@ def write_and_cancel(
             receive(rest_of(reading))
             return writer, scope.cancelled_caught
 
-    return trio.run(main)
+    return run_in_order(order, main)
 
 
 def check_counts(pieces: list[bytes], writer: PipeWriter, received: bytes, *, cancelled: bool) -> None:
@@ -100,15 +101,16 @@ def check_counts(pieces: list[bytes], writer: PipeWriter, received: bytes, *, ca
 @given(
     sizes=st.lists(st.integers(0, 3 * SMALLEST_PIPE_BYTES), max_size=4),
     gulps=st.lists(st.integers(1, 2 * SMALLEST_PIPE_BYTES), max_size=6),
+    order=st.integers(0, 9),
     step=st.integers(1, 40),
 )
 def test_writer_counts_exactly_whenever_it_is_cancelled(
-    sizes: list[int], gulps: list[int], step: int
+    sizes: list[int], gulps: list[int], order: int, step: int
 ) -> None:
     """``bytes_written`` is what arrives at the other end, for any sizes, reader and moment."""
     pieces = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
     received = bytearray()
-    writer, cancelled = write_and_cancel(pieces, gulps, step, received.extend)
+    writer, cancelled = write_and_cancel(pieces, gulps, order, step, received.extend)
     check_counts(pieces, writer, bytes(received), cancelled=cancelled)
 
 
@@ -117,9 +119,9 @@ def test_writer_counts_exactly_at_every_step_of_a_long_write() -> None:
     pieces = [b"a" * 100, b"b" * 5 * SMALLEST_PIPE_BYTES]
     gulps = [SMALLEST_PIPE_BYTES] * 6
     outcomes = set()
-    for step in range(1, 60):
+    for order, step in itertools.product(range(3), range(1, 40)):
         received = bytearray()
-        writer, cancelled = write_and_cancel(pieces, gulps, step, received.extend)
+        writer, cancelled = write_and_cancel(pieces, gulps, order, step, received.extend)
         check_counts(pieces, writer, bytes(received), cancelled=cancelled)
         outcomes.add((writer.bytes_written > 100, writer.torn_bytes > 0))
     assert outcomes == {(False, False), (True, True), (True, False)}
