@@ -14,11 +14,12 @@ from pathlib import Path
 
 __all__ = ["Resources", "end_children", "leaks_since"]
 
+_TASKS = "/proc/self/task"
 _DESCRIPTORS = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
 # A thread that was joined through its result, or a pipe that its last reader just closed, may need a moment.
-_SETTLE_ROUNDS = 10
-_SETTLE_PAUSE = 0.02
+_PATIENCE = 0.2
+_PAUSE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +65,20 @@ class Resources:
         ]
 
 
-def leaks_since(before: Resources) -> Resources:
+def leaks_since(before: Resources, *, patience: float = _PATIENCE) -> Resources:
     """Return what is there now and was not ``before``.
 
-    Costs some 50 µs while nothing leaks. Otherwise garbage is collected first, and what is just ending gets a
-    fifth of a second to do so.
+    Costs some 50 µs while nothing leaks. Otherwise garbage is collected first, and what is just ending gets
+    ``patience`` seconds to do so.
     """
     leaked = Resources.now() - before
     if leaked:
         gc.collect()
-        for _ in range(_SETTLE_ROUNDS):
-            leaked = Resources.now() - before
-            if not leaked:
-                break
-            time.sleep(_SETTLE_PAUSE)
+        leaked = Resources.now() - before
+    deadline = time.monotonic() + patience
+    while leaked and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+        leaked = Resources.now() - before
     return leaked
 
 
@@ -93,13 +94,13 @@ def _children() -> frozenset[int]:
     if sys.platform != "linux":
         return _children_by_psutil()
     pids: list[str] = []
-    for task in os.listdir("/proc/self/task"):  # noqa: PTH208 - a third of the cost of Path.iterdir
+    for task in os.listdir(_TASKS):  # noqa: PTH208 - a third of the cost of Path.iterdir
         try:
-            with open(f"/proc/self/task/{task}/children", encoding="ascii") as children:  # noqa: PTH123 - as above
+            with open(f"{_TASKS}/{task}/children", encoding="ascii") as children:  # noqa: PTH123 - as above
                 pids += children.read().split()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             # Either this thread has just ended, or the kernel was built without such files.
-            if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
+            if not Path(f"{_TASKS}/{os.getpid()}/children").exists():
                 return _children_by_psutil()
     return frozenset(map(int, pids))
 

@@ -82,6 +82,7 @@ def test_mock_port_is_a_port_to_the_type_checker() -> None:
     factory: PortFactory = MockPortFactory()
     assert port.pid is None
     assert factory is not None
+    assert repr(port) == "<MockPort w-0 incarnation 0>"
 
 
 @pytest.mark.trio
@@ -119,6 +120,7 @@ async def test_expectations_are_met_in_order() -> None:
     client.port.expect("second", {"a": 2}).fail("no", type="Bad", code="x")
     assert result_of(await client.ask("first")) == 1
     assert error_of(await client.ask("second", {"a": 2, "b": 3})) == ("Bad", "no")
+    assert [request.command for request in client.port.received] == ["ping", "first", "second"]
     client.port.assert_drained()
 
 

@@ -1,0 +1,362 @@
+"""The mock server over real descriptors: in a thread, behind a port, and as a program."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from dspex_pool.errors import PortClosedError, RemoteFrameTooLargeError
+from dspex_pool.protocol.conversation import ClientConversation
+from dspex_pool.protocol.framing import FrameDecoder, encode_frame
+from dspex_pool.protocol.messages import Event, Failure, Success
+from dspex_pool.transport.port import ExitStatus
+from dspex_testkit.bridge_mock_server import BridgeMockServer, ServerOptions
+from dspex_testkit.pipe_port import PipePort, PipePortFactory
+from dspex_testkit.server_faults import Fault
+from dspex_testkit.worker_model import Reactions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HELLO = {"initialization": True, "worker_id": "w-0", "protocol": 2, "events": ["log"]}
+CREATE = {"id": "p", "signature": "question -> answer", "session_id": "s"}
+EXECUTE = {"program_id": "p", "inputs": {"question": "why?"}, "session_id": "s"}
+
+
+class Wire:
+    """A blocking client on two descriptors: the product's conversation, nothing else of the pool."""
+
+    def __init__(self, requests: int, answers: int) -> None:
+        self.requests = requests
+        self.answers = answers
+        self.conversation = ClientConversation(peer="worker")
+        self.decoder = FrameDecoder()
+
+    def ask(self, command: str, args: dict[str, Any] | None = None) -> Any:
+        self.say(command, args)
+        return self.hear()
+
+    def say(self, command: str, args: dict[str, Any] | None = None) -> None:
+        os.write(self.requests, encode_frame(self.conversation.request(command, args or {})[1]))
+
+    def hear(self) -> Any:
+        """Return the result, or the error's type."""
+        while True:
+            message = self.conversation.receive(self.next_frame())
+            if isinstance(message, Success):
+                return message.result
+            if isinstance(message, Failure):
+                return message.error_info.type if message.error_info else message.error
+            assert isinstance(message, Event)
+
+    def next_frame(self) -> bytes:
+        while (payload := self.decoder.next_frame()) is None:
+            data = os.read(self.answers, 1 << 16)
+            self.decoder.feed(data) if data else self.decoder.feed_eof()
+        return payload
+
+
+def connect(server: BridgeMockServer) -> Wire:
+    assert server.requests is not None
+    assert server.answers is not None
+    wire = Wire(server.requests, server.answers)
+    assert wire.ask("ping", HELLO)["status"] == "ok"
+    return wire
+
+
+# --- in a thread ------------------------------------------------------------------------------------
+
+
+def test_server_answers_the_commands_of_the_bridge() -> None:
+    """A program is created, executed and listed over pipes, and the client is found without fault."""
+    with BridgeMockServer(canned={"question -> answer": {"answer": "because"}}) as server:
+        wire = connect(server)
+        assert wire.ask("create_program", CREATE)["status"] == "created"
+        assert wire.ask("execute_program", EXECUTE)["outputs"] == {"answer": "because"}
+        assert wire.ask("list_programs", {"session_id": "s"})["total_count"] == 1
+        assert wire.ask("execute_program", {**EXECUTE, "program_id": "q"}) == "ProgramNotFound"
+        assert server.received == [
+            "ping",
+            "create_program",
+            "execute_program",
+            "list_programs",
+            "execute_program",
+        ]
+        server.assert_clean()
+
+
+def test_server_leaves_when_it_is_told_to() -> None:
+    """Shutdown is answered, then the stream ends."""
+    with BridgeMockServer() as server:
+        wire = connect(server)
+        assert wire.ask("shutdown")["status"] == "shutting_down"
+        with pytest.raises(PortClosedError):
+            wire.next_frame()
+        assert server.join(5)
+        assert server.exit_status == ExitStatus(code=0)
+
+
+@pytest.mark.parametrize(
+    ("way", "status"),
+    [("eof", ExitStatus(code=0)), ("terminate", ExitStatus(code=0)), ("kill", ExitStatus(signal=9))],
+)
+def test_server_ends_in_every_way_while_it_hangs(way: str, status: ExitStatus) -> None:
+    """End of stdin, SIGTERM and SIGKILL end a hanging worker."""
+    with BridgeMockServer(faults=(Fault("get_stats", "deaf"),)) as server:
+        wire = connect(server)
+        wire.say("get_stats")
+        if way == "eof":
+            os.close(wire.requests)
+            server.requests = None
+        else:
+            getattr(server, way)()
+        assert server.join(5)
+        assert server.exit_status == status
+        server.kill()
+
+
+def test_interrupt_cancels_what_runs() -> None:
+    """A hanging command answers ``Cancelled``, and the worker serves on."""
+    with BridgeMockServer(faults=(Fault("get_stats", "hang"),)) as server:
+        wire = connect(server)
+        wire.say("get_stats")
+        deadline = time.monotonic() + 5
+        while "get_stats" not in server.received and time.monotonic() < deadline:
+            time.sleep(0.001)
+        server.interrupt()
+        assert wire.hear() == "Cancelled"
+        assert wire.ask("ping")["status"] == "ok"
+        assert server.injected == [(1, "get_stats", "hang")]
+
+
+def test_violations_are_reported_with_their_rule() -> None:
+    """A client that skips the handshake and writes nonsense is told on by name."""
+    with BridgeMockServer() as server:
+        assert server.requests is not None
+        assert server.answers is not None
+        wire = Wire(server.requests, server.answers)
+        os.write(wire.requests, encode_frame(b"nonsense"))
+        assert json.loads(wire.next_frame())["id"] is None
+        assert [violation.rule for violation in server.violations] == ["not-json"]
+        assert "protocol violation: not-json" in server.stderr
+        with pytest.raises(AssertionError, match="not-json"):
+            server.assert_clean()
+
+
+def test_strict_server_ends_at_the_first_violation() -> None:
+    """Where a violation must not be overlooked, it ends the worker with status 76."""
+    with BridgeMockServer(is_strict=True) as server:
+        assert server.requests is not None
+        os.write(server.requests, b"GET / HTTP/1.1\r\n\r\n")
+        assert server.join(5)
+        assert server.exit_status == ExitStatus(code=76)
+
+
+def test_server_ends_quietly_when_nobody_reads() -> None:
+    """A client that closes its reading end does not hear a traceback."""
+    with BridgeMockServer() as server:
+        wire = connect(server)
+        os.close(wire.answers)
+        server.answers = None
+        wire.say("ping")
+        assert server.join(5)
+        assert server.exit_status == ExitStatus(code=0)
+        assert server.stderr == ""
+
+
+def test_answer_longer_than_the_pipe_arrives() -> None:
+    """An answer of two megabytes is written as fast as it is read, also after the worker's end."""
+    with BridgeMockServer(faults=(Fault("execute_program", "duplicate"),)) as server:
+        wire = connect(server)
+        wire.ask("create_program", CREATE)
+        long = {"question": "x" * 2_000_000}
+        wire.say("execute_program", {**EXECUTE, "inputs": long})
+        server.terminate()
+        assert len(wire.hear()["outputs"]["answer"]) > 2_000_000
+        assert len(wire.next_frame()) > 2_000_000
+
+
+# --- behind a port ----------------------------------------------------------------------------------
+
+
+async def exchange(
+    port: PipePort, conversation: ClientConversation, command: str, args: dict[str, Any]
+) -> Any:
+    await port.send(conversation.request(command, args)[1])
+    return conversation.receive(await port.receive())
+
+
+@pytest.mark.trio
+async def test_port_to_the_server_carries_frames_and_its_end() -> None:
+    """Frames both ways, stderr, the bytes that were sent, and the exit status."""
+    factory = PipePortFactory(lambda worker_id, _: ServerOptions(worker_id=worker_id))
+    port = await factory.open(worker_id="w-9", incarnation=1)
+    conversation = ClientConversation(peer="worker w-9")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(port.attend)
+        hello = await exchange(port, conversation, "ping", HELLO)
+        assert hello.result["worker_id"] == "w-9"
+        assert port.bytes_sent > 0
+        assert not port.has_unread()
+        goodbye = await exchange(port, conversation, "shutdown", {})
+        assert goodbye.result["status"] == "shutting_down"
+        with pytest.raises(PortClosedError):
+            await port.receive()
+    assert await port.attend() == ExitStatus(code=0)
+    assert port.has_unread()
+    assert port.stderr_tail == ""
+    with pytest.raises(PortClosedError):
+        await port.send(b"{}")
+
+
+@pytest.mark.trio
+async def test_port_lets_what_was_written_be_read_after_the_end() -> None:
+    """The last answer is not lost when the process is reaped before it is read."""
+    port = PipePort(BridgeMockServer(faults=(Fault("handshake", "garbage"),)))
+    await port.send(ClientConversation(peer="worker").request("ping", HELLO)[1])
+    while not port.has_unread():
+        await trio.lowlevel.checkpoint()
+    port.send_eof()
+    assert await port.attend() == ExitStatus(code=0)
+    with pytest.raises(RemoteFrameTooLargeError, match="Traceback"):
+        await port.receive()
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(
+    ("way", "status"), [("terminate", ExitStatus(code=0)), ("kill", ExitStatus(signal=9))]
+)
+async def test_port_passes_signals_on(way: str, status: ExitStatus) -> None:
+    """Signals reach the worker behind the port; after its end they do nothing."""
+    port = PipePort(BridgeMockServer(reactions=Reactions(interrupt=None)))
+    port.interrupt()
+    getattr(port, way)()
+    assert await port.attend() == status
+    port.kill()
+
+
+@pytest.mark.trio
+async def test_torn_frame_is_the_last_on_a_port() -> None:
+    """A sender that is cancelled in a frame that the pipe cannot take leaves the port unusable."""
+    gate = threading.Event()
+    canned = {"question -> answer": lambda inputs: {"answer": str(gate.wait(10))}}
+    port = PipePort(BridgeMockServer(canned=canned))
+    conversation = ClientConversation(peer="worker")
+    await exchange(port, conversation, "ping", HELLO)
+    await exchange(port, conversation, "create_program", CREATE)
+    await port.send(conversation.request("execute_program", EXECUTE)[1])
+    with trio.move_on_after(0.05) as scope:
+        await port.send(b"x" * 10_000_000)
+    assert scope.cancelled_caught
+    with pytest.raises(PortClosedError, match="half a frame"):
+        await port.send(b"{}")
+    gate.set()
+    port.kill()
+    await port.attend()
+
+
+# --- as a program -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def program(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the server as a program with the arguments of the parametrization."""
+    arguments = getattr(request, "param", ["--worker-id", "w-5", "--mode", "pool-worker"])
+    command = [sys.executable, "-m", "dspex_testkit.bridge_mock_server", *map(str, arguments)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload] # pipes by name
+        yield process
+        process.kill()
+
+
+def wire_to(program: subprocess.Popen[bytes]) -> Wire:
+    assert program.stdin is not None
+    assert program.stdout is not None
+    wire = Wire(program.stdin.fileno(), program.stdout.fileno())
+    assert wire.ask("ping", HELLO)["status"] == "ok"
+    return wire
+
+
+@pytest.mark.budget(3)
+def test_program_is_a_worker_command_like_any_other(program: subprocess.Popen[bytes]) -> None:
+    """It serves on stdin and stdout, ignores SIGINT while idle, and leaves at the end of stdin."""
+    wire = wire_to(program)
+    assert wire.ask("create_program", CREATE)["program_id"] == "p"
+    program.send_signal(signal.SIGINT)
+    assert wire.ask("execute_program", EXECUTE)["outputs"]["answer"] == "answer: why?"
+    output, errors = program.communicate(timeout=10)
+    assert (output, errors, program.returncode) == (b"", b"", 0)
+
+
+@pytest.mark.budget(3)
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        (["--fault", "get_stats:kill"], -signal.SIGKILL),
+        (["--fault", "get_stats:die"], 1),
+        (["--fault", "get_stats:deaf", "--react", "terminate=0.01"], 0),
+    ],
+    indirect=["program"],
+)
+def test_program_ends_as_its_faults_order(program: subprocess.Popen[bytes], status: int) -> None:
+    """Exit statuses and deadly signals are real ones."""
+    wire_to(program).say("get_stats")
+    if status == 0:
+        program.send_signal(signal.SIGTERM)
+    program.communicate(timeout=10)
+    assert program.returncode == status
+
+
+@pytest.mark.budget(3)
+def test_program_reports_what_happened(tmp_path: Path) -> None:
+    """Violations, faults and commands are written as JSON; canned outputs are read from a file."""
+    canned, report = tmp_path / "canned.json", tmp_path / "report.json"
+    canned.write_text('{"question -> answer": {"answer": "from the file"}}', encoding="utf-8")
+    command = [sys.executable, "-m", "dspex_testkit.bridge_mock_server", "--canned", str(canned)]
+    command += ["--report", str(report), "--delay", "ping=0.01", "--fault", "ping:fail", "--protocol", "1"]
+    requests = ClientConversation(peer="worker")
+    stream = b"".join(
+        encode_frame(requests.request(name, args)[1])
+        for name, args in (
+            ("ping", HELLO),
+            ("create_program", CREATE),
+            ("execute_program", EXECUTE),
+            ("ping", {}),
+        )
+    )
+    ended = subprocess.run(
+        command, input=stream + b"\0\0\0\x05x", capture_output=True, check=False, timeout=10
+    )
+    assert b"from the file" in ended.stdout
+    assert b"a fault was ordered" not in ended.stdout  # the end of stdin came before the delay was over
+    assert json.loads(report.read_text(encoding="utf-8")) == {
+        "violations": [
+            "torn-frame: the stream ends after 5 bytes of a frame (first bytes b'\\x00\\x00\\x00\\x05x')"
+        ],
+        "faults": [[3, "ping", "fail"]],
+        "received": ["ping", "create_program", "execute_program", "ping"],
+    }
+    assert b"protocol violation: torn-frame" in ended.stderr
+    assert ended.returncode == 0
+
+
+@pytest.mark.budget(3)
+@pytest.mark.parametrize(
+    ("arguments", "word"), [(["--fault", "x:explode"], b"explode"), (["--react", "laugh=1"], b"laugh")]
+)
+def test_program_refuses_unknown_faults_and_reactions(arguments: list[str], word: bytes) -> None:
+    """Wrong options end with a usage error that names them."""
+    command = [sys.executable, "-m", "dspex_testkit.bridge_mock_server", *arguments]
+    ended = subprocess.run(command, capture_output=True, check=False, timeout=10)
+    assert ended.returncode == 2
+    assert word in ended.stderr

@@ -1,0 +1,86 @@
+"""Faults by command and probability."""
+
+from __future__ import annotations
+
+import pytest
+
+from dspex_pool.protocol.messages import Request
+from dspex_testkit.plan import Pause, Plan, Repeat, Reply
+from dspex_testkit.server_faults import FAULT_KINDS, Fault, FaultyAnswerer
+
+
+def request(command: str = "work", number: int = 1, *, handshake: bool = False) -> Request:
+    args = {"initialization": True} if handshake else {}
+    return Request(number, "ping" if handshake else command, args, "2026-01-01T00:00:00Z")
+
+
+def healthy(request: Request) -> Plan:
+    return Plan().reply("well")
+
+
+def test_answer_is_untouched_without_faults() -> None:
+    """No delay, no fault: the plan itself."""
+    assert FaultyAnswerer(healthy).plan(request()).steps == [Reply("well")]
+
+
+def test_delay_comes_before_the_answer() -> None:
+    """By command or for all; the handshake is spared."""
+    answerer = FaultyAnswerer(healthy, delays={"work": 2.0, "*": 1.0})
+    assert answerer.plan(request()).steps == [Pause(2.0), Reply("well")]
+    assert answerer.plan(request("other")).steps == [Pause(1.0), Reply("well")]
+    assert answerer.plan(request(handshake=True)).steps == [Reply("well")]
+
+
+@pytest.mark.parametrize("kind", FAULT_KINDS)
+def test_every_kind_changes_the_plan_and_is_recorded(kind: str) -> None:
+    """A fault that was ordered happens, and can be proven."""
+    answerer = FaultyAnswerer(healthy, faults=[Fault("work", kind)])
+    assert answerer.plan(request()).steps != [Reply("well")]
+    assert answerer.plan(request("other")).steps == [Reply("well")]
+    assert answerer.injected == [(1, "work", kind)]
+
+
+def test_duplicate_and_wrong_id_keep_the_result() -> None:
+    """What is wrong is the id or the number of answers only."""
+    twice = FaultyAnswerer(healthy, faults=[Fault("work", "duplicate")]).plan(request())
+    assert twice.steps == [Reply("well"), Repeat()]
+    (foreign,) = FaultyAnswerer(healthy, faults=[Fault("work", "wrong-id")]).plan(request()).steps
+    assert isinstance(foreign, Reply)
+    assert foreign.result == "well"
+    assert foreign.request_id not in (None, 1)
+
+
+def test_handshake_is_hit_only_by_a_fault_meant_for_it() -> None:
+    """A star means all commands after the handshake."""
+    answerer = FaultyAnswerer(healthy, faults=[Fault("*", "fail")])
+    assert answerer.plan(request(handshake=True)).steps == [Reply("well")]
+    assert answerer.plan(request("ping")).steps != [Reply("well")]
+    hit = FaultyAnswerer(healthy, faults=[Fault("handshake", "hang")])
+    assert hit.plan(request(handshake=True)).steps == Plan().stall().steps
+    assert hit.plan(request("ping")).steps == [Reply("well")]
+
+
+def test_same_seed_gives_the_same_faults_and_another_seed_others() -> None:
+    """A run can be replayed from its seed."""
+
+    def run(seed: int) -> list[int]:
+        answerer = FaultyAnswerer(healthy, faults=[Fault("*", "fail", 0.5)], seed=seed)
+        for number in range(50):
+            answerer.plan(request(number=number))
+        return [number for number, _, _ in answerer.injected]
+
+    assert run(1) == run(1) != run(2)
+    assert 10 < len(run(1)) < 40
+
+
+def test_fault_is_read_from_text() -> None:
+    """``command:kind`` with or without a share."""
+    assert Fault.parse("work:die") == Fault("work", "die")
+    assert Fault.parse("*:hang:0.25") == Fault("*", "hang", 0.25)
+
+
+@pytest.mark.parametrize("text", ["work", "work:explode", ":die", "work:die:2", "work:die:x"])
+def test_unreadable_fault_is_refused(text: str) -> None:
+    """Unknown kinds, no command, shares beyond one."""
+    with pytest.raises(ValueError, match=r"."):
+        Fault.parse(text)
