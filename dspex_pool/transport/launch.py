@@ -175,12 +175,13 @@ def _set_limit(pid: int, key: str, value: int) -> None:
             "limit_cpu_seconds": resource.RLIMIT_CPU,
             "limit_open_files": resource.RLIMIT_NOFILE,
         }[key]
-        # One second apart: SIGXCPU tells the cause in the exit status, SIGKILL comes if it is ignored.
-        hard = value + 1 if kind == resource.RLIMIT_CPU else value
+        allowed = resource.getrlimit(kind)[1]
+        # One second apart, if there is room: SIGXCPU tells the cause in the exit status, SIGKILL comes if
+        # the worker ignores it.
+        apart = kind == resource.RLIMIT_CPU and allowed != value
         try:
-            resource.prlimit(pid, kind, (value, hard))
+            resource.prlimit(pid, kind, (value, value + apart))
         except (OSError, ValueError, OverflowError) as exc:
-            allowed = resource.getrlimit(kind)[1]
             raise _CannotStartError(
                 f"{key}={value} is refused ({exc}). Ask for no more than {allowed}, this process's hard limit."
             ) from exc

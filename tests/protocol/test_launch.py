@@ -164,6 +164,22 @@ def test_refused_limit_is_named(error: Exception, monkeypatch: pytest.MonkeyPatc
 
 
 @LINUX_LIMITS
+def test_limit_equal_to_the_parents_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second between the soft and the hard limit of CPU time is given up where there is no room."""
+    asked = []
+
+    def note(pid: int, kind: int, limits: tuple[int, int]) -> None:
+        asked.append((kind, limits))
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (90, 90))
+    monkeypatch.setattr(resource, "prlimit", note)
+    refusal(limit_cpu_seconds=90)
+    refusal(limit_cpu_seconds=89)
+    assert asked == [(resource.RLIMIT_CPU, (90, 90)), (resource.RLIMIT_CPU, (89, 90))]
+
+
+@LINUX_LIMITS
 def test_limit_no_system_knows_is_named() -> None:
     """A number too large for the system's interface is a clear error as well."""
     assert "limit_address_space=" in str(refusal(limit_address_space=1 << 70))
