@@ -24,6 +24,7 @@ __all__ = [
     "LocalFrameTooLargeError",
     "LocalProtocolError",
     "PoolClosedError",
+    "PoolFailedError",
     "PoolSaturatedError",
     "PortClosedError",
     "ProgramError",
@@ -156,6 +157,13 @@ class PoolClosedError(CheckoutError):
     """The pool is closing or closed. Blames the caller."""
 
     blame = "caller"
+
+
+class PoolFailedError(DspexPoolError):
+    """A service of the pool failed again and again; the pool was closed. Blames the pool, or its store."""
+
+    #: Name of the service.
+    service: str | None = None
 
 
 class UseAfterReturnError(CheckoutError):
@@ -332,6 +340,8 @@ class WorkerError(DspexPoolError):
     request_id: int | None = None
     #: Whether any byte of the request was written.
     request_sent: bool | None = None
+    #: Whether the worker took any byte of it; ``False`` only if it is proven that it cannot have had an effect.
+    request_read: bool | None = None
     #: Seconds waited.
     waited: float | None = None
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
+from dspex_pool.background import Background
 from dspex_pool.config import PoolOptions
 from dspex_pool.core.records import Granted, PoolStatistics, Waiter
 from dspex_pool.core.refusals import WouldWaitError, holders
@@ -63,7 +64,7 @@ class WorkerPool:
         self._resets = reset is not None
         self._state = PoolState(self.options, random=random, watch=self.telemetry)
         self._runner = DecisionRunner(self._state, ports=ports, telemetry=self.telemetry, reset=reset)
-        self._nursery_manager = trio.open_nursery()
+        self._background = Background()
         self._nursery: trio.Nursery | None = None
         self._is_done = False
 
@@ -72,7 +73,7 @@ class WorkerPool:
     async def __aenter__(self) -> Self:
         if self._nursery is not None or self._state.is_closed:
             raise PoolClosedError("a pool cannot be opened twice. Make a new one.")
-        self._nursery = await self._nursery_manager.__aenter__()
+        self._nursery = await self._background.__aenter__()
         self._runner.open(self._nursery)
         return self
 
@@ -82,13 +83,10 @@ class WorkerPool:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._nursery is not None
         try:
             await self.aclose()
         finally:
-            self._nursery.cancel_scope.cancel()
-            # The block's own error must reach the caller as it is, so the nursery does not get to wrap it.
-            await self._nursery_manager.__aexit__(None, None, None)
+            await self._background.__aexit__(kind, error, traceback)
 
     async def aclose(self) -> None:
         """Close the pool: refuse all waiters, end every worker, wait until all are reaped.
@@ -108,7 +106,12 @@ class WorkerPool:
             await self._end_all(now + self.options.close_timeout)
         if not self._is_done:
             self._is_done = True
-            self.telemetry.emit("closed", {"count": 1}, {})
+            self.telemetry.emit("closed", {"duration": trio.current_time() - now}, {})
+
+    def refuse_all(self) -> None:
+        """Begin to close without waiting: refuse all waiters, lend nothing more."""
+        self._state.close(trio.current_time())
+        self._runner.carry_out()
 
     async def _end_all(self, deadline: float) -> None:
         with trio.CancelScope(shield=True) as scope:
@@ -251,6 +254,11 @@ class WorkerPool:
     def statistics(self) -> PoolStatistics:
         """Return a snapshot of gauges and counters."""
         return self._state.statistics()
+
+    @property
+    def floor(self) -> int:
+        """Workers that the pool keeps alive when nothing is asked of it."""
+        return self._state.floor
 
     def holders(self) -> tuple[str, ...]:
         """Say who holds which worker, and for how long."""

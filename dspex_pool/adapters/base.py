@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from dspex_pool.session_call import ANONYMOUS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["ANONYMOUS", "Adapter", "Signature"]
-
-#: The session of calls that name none.
-ANONYMOUS = "anonymous"
 
 #: ``"question -> answer"``, or ``{name, description, inputs: [{name, type, description}], outputs: […]}``.
 Signature: TypeAlias = "str | Mapping[str, Any]"

@@ -1,0 +1,182 @@
+"""The sessions of a pool in memory: which live, which have expired, how many there may be. No I/O, no clock."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from dspex_pool.errors import (
+    InvalidArgumentError,
+    SessionExpiredError,
+    SessionLimitError,
+    SessionNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dspex_pool.session_store import ProgramRecord, SessionRecord
+
+__all__ = ["MAX_SESSION_ID_BYTES", "Session", "SessionTable", "check_session_id"]
+
+#: Longest session id, in bytes of UTF-8. An id is a key and travels with every call; data belongs elsewhere.
+MAX_SESSION_ID_BYTES = 256
+
+#: How many expired sessions are remembered, so that their next use is told apart from a session never seen.
+MAX_TOMBSTONES = 10_000
+
+
+def check_session_id(session_id: object) -> str:
+    """Return ``session_id`` if it can be one.
+
+    Raises:
+        InvalidArgumentError: It is no string, empty, too long, or no valid Unicode.
+    """
+    if not isinstance(session_id, str):
+        raise InvalidArgumentError(
+            f"a session id is a string, not {type(session_id).__name__}.", argument="session_id"
+        )
+    try:
+        size = len(session_id.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(
+            f"the session id is no valid Unicode: {error}", argument="session_id"
+        ) from None
+    if not 1 <= size <= MAX_SESSION_ID_BYTES:
+        raise InvalidArgumentError(
+            f"the session id is {size} bytes long ({session_id[:20]!r}…); allowed are 1 to {MAX_SESSION_ID_BYTES}. "
+            "Use a short key, and keep data in the programs' inputs.",
+            argument="session_id",
+        )
+    return session_id
+
+
+class Session:
+    """One live session: the record that the store keeps, and what only this process knows."""
+
+    __slots__ = ("lm_revision", "lm_secrets", "lock", "record", "revision")
+
+    def __init__(self, record: SessionRecord) -> None:
+        self.record = record
+        #: Held while the session is changed, so that store and memory change in the same order.
+        self.lock = trio.Lock()
+        #: Number of the last change to a program. Never falls, so that a worker's copy can be told to be stale.
+        self.revision = max((program.revision for program in record.programs.values()), default=0)
+        #: Number of the last ``configure_lm``; zero if there was none.
+        self.lm_revision = 1 if record.lm is not None else 0
+        #: Arguments of ``configure_lm`` that must not be stored; they end with this process.
+        self.lm_secrets: dict[str, Any] = {}
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self.record.id
+
+    def program(self, program_id: str) -> ProgramRecord | None:
+        """Return the program of this id, or ``None``."""
+        return self.record.programs.get(program_id)
+
+
+class SessionTable:
+    """Live sessions, least recently used first.
+
+    Args:
+        time_to_live: Seconds without use after which a session expires, or ``None``.
+        max_sessions: How many may live at the same time.
+    """
+
+    def __init__(self, *, time_to_live: float | None, max_sessions: int) -> None:
+        self._time_to_live = float("inf") if time_to_live is None else time_to_live
+        self._max_sessions = max_sessions
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._expired: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __contains__(self, session_id: str) -> bool:
+        return session_id in self._sessions
+
+    def ids(self) -> list[str]:
+        """Return the ids of all live sessions, least recently used first."""
+        return list(self._sessions)
+
+    def fill(self, records: Iterable[SessionRecord]) -> None:
+        """Take over the sessions that a store kept."""
+        for record in sorted(records, key=lambda record: record.last_used):
+            self._sessions[record.id] = Session(record)
+
+    def peek(self, session_id: str) -> Session | None:
+        """Return the live session of this id without using it, or ``None``."""
+        return self._sessions.get(session_id)
+
+    def find(self, session_id: str, now: float) -> Session | None:
+        """Return the live session of this id and note that it is used; ``None`` if there is none.
+
+        Raises:
+            SessionExpiredError: It was not used for its time to live; ``begin`` makes a new one.
+        """
+        session = self._sessions.get(session_id)
+        if session is None:
+            idle = self._expired.get(session_id)
+            if idle is not None:
+                raise SessionExpiredError(
+                    f"session {session_id!r} has expired after {idle:.4g} s without use. "
+                    "Create its programs anew, or raise session_ttl.",
+                    session_id=session_id,
+                    idle=idle,
+                )
+            return None
+        session.record.last_used = max(session.record.last_used, now)
+        self._sessions.move_to_end(session_id)
+        return session
+
+    def require(self, session_id: str, now: float) -> Session:
+        """Return the live session of this id and note that it is used.
+
+        Raises:
+            SessionNotFoundError: There is none.
+            SessionExpiredError: There was one.
+        """
+        session = self.find(session_id, now)
+        if session is None:
+            raise SessionNotFoundError(f"there is no session {session_id!r}.", session_id=session_id)
+        return session
+
+    def begin(self, record: SessionRecord) -> Session:
+        """Add a new session.
+
+        Raises:
+            SessionLimitError: ``max_sessions`` live already.
+        """
+        if len(self._sessions) >= self._max_sessions:
+            raise SessionLimitError(
+                f"{len(self._sessions)} sessions live already, which is max_sessions. "
+                "End some, lower session_ttl, or raise max_sessions.",
+                session_id=record.id,
+            )
+        self._expired.pop(record.id, None)
+        session = self._sessions[record.id] = Session(record)
+        return session
+
+    def end(self, session_id: str) -> Session | None:
+        """Remove a session and the memory of its expiry; return it if it was live."""
+        self._expired.pop(session_id, None)
+        return self._sessions.pop(session_id, None)
+
+    def expire(self, now: float) -> list[Session]:
+        """Remove and return the sessions whose time to live is over."""
+        gone = []
+        while self._sessions:
+            session = next(iter(self._sessions.values()))
+            idle = now - session.record.last_used
+            if idle < self._time_to_live:
+                break
+            del self._sessions[session.id]
+            self._expired[session.id] = idle
+            gone.append(session)
+        while len(self._expired) > MAX_TOMBSTONES:
+            self._expired.popitem(last=False)
+        return gone
