@@ -1,0 +1,106 @@
+"""The pool behind the rows: the last wire between ``dspex-pool run`` and ``PythonPool``."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from dspex_pool.adapters.python_pool import PythonPool
+from dspex_pool.cli.run import RowReply
+from dspex_pool.errors import WorkerStartError
+from dspex_pool.telemetry import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from dspex_pool.cli.execution import Plan
+    from dspex_pool.cli.program import ProgramChoice
+    from dspex_pool.config import PoolConfig
+
+__all__ = ["PoolRunner", "open_pool_runner"]
+
+#: Name of the program in every session.
+PROGRAM_ID = "run"
+
+#: Further attempts to make a program known, which asks no model and may be repeated freely.
+RETRIES_OF_LOADING = 10
+
+
+@asynccontextmanager
+async def open_pool_runner(
+    plan: Plan, config: PoolConfig, on_restart: Callable[[str], None]
+) -> AsyncIterator[PoolRunner]:
+    """Open the pool of a run and wait until a worker is ready and has its language model.
+
+    Args:
+        plan: What is run.
+        config: The pool's settings.
+        on_restart: Called with the reason for each worker that is replaced.
+
+    Raises:
+        WorkerStartError: The first start failed, and not because somebody killed the worker.
+        InvalidArgumentError: The language model cannot be used.
+        DspexPoolError: The pool could not start otherwise.
+
+    Cancellation: The pool is closed; no worker is left.
+    """
+
+    def count(_event: tuple[str, ...], _measured: Mapping[str, float], about: Mapping[str, Any]) -> None:
+        on_restart(str(about["reason"]))
+
+    async with PythonPool.open(config) as pool:
+        with pool.telemetry.attach((*PREFIX, "worker_restarted"), count):
+            await _wait_ready(pool)
+            await pool.configure_lm(**plan.lm.settings)
+            yield PoolRunner(pool, plan.program)
+
+
+async def _wait_ready(pool: PythonPool) -> None:
+    try:
+        await pool.wait_ready(fail_fast=True)
+    except WorkerStartError as error:
+        # A command that is wrong fails again; a worker that was killed, for want of memory say, may not.
+        if error.signal is None:
+            raise
+        await pool.wait_ready()
+
+
+class PoolRunner:
+    """Runs rows on a pool; see ``RowRunner``.
+
+    Args:
+        pool: The pool, ready, with its language model.
+        program: The program of every session.
+    """
+
+    def __init__(self, pool: PythonPool, program: ProgramChoice) -> None:
+        self._pool = pool
+        self._program = {"program_id": PROGRAM_ID, "definition": dict(program.definition)}
+        if program.state is not None:
+            self._program["state"] = dict(program.state)
+
+    async def begin_session(self, session_id: str) -> None:
+        """Make the program known to a session.
+
+        Cancellation: The session may know it or not; beginning it again is right in each case.
+        """
+        await self._pool.call(
+            session_id, "load_program", self._program, retries=RETRIES_OF_LOADING, idempotent=True
+        )
+
+    async def run_row(self, session_id: str, inputs: Mapping[str, Any]) -> RowReply:
+        """Answer one row.
+
+        Cancellation: The caller leaves at once; the pool takes care of the worker.
+        """
+        args = {"program_id": PROGRAM_ID, "inputs": dict(inputs)}
+        reply = await self._pool.call(session_id, "execute_program", args, idempotent=True)
+        seconds = reply.result.get("execution_time", reply.duration_s)
+        return RowReply(reply.result["outputs"], reply.worker_id, reply.attempts, float(seconds))
+
+    async def end_session(self, session_id: str) -> None:
+        """Forget a session that has no more rows.
+
+        Cancellation: The session may stay until the pool closes.
+        """
+        await self._pool.sessions.end_session(session_id)
