@@ -265,8 +265,8 @@ class PoolState(Books):
         if record.state is _STARTING:
             self._start_failed(record, now, "start_failed", error)
             return
-        # Dying before its first use, it may do so for ever: hold the next start back as after a failure.
-        if record.uses == 0 and record.state is not _LEASED:
+        # Dying at once, unused, it may do so for ever: hold the next start back as after a failure.
+        if record.uses == 0 and record.state is not _LEASED and record.age(now) < self.options.backoff_min:
             delay = self._starts.failed(now, error)
             self._emit(
                 "worker_start_failed", {"delay": delay}, worker_id=record.worker_id, reason="died unused"

@@ -231,10 +231,11 @@ class PoolWorker:
         how = str(status) if status is not None else "its output ended"
         if not error.clean:
             how += f", in the middle of an answer ({error.missing} bytes missing)"
+        was_read = self._was_read(sent)
         last_words = f"; its last words: {tail.strip().splitlines()[-1]}" if tail.strip() else ""
         return WorkerDiedError(
             f"worker {self.worker_id} died: {how}{last_words}. "
-            + ("The request had been sent; it may have taken effect." if sent else "Nothing had been sent."),
+            + ("The request may have taken effect." if was_read is not False else "It never had the request."),
             worker_id=self.worker_id,
             pid=self.port.pid,
             exit_status=status.code if status is not None else None,
@@ -242,7 +243,15 @@ class PoolWorker:
             stderr_tail=tail,
             request_id=request_id,
             request_sent=sent > 0,
+            request_read=was_read,
         )
+
+    def _was_read(self, sent: int) -> bool | None:
+        """Tell whether the worker took anything of its last request, once it can take no more."""
+        unread = self.port.bytes_unread
+        if sent == 0:
+            return False
+        return unread < sent if unread is not None and self.exited.is_set() else None
 
     async def settle(self) -> None:
         """Have the command that its caller left stopped, and take in its answer.

@@ -56,10 +56,14 @@ class MockPort:
         #: What ``resident_bytes`` reports.
         self.resident_bytes: int | None = None
         self.bytes_sent = 0
+        #: What ``bytes_unread`` reports.
+        self.bytes_unread: int | None = None
         #: Names of the signals and closings that the owner sent, in order.
         self.signals: list[str] = []
         self._decoder = FrameDecoder(max_frame_bytes=max_frame_bytes, peer=f"worker {worker_id}")
         self._room = math.inf
+        self._reads = True
+        self._pipe = bytearray()
         #: Bytes that are lacking of a frame that was begun and not finished.
         self._torn = 0
         self._reaped = False
@@ -80,21 +84,18 @@ class MockPort:
         return self.model.received
 
     def expect(self, command: str, args: ArgsMatcher | None = None) -> Expectation:
-        """Expect ``command`` next, and return the plan to be filled: ``expect("ping").after(1).reply({})``.
+        """Expect ``command`` next, with at least ``args`` or with arguments that satisfy the predicate ``args``.
 
-        Args:
-            command: The command.
-            args: Arguments it must have at least, or a predicate on them.
+        Returns:
+            The plan, to be filled: ``expect("ping").after(1).reply({})``.
         """
         return self.script.expect(command, args)
 
     def answer(self, command: str, answer: Answer) -> Self:
-        """Answer every ``command`` with ``answer``, as often as it comes.
+        """Answer every ``command`` (``"*"``: every other one), as often as it comes.
 
-        Args:
-            command: The command, or ``"*"`` for all that have no rule of their own.
-            answer: The result; a ``Plan``; or a function of the arguments that returns either or raises
-                ``CommandFailedError``.
+        ``answer`` is the result, a ``Plan``, or a function of the arguments that returns either or raises
+        ``CommandFailedError``.
         """
         self.script.answer(command, answer)
         return self
@@ -108,10 +109,14 @@ class MockPort:
         """Take ``size`` more bytes of requests, then let ``send`` block, as a full pipe does."""
         self._room = size
 
-    def accept_all(self) -> None:
-        """Take all bytes again; a blocked ``send`` goes on."""
-        self._room = math.inf
-        self._changed.unpark_all()
+    def stop_reading(self) -> None:
+        """Have the worker read no more: what is sent lies in the pipe, see ``bytes_unread``."""
+        self._reads = False
+
+    def go_on(self) -> None:
+        """Undo ``accept_only`` and ``stop_reading``; a blocked ``send`` goes on, what lies there is read."""
+        self._room, self._reads = math.inf, True
+        self._read(trio.current_time())
 
     def inject(self, data: bytes) -> None:
         """Write stray bytes to the worker's stdout now."""
@@ -125,9 +130,8 @@ class MockPort:
 
     def die(self, *, code: int | None = None, signal: int | None = None) -> None:
         """End the worker now, by itself; without arguments with status 1."""
-        if code is None and signal is None:
-            code = 1
-        self.model.exit(ExitStatus(code=code, signal=signal), trio.current_time())
+        status = ExitStatus(code=1 if code is None and signal is None else code, signal=signal)
+        self.model.exit(status, trio.current_time())
         self._changed.unpark_all()
 
     def assert_drained(self) -> None:
@@ -139,6 +143,11 @@ class MockPort:
         self.script.assert_drained()
 
     # --- Port ----------------------------------------------------------------------------------------
+
+    @property
+    def bytes_unread(self) -> int | None:
+        """Of the bytes sent, those that the worker has not taken, see ``stop_reading``."""
+        return len(self._pipe)
 
     @property
     def stderr_tail(self) -> str:
@@ -187,10 +196,16 @@ class MockPort:
         taken = int(min(self._room, len(frame) - begin))
         self._room -= taken
         self.bytes_sent += taken
-        if taken:
-            self.model.feed(frame[begin : begin + taken], now)
-            self._changed.unpark_all()
+        self._pipe += frame[begin : begin + taken]
+        self._read(now)
         return taken
+
+    def _read(self, now: float) -> None:
+        """Let the worker take what lies in its pipe."""
+        if self._reads:
+            data, self._pipe = self._pipe, bytearray()
+            self.model.feed(data, now)
+            self._changed.unpark_all()
 
     def _closed(self, what: str, *, missing: int) -> PortClosedError:
         return PortClosedError(
@@ -327,12 +342,8 @@ class MockPortFactory:
         self.ports: list[MockPort] = []
         #: When ``open`` was called, in seconds of trio's clock, failures included.
         self.attempts: list[float] = []
-        #: Starts in progress.
-        self.starting = 0
-        #: Starts that failed, by order of this factory.
-        self.failed = 0
-        #: Starts that were cancelled.
-        self.cancelled = 0
+        #: Starts in progress, that failed by order of this factory, and that were cancelled.
+        self.starting = self.failed = self.cancelled = 0
 
     @property
     def started(self) -> int:

@@ -42,6 +42,16 @@ def grow_pipe(descriptor: int) -> None:
                 raise
 
 
+def _bytes_in(descriptor: int) -> int | None:
+    # Linux tells at either end of a pipe what it holds, also when the reader is gone.
+    if sys.platform != "linux":
+        return None
+    import fcntl
+    import termios
+
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 class _PipeEnd:
     """One descriptor of the parent's, closed once."""
 
@@ -80,6 +90,19 @@ class PipeWriter(_PipeEnd):
         #: Bytes that are lacking of a write that was begun and not finished.
         self.torn_bytes = 0
         self._has_waiter = False
+        self._left_unread: int | None = None
+
+    @property
+    def bytes_unread(self) -> int | None:
+        """Bytes written that nobody has read, or ``None`` where the system does not tell."""
+        return self._left_unread if self._descriptor is None else _bytes_in(self._descriptor)
+
+    @trio.lowlevel.enable_ki_protection
+    def close(self) -> None:
+        """Close the descriptor and wake a task that waits for it. Calling it again changes nothing."""
+        if self._descriptor is not None:
+            self._left_unread = _bytes_in(self._descriptor)
+        super().close()
 
     async def write(self, data: bytes) -> None:
         """Write all of ``data``. Yields to other tasks only when the pipe is full.

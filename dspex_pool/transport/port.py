@@ -40,6 +40,13 @@ class Port(Protocol):
         """Bytes handed to the worker so far, headers included. Unchanged means nothing was written."""
 
     @property
+    def bytes_unread(self) -> int | None:
+        """Of the bytes sent, those that the worker has not taken; ``None`` where that cannot be known.
+
+        After the process has ended this proves what it cannot have seen.
+        """
+
+    @property
     def stderr_tail(self) -> str:
         """The last lines of the worker's stderr."""
 

@@ -131,6 +131,11 @@ class SubprocessPort:
         return self._stdin.bytes_written
 
     @property
+    def bytes_unread(self) -> int | None:
+        """Of the bytes sent, those that the worker has not taken; ``None`` where the system does not tell."""
+        return self._stdin.bytes_unread
+
+    @property
     def stderr_tail(self) -> str:
         """The last lines of the worker's stderr, as far as ``attend`` has read it."""
         return self._tail.text
