@@ -123,9 +123,10 @@ class DecisionRunner:
             while self._state.has_decisions:
                 for decision in self._state.decisions():
                     self._actions[type(decision)](decision)
-                self._changed.unpark_all()
         finally:
             self._is_carrying_out = False
+        # Also without decisions: while nobody listens to telemetry, a worker may come or go without any.
+        self._changed.unpark_all()
         if self._state.wake_at < self._timer.deadline:
             self._timer.deadline = self._state.wake_at
 
