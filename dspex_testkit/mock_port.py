@@ -56,8 +56,6 @@ class MockPort:
         #: What ``resident_bytes`` reports.
         self.resident_bytes: int | None = None
         self.bytes_sent = 0
-        #: What ``bytes_unread`` reports.
-        self.bytes_unread: int | None = None
         #: Names of the signals and closings that the owner sent, in order.
         self.signals: list[str] = []
         self._decoder = FrameDecoder(max_frame_bytes=max_frame_bytes, peer=f"worker {worker_id}")

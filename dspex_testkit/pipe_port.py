@@ -57,11 +57,6 @@ class PipePort:
         return self._stdin.bytes_unread
 
     @property
-    def bytes_unread(self) -> int | None:
-        """Of the bytes sent, those that the server has not taken; ``None`` where the system does not tell."""
-        return self._stdin.bytes_unread
-
-    @property
     def stderr_tail(self) -> str:
         """Everything the worker wrote to stderr."""
         return self.server.stderr
