@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BridgeMockServer", "ServerOptions", "main"]
 
+REACT_HELP = "reaction time to interrupt, eof or terminate; 'never' for none"
+FAULT_HELP = f"misbehave; COMMAND may be * or handshake; KIND is one of {', '.join(FAULT_KINDS)}"
+
 
 class BridgeMockServer:
     """Plays one worker in a thread, over a pair of pipes. A context manager; leaving it ends the worker.
@@ -160,42 +163,25 @@ class BridgeMockServer:
 # --- as a program ------------------------------------------------------------------------------------------
 
 
-def _parse(arguments: Sequence[str] | None) -> tuple[ServerOptions, Path | None]:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bridge_mock_server", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--mode", choices=["pool-worker", "standalone"], default="standalone")
-    parser.add_argument("--worker-id", default="w-0", metavar="ID")
-    parser.add_argument("--protocol", type=int, choices=[1, 2], default=2, help="newest version it speaks")
-    parser.add_argument("--max-frame-bytes", type=int, default=DEFAULT_MAX_FRAME_BYTES, metavar="N")
-    parser.add_argument("--canned", type=Path, metavar="FILE", help="JSON: outputs by signature string")
-    parser.add_argument("--delay", type=_seconds, action="append", default=[], metavar="COMMAND=SECONDS")
-    parser.add_argument(
-        "--react",
-        type=_seconds,
-        action="append",
-        default=[],
-        metavar="HOW=SECONDS",
-        help="reaction time to interrupt, eof or terminate; 'never' for none",
-    )
-    parser.add_argument(
-        "--fault",
-        type=_fault,
-        action="append",
-        default=[],
-        metavar="COMMAND:KIND[:SHARE]",
-        help=f"misbehave; COMMAND may be * or handshake; KIND is one of {', '.join(FAULT_KINDS)}",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the faults' shares")
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="write violations and faults there, as JSON"
-    )
-    parser.add_argument("--strict", action="store_true", help="exit with 76 at the first violation")
-    given = parser.parse_args(arguments)
-    reactions = Reactions()
-    for how, seconds in given.react:
-        if how not in ("interrupt", "eof", "terminate"):
-            parser.error(f"--react: no reaction to {how!r}")
-        setattr(reactions, how, seconds)
-    options = ServerOptions(
+    add = parser.add_argument
+    add("--mode", choices=["pool-worker", "standalone"], default="standalone")
+    add("--worker-id", default="w-0", metavar="ID")
+    add("--protocol", type=int, choices=[1, 2], default=2, help="newest version it speaks")
+    add("--max-frame-bytes", type=int, default=DEFAULT_MAX_FRAME_BYTES, metavar="N")
+    add("--canned", type=Path, metavar="FILE", help="JSON: outputs by signature string")
+    add("--delay", type=_seconds, action="append", default=[], metavar="COMMAND=SECONDS")
+    add("--react", type=_seconds, action="append", default=[], metavar="HOW=SECONDS", help=REACT_HELP)
+    add("--fault", type=_fault, action="append", default=[], metavar="COMMAND:KIND[:SHARE]", help=FAULT_HELP)
+    add("--seed", type=int, default=0, help="of the faults' shares")
+    add("--report", type=Path, metavar="FILE", help="write violations and faults there, as JSON")
+    add("--strict", action="store_true", help="exit with 76 at the first violation")
+    return parser
+
+
+def _options(given: argparse.Namespace, reactions: Reactions) -> ServerOptions:
+    return ServerOptions(
         mode=given.mode,
         worker_id=given.worker_id,
         version=given.protocol,
@@ -207,7 +193,17 @@ def _parse(arguments: Sequence[str] | None) -> tuple[ServerOptions, Path | None]
         max_frame_bytes=given.max_frame_bytes,
         is_strict=given.strict,
     )
-    return options, given.report
+
+
+def _parse(arguments: Sequence[str] | None) -> tuple[ServerOptions, Path | None]:
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    reactions = Reactions()
+    for how, seconds in given.react:
+        if how not in ("interrupt", "eof", "terminate"):
+            parser.error(f"--react: no reaction to {how!r}")
+        setattr(reactions, how, seconds)
+    return _options(given, reactions), given.report
 
 
 def _seconds(text: str) -> tuple[str, float | None]:

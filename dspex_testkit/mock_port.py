@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
 from dspex_pool.errors import PortClosedError, WorkerStartError
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES, FrameDecoder, encode_frame
 from dspex_pool.transport.port import ExitStatus
-from dspex_testkit.script import Answer, ArgsMatcher, Expectation, Script
+from dspex_testkit.script import Script, Scripted
 from dspex_testkit.worker_model import Reactions, WorkerModel
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Behaviour", "MockPort", "MockPortFactory"]
 
 
-class MockPort:
+class MockPort(Scripted):
     """One scripted worker; implements ``Port``.
 
     Requests are compared with the next ``expect``; when that does not fit (or none is left), with the rules
@@ -49,7 +49,7 @@ class MockPort:
     ) -> None:
         self.worker_id = worker_id
         self.incarnation = incarnation
-        self.script = Script(f"worker {worker_id}")
+        super().__init__(Script(f"worker {worker_id}"))
         self.model = WorkerModel(self.script.plan, reactions=reactions, max_frame_bytes=max_frame_bytes)
         #: No process stands behind this port.
         self.pid: int | None = None
@@ -81,28 +81,6 @@ class MockPort:
         """Every valid request that arrived, the handshake included."""
         return self.model.received
 
-    def expect(self, command: str, args: ArgsMatcher | None = None) -> Expectation:
-        """Expect ``command`` next, with at least ``args`` or with arguments that satisfy the predicate ``args``.
-
-        Returns:
-            The plan, to be filled: ``expect("ping").after(1).reply({})``.
-        """
-        return self.script.expect(command, args)
-
-    def answer(self, command: str, answer: Answer) -> Self:
-        """Answer every ``command`` (``"*"``: every other one), as often as it comes.
-
-        ``answer`` is the result, a ``Plan``, or a function of the arguments that returns either or raises
-        ``CommandFailedError``.
-        """
-        self.script.answer(command, answer)
-        return self
-
-    def answer_handshake(self, answer: Answer) -> Self:
-        """Answer the first ping with ``answer``; ``Plan().stall()`` hangs in the handshake."""
-        self.script.answer_handshake(answer)
-        return self
-
     def accept_only(self, size: int) -> None:
         """Take ``size`` more bytes of requests, then let ``send`` block, as a full pipe does."""
         self._room = size
@@ -131,14 +109,6 @@ class MockPort:
         status = ExitStatus(code=1 if code is None and signal is None else code, signal=signal)
         self.model.exit(status, trio.current_time())
         self._changed.unpark_all()
-
-    def assert_drained(self) -> None:
-        """Check that every expected request came, and no other.
-
-        Raises:
-            ScriptNotDrainedError: With what is left, and what came unexpectedly.
-        """
-        self.script.assert_drained()
 
     # --- Port ----------------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ class PipePort:
 
     @property
     def bytes_unread(self) -> int | None:
-        """Of the bytes sent, those that the worker has not read."""
+        """Of the bytes sent, those that the worker has not read; ``None`` where the system does not tell."""
         return self._stdin.bytes_unread
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from dspex_testkit.plan import CommandFailedError, Plan
 
@@ -17,6 +17,7 @@ __all__ = [
     "Expectation",
     "Script",
     "ScriptNotDrainedError",
+    "Scripted",
     "UnexpectedRequestError",
 ]
 
@@ -157,6 +158,47 @@ class Script:
             versions = {"python": "mock", "dspy": None, "bridge": "mock"}
             hello |= {"protocol": 2, "pid": None, "versions": versions, "capabilities": []}
         return hello
+
+
+class Scripted:
+    """What has a script and lets the test write it.
+
+    Args:
+        script: The script.
+    """
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    def expect(self, command: str, args: ArgsMatcher | None = None) -> Expectation:
+        """Expect ``command`` next, with at least ``args`` or with arguments that satisfy the predicate ``args``.
+
+        Returns:
+            The plan, to be filled: ``expect("ping").after(1).reply({})``.
+        """
+        return self.script.expect(command, args)
+
+    def answer(self, command: str, answer: Answer) -> Self:
+        """Answer every ``command`` (``"*"``: every other one), as often as it comes.
+
+        ``answer`` is the result, a ``Plan``, or a function of the arguments that returns either or raises
+        ``CommandFailedError``.
+        """
+        self.script.answer(command, answer)
+        return self
+
+    def answer_handshake(self, answer: Answer) -> Self:
+        """Answer the first ping with ``answer``; ``Plan().stall()`` hangs in the handshake."""
+        self.script.answer_handshake(answer)
+        return self
+
+    def assert_drained(self) -> None:
+        """Check that every expected request came, and no other.
+
+        Raises:
+            ScriptNotDrainedError: With what is left, and what came unexpectedly.
+        """
+        self.script.assert_drained()
 
 
 def _show(request: Request) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from dspex_pool.adapters.base import ANONYMOUS
+from dspex_pool.adapters.commands import CommandAdapter
 from dspex_pool.worker import PoolWorker
-from dspex_testkit.adapters.commands import CommandAdapter
 from dspex_testkit.bridge_mock_server import BridgeMockServer
 from dspex_testkit.pipe_port import PipePort
 from dspex_testkit.server_loop import ServerOptions

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from dspex_pool.adapters.base import ANONYMOUS
+from dspex_pool.adapters.commands import CommandAdapter
 from dspex_pool.errors import CallTimeoutError
 from dspex_pool.protocol.messages import ErrorInfo, Failure
+from dspex_pool.protocol.strict_json import decode_json, encode_json
 from dspex_pool.remote_failures import error_from_failure
-from dspex_testkit.adapters.commands import CommandAdapter
 from dspex_testkit.canned_bridge import CannedBridge, CannedOutputs
 from dspex_testkit.plan import CommandFailedError
 
@@ -48,9 +49,11 @@ class Mock(CommandAdapter):
         return Mock(delays=self.delays, session_id=session_id, bridge=self._bridge)
 
     async def _run(self, command: str, args: dict[str, Any], timeout: float | None) -> Any:
+        # What a wire would refuse is refused, and nothing is shared with the caller.
+        arrived = decode_json(encode_json({"args": args}))["args"]
         with trio.move_on_after(float("inf") if timeout is None else timeout):
             await trio.sleep(self.delays.get(command, 0.0))
-            return self._result(command, args)
+            return self._result(command, arrived)
         raise CallTimeoutError(
             f"the mock did not answer {command!r} within {timeout:g} s", command=command, waited=timeout
         )

@@ -181,6 +181,7 @@ def test_answer_longer_than_the_pipe_arrives() -> None:
         wire.ask("create_program", CREATE)
         long = {"question": "x" * 2_000_000}
         wire.say("execute_program", {**EXECUTE, "inputs": long})
+        wire.decoder.feed(os.read(wire.answers, 1))
         server.terminate()
         assert len(wire.hear()["outputs"]["answer"]) > 2_000_000
         assert len(wire.next_frame()) > 2_000_000

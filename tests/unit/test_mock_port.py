@@ -422,7 +422,7 @@ async def test_cancelled_send_tears_the_frame_when_the_pipe_is_full(autojump_clo
     with trio.move_on_after(1):
         await client.say("anything")
     assert client.port.bytes_sent - before == 7
-    client.port.accept_all()
+    client.port.go_on()
     with pytest.raises(PortClosedError, match="half a frame"):
         await client.say("anything")
 
@@ -435,8 +435,26 @@ async def test_blocked_send_goes_on_when_the_worker_reads_again(autojump_clock: 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.say, "echo")
         await trio.sleep(1)
-        client.port.accept_all()
+        client.port.go_on()
         assert result_of(await client.hear()) == "ok"
+
+
+@pytest.mark.trio
+async def test_worker_that_does_not_read_leaves_bytes_in_the_pipe(autojump_clock: MockClock) -> None:
+    """What the worker has not taken is counted, also after its end, and answered when it reads again."""
+    client = await connect()
+    client.port.answer("echo", "ok").stop_reading()
+    before = client.port.bytes_sent
+    await client.say("echo")
+    assert client.port.bytes_unread == client.port.bytes_sent - before > 0
+    client.port.go_on()
+    assert result_of(await client.hear()) == "ok"
+    assert client.port.bytes_unread == 0
+    client.port.stop_reading()
+    await client.say("echo")
+    client.port.die()
+    await client.port.attend()
+    assert client.port.bytes_unread
 
 
 @pytest.mark.trio
