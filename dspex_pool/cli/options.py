@@ -181,7 +181,7 @@ Quiet: TypeAlias = Annotated[
 Verbose: TypeAlias = Annotated[
     bool,
     typer.Option(
-        "--verbose", "-v", help="Also print the traceback of an error, and each worker's replacement."
+        "--verbose", "-v", help="Also print tracebacks, what workers write, and why they are replaced."
     ),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]

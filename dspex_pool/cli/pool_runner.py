@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspex_pool.adapters.python_pool import PythonPool
 from dspex_pool.cli.run import RowReply
-from dspex_pool.errors import WorkerStartError
+from dspex_pool.errors import WorkerDiedError, WorkerStartError
 from dspex_pool.telemetry import PREFIX
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ PROGRAM_ID = "run"
 
 #: Further attempts to make a program known, which asks no model and may be repeated freely.
 RETRIES_OF_LOADING = 10
+
+#: Attempts of a row after which no more are made, although no worker lived long enough to have it.
+MOST_ATTEMPTS = 20
 
 
 @asynccontextmanager
@@ -94,9 +97,22 @@ class PoolRunner:
         Cancellation: The caller leaves at once; the pool takes care of the worker.
         """
         args = {"program_id": PROGRAM_ID, "inputs": dict(inputs)}
-        reply = await self._pool.call(session_id, "execute_program", args, idempotent=True)
+        retries, before = self._pool.config.retries, 0
+        while True:
+            try:
+                reply = await self._pool.call(
+                    session_id, "execute_program", args, retries=retries, idempotent=True
+                )
+                break
+            except WorkerDiedError as error:
+                before += error.attempts or 1
+                error.attempts = before
+                # Workers that die before they have the row, while they import say, cost the row no retry.
+                if error.request_sent is not False or before > MOST_ATTEMPTS:
+                    raise
+                retries = max(0, self._pool.config.retries - before + 1)
         seconds = reply.result.get("execution_time", reply.duration_s)
-        return RowReply(reply.result["outputs"], reply.worker_id, reply.attempts, float(seconds))
+        return RowReply(reply.result["outputs"], reply.worker_id, before + reply.attempts, float(seconds))
 
     async def end_session(self, session_id: str) -> None:
         """Forget a session that has no more rows.

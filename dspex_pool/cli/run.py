@@ -16,7 +16,13 @@ from dspex_pool.cli.problems import CliError, describe_problem, one_line
 from dspex_pool.cli.program import UnfitRowError
 from dspex_pool.cli.records import Answer, Entry, RowError, is_match
 from dspex_pool.cli.rows import session_of
-from dspex_pool.errors import CircuitOpenError, DspexPoolError, PoolClosedError, ProgramError
+from dspex_pool.errors import (
+    CircuitOpenError,
+    DspexPoolError,
+    InvalidArgumentError,
+    PoolClosedError,
+    ProgramError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -162,7 +168,7 @@ class RowsRun:
         """
         try:
             await self.sessions.enter(DEFAULT_SESSION)
-        except ProgramError as error:
+        except (InvalidArgumentError, ProgramError) as error:
             label = one_line(self.job.program.label, 200)
             raise CliError(f"the program {label!r} cannot be built: {describe_problem(error)}") from error
 

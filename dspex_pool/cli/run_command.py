@@ -10,6 +10,7 @@ import trio
 
 from dspex_pool.cli.execution import Execution, Plan
 from dspex_pool.cli.journal import open_journal, write_output
+from dspex_pool.cli.logs import logs_on_screen
 from dspex_pool.cli.plan import STDOUT, Selection, choose_expected_field, choose_files, require_field
 from dspex_pool.cli.pool_settings import config_for_run, load_config
 from dspex_pool.cli.problems import CliError
@@ -193,7 +194,8 @@ def _carry_out(
         execution = Execution(plan, fitted, tally, screen, open_runner, journal, options.verbose)
         try:
             if tally.done < tally.total:
-                trio.run(execution.run)
+                with logs_on_screen(screen.say, is_verbose=options.verbose):
+                    trio.run(execution.run)
         finally:
             _finish(plan, journal, tally, screen)
     summary = tally.summary(execution.elapsed)

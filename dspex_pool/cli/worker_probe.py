@@ -8,7 +8,7 @@ import trio
 
 from dspex_pool.cli.doctor import Finding, failed_worker
 from dspex_pool.errors import DspexPoolError, WorkerDiedError, WorkerStartError
-from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPortFactory
+from dspex_pool.supervisor import ports_for
 from dspex_pool.worker import PoolWorker
 
 if TYPE_CHECKING:
@@ -29,9 +29,8 @@ def probe_worker(config: PoolConfig) -> Finding:
 
 
 async def _probe(config: PoolConfig) -> Finding:
-    factory = SubprocessPortFactory(_options(config))
     began = trio.current_time()
-    port = await factory.open(worker_id=WORKER_ID, incarnation=1)
+    port = await ports_for(config).open(worker_id=WORKER_ID, incarnation=1)
     worker = PoolWorker(port, worker_id=WORKER_ID, incarnation=1)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_attend, worker)
@@ -81,20 +80,4 @@ def _finding(worker: PoolWorker, seconds: float, *, has_left: bool) -> Finding:
         )
     return Finding(
         "worker", "ok", f"answered in {seconds:.2f} s and left ({text or 'no versions told'})", facts
-    )
-
-
-def _options(config: PoolConfig) -> SubprocessOptions:
-    return SubprocessOptions(
-        command=config.command,
-        python=config.python,
-        handler=config.handler,
-        allow=config.allow,
-        env=config.worker_env,
-        cwd=config.worker_cwd,
-        nice=config.nice,
-        limit_address_space=config.limit_address_space,
-        limit_cpu_seconds=config.limit_cpu_seconds,
-        limit_open_files=config.limit_open_files,
-        max_frame_bytes=config.max_frame_bytes,
     )
