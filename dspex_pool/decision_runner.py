@@ -166,6 +166,8 @@ class DecisionRunner:
     def _retire(self, decision: Retire) -> None:
         life = self.lives.get(decision.number)
         if life is not None:
+            if life.worker is not None:
+                life.worker.retired_because = decision.reason
             life.end(polite=decision.polite)
 
     def _emit(self, decision: Emit) -> None:

@@ -70,6 +70,8 @@ class PoolWorker:
         self.hello = Hello()
         #: Whatever the pool's user wants to remember of this worker; see ``Lease.update``.
         self.state: Any = None
+        #: Why the pool ends the process, once it does.
+        self.retired_because: str | None = None
         #: Set when the process is reaped.
         self.exited = trio.Event()
         #: Whether a frame was cut short while it was written: the worker can never be proven clean again.
@@ -231,6 +233,8 @@ class PoolWorker:
         how = str(status) if status is not None else "its output ended"
         if not error.clean:
             how += f", in the middle of an answer ({error.missing} bytes missing)"
+        if self.retired_because is not None:
+            how += f" (the pool ended it: {self.retired_because})"
         was_read = self._was_read(sent)
         last_words = f"; its last words: {tail.strip().splitlines()[-1]}" if tail.strip() else ""
         return WorkerDiedError(
