@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command that the shell asked for and exit with its code."""
+    _fill_standard_descriptors()
     # Imported here so that importing the package, as the floors test does, costs nothing.
     from dspex_pool.cli.app import app
 
     app()
+
+
+def _fill_standard_descriptors() -> None:
+    """Open the null device where a standard stream is closed.
+
+    Otherwise the next file opened, a journal say, would get its number, and whatever is printed would go there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - open until the end

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,6 +122,11 @@ class Journal:
         self.sync()
         _sync_directory(self.path)
 
+    def discard(self) -> None:
+        """Remove the file: a run that did nothing leaves nothing."""
+        with suppress(OSError):
+            Path(self.path).unlink()
+
     def recall(self, fingerprint: Fingerprint) -> None:
         """Read what an earlier run recorded and cut off a torn last line.
 
@@ -183,7 +188,7 @@ def open_journal(
         stack.callback(os.close, fd)
         _lock(fd, path)
         journal = Journal(path, fd, {})
-        if _has_rows_or_header(path):
+        if _has_rows(path):
             if go_on:
                 journal.recall(fingerprint)
             elif overwrite:
@@ -236,15 +241,15 @@ def _lock(fd: int, path: str) -> None:
         ) from error
 
 
-def _has_rows_or_header(path: str) -> bool:
-    """Tell whether an earlier run got as far as its header; a file that is none of ours is refused."""
+def _has_rows(path: str) -> bool:
+    """Tell whether an earlier run recorded anything; a file that is none of ours is refused."""
     with Path(path).open("rb") as file:
-        first = file.readline()
-    # A run that died while it wrote the header has done nothing yet.
+        first, second = file.readline(), file.readline()
+    # A run that died while it wrote the header, or before its first row, has done nothing yet.
     if not first.endswith(b"\n") and (not first or first.startswith(b'{"dspex_pool_journal"')):
         return False
     _header_of(first, path)
-    return True
+    return second.endswith(b"\n")
 
 
 def _header_of(raw: bytes, path: str) -> Header:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,8 @@ def choose_files(
     """
     chosen = output or STDOUT
     kept = journal or (None if chosen == STDOUT else f"{chosen}.journal")
+    if chosen == STDOUT and sys.stdout is None:
+        raise CliError("the standard output is closed: name a file with -o")
     if selection is not None:
         if overwrite:
             raise CliError("--overwrite starts anew: leave it out to go on with --resume or --retry-failed")

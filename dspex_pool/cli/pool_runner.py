@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspex_pool.adapters.python_pool import PythonPool
 from dspex_pool.cli.run import RowReply
-from dspex_pool.errors import WorkerDiedError, WorkerStartError
+from dspex_pool.errors import RemoteProtocolError, WorkerDiedError, WorkerStartError
 from dspex_pool.telemetry import PREFIX
 
 if TYPE_CHECKING:
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from dspex_pool.cli.execution import Plan
     from dspex_pool.cli.program import ProgramChoice
     from dspex_pool.config import PoolConfig
+    from dspex_pool.session_call import Reply
 
-__all__ = ["PoolRunner", "open_pool_runner"]
+__all__ = ["PoolRunner", "open_pool_runner", "wait_ready"]
 
 #: Name of the program in every session.
 PROGRAM_ID = "run"
@@ -53,12 +54,20 @@ async def open_pool_runner(
 
     async with PythonPool.open(config) as pool:
         with pool.telemetry.attach((*PREFIX, "worker_restarted"), count):
-            await _wait_ready(pool)
+            await wait_ready(pool)
             await pool.configure_lm(**plan.lm.settings)
             yield PoolRunner(pool, plan.program)
 
 
-async def _wait_ready(pool: PythonPool) -> None:
+async def wait_ready(pool: PythonPool) -> None:
+    """Wait for the first worker; a start that fails by itself ends the wait.
+
+    Raises:
+        WorkerStartError: The first start failed, and not because somebody killed the worker.
+        PoolClosedError: The pool closed meanwhile.
+
+    Cancellation: Changes nothing.
+    """
     try:
         await pool.wait_ready(fail_fast=True)
     except WorkerStartError as error:
@@ -111,8 +120,7 @@ class PoolRunner:
                 if error.request_sent is not False or before > MOST_ATTEMPTS:
                     raise
                 retries = max(0, self._pool.config.retries - before + 1)
-        seconds = reply.result.get("execution_time", reply.duration_s)
-        return RowReply(reply.result["outputs"], reply.worker_id, before + reply.attempts, float(seconds))
+        return _row_reply(reply, before)
 
     async def end_session(self, session_id: str) -> None:
         """Forget a session that has no more rows.
@@ -120,3 +128,14 @@ class PoolRunner:
         Cancellation: The session may stay until the pool closes.
         """
         await self._pool.sessions.end_session(session_id)
+
+
+def _row_reply(reply: Reply, attempts_before: int) -> RowReply:
+    result = reply.result if isinstance(reply.result, dict) else {}
+    outputs, seconds = result.get("outputs"), result.get("execution_time", reply.duration_s)
+    if not isinstance(outputs, dict) or not isinstance(seconds, (int, float)):
+        raise RemoteProtocolError(
+            f"worker {reply.worker_id} answered execute_program without outputs: does its handler run programs?",
+            worker_id=reply.worker_id,
+        )
+    return RowReply(outputs, reply.worker_id, attempts_before + reply.attempts, float(seconds))

@@ -10,13 +10,11 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from dspex_pool.errors import (
-    CircuitOpenError,
     DspexPoolError,
     InvalidArgumentError,
     InvalidConfigError,
-    PoolClosedError,
+    LocalProtocolError,
     WorkerError,
-    WorkerStartError,
 )
 
 if TYPE_CHECKING:
@@ -109,9 +107,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
         return error.code
     if isinstance(error, BrokenPipeError):
         return ExitCode.BROKEN_PIPE
-    if isinstance(error, (WorkerStartError, CircuitOpenError, PoolClosedError)):
-        return ExitCode.NO_POOL
-    if isinstance(error, (InvalidConfigError, InvalidArgumentError)):
+    if isinstance(error, (InvalidConfigError, InvalidArgumentError, LocalProtocolError)):
         return ExitCode.USAGE
     if isinstance(error, DspexPoolError):
         return ExitCode.NO_POOL

@@ -145,6 +145,8 @@ def open_input(label: str, wanted: str | None = None) -> Iterator[InputFile]:
     chosen = input_format(label, wanted)
     name = "stdin" if label == "-" else label
     with ExitStack() as stack:
+        if label == "-" and sys.stdin is None:
+            raise CliError("the standard input is closed: name a file")
         source = sys.stdin.buffer if label == "-" else stack.enter_context(_opened(label))
         if label != "-" and source.seekable():
             yield InputFile(name, chosen, source)

@@ -208,6 +208,9 @@ def _finish(plan: Plan, journal: Journal | None, tally: Tally, screen: Screen) -
     """Write the output, also of a run that did not get to its end, and say how to go on."""
     if journal is None:
         return
+    if not tally.done:
+        journal.discard()
+        return
     if plan.files.output != STDOUT:
         write_output(journal, plan.files.output)
     missing = tally.total - tally.done

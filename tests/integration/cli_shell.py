@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -119,6 +120,22 @@ class Shell:
             capture_output=True,
             text=True,
             timeout=seconds,
+            check=False,
+        )
+
+    def words(self, *arguments: str) -> str:
+        """Return the command as a line of a shell script."""
+        return shlex.join(self.command(*arguments))
+
+    def script(self, line: str) -> subprocess.CompletedProcess[str]:
+        """Run a line in ``sh``."""
+        return subprocess.run(
+            ["sh", "-c", line],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
             check=False,
         )
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE
 from tests.integration.cli_shell import HANDLER, Shell
 
 if TYPE_CHECKING:
-    import subprocess
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
@@ -71,7 +72,8 @@ def test_factory_that_does_not_exist_is_one_line(shell: Shell) -> None:
     )
     assert done.returncode == 2, done.stderr
     assert "the program 'nowhere:build' cannot be built" in the_error(done)
-    assert "20 of 20 rows are missing" in done.stderr
+    assert not shell.journal.exists()
+    assert not shell.output.exists()
 
 
 def test_worker_command_that_does_not_exist_is_one_line(shell: Shell) -> None:
@@ -162,6 +164,43 @@ def test_doctor_says_that_a_worker_does_not_leave(shell: Shell) -> None:
     done = shell("doctor", "--set", f"command={command}", "--set", "terminate_grace=0.2")
     assert done.returncode == 0, done.stdout
     assert "did not leave when its stdin ended" in done.stdout
+
+
+def test_doctor_finds_workers_that_outlived_their_pool(shell: Shell) -> None:
+    """With the command that ends them; it is a warning."""
+    environment = {**shell.environment, RUN_TAG_VARIABLE: "1-1.00"}
+    with subprocess.Popen(["sleep", "60"], env=environment) as orphan:
+        try:
+            done = shell("doctor", "--json")
+        finally:
+            orphan.kill()
+    found = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert found["orphans"]["level"] == "warn"
+    assert orphan.pid in found["orphans"]["facts"]["pids"]
+
+
+@pytest.mark.parametrize(
+    ("streams", "text"),
+    [
+        (">&-", "the standard output is closed: name a file with -o"),
+        ("<&-", "the standard input is closed: name a file"),
+    ],
+)
+def test_closed_standard_stream_is_one_line(shell: Shell, streams: str, text: str) -> None:
+    """Nothing is run whose answers nobody could get."""
+    done = shell.script(
+        f"""{shell.words("run", "q -> a", "-" if "<" in streams else "rows.jsonl")} {streams}"""
+    )
+    assert done.returncode == 2
+    assert the_error(done) == f"error: {text}"
+
+
+def test_closed_stderr_spoils_no_file(shell: Shell) -> None:
+    """The next file opened would get its number, and all messages with it."""
+    done = shell.script(f"{shell.words(*RUN, *HANDLER)} 2>&-")
+    assert done.returncode == 0
+    assert [row["id"] for row in shell.answers()] == ["a"]
+    assert shell.journal.read_bytes().count(b"\n") == 2
 
 
 def test_help_is_quick(shell: Shell) -> None:

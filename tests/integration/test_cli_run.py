@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -154,12 +155,32 @@ def test_interruption_drains_and_the_run_goes_on_later(shell: Shell) -> None:
     assert len(shell.trace()) == 120
 
 
+def test_interruption_while_the_input_is_read_ends_at_once(shell: Shell) -> None:
+    """Nothing has begun, so there is nothing to drain."""
+    with subprocess.Popen(
+        shell.command("run", "q -> a", "-", "-o", "answers.jsonl"),
+        cwd=shell.folder,
+        env=shell.environment,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        # The input is copied in blocks: once the first is taken, the command is reading.
+        assert process.stdin is not None
+        process.stdin.write('{"q": "one"}\n' * 20_000)
+        process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=8)
+    assert process.returncode == 130
+    assert err == "error: interrupted\n"
+
+
 def test_second_interruption_ends_at_once(shell: Shell) -> None:
     """Rows that would run for a minute do not hold up the shell, and no worker stays."""
-    shell.write({"q": f"sleep:60 {n}"} for n in range(4))
+    shell.write([{"q": "quick"}, *({"q": f"sleep:60 {n}"} for n in range(4))])
     run = ("run", "q -> a", "rows.jsonl", "-o", "answers.jsonl", "--workers", "2", *HANDLER)
     with shell.started(*run) as process:
-        wait_until(lambda: len(shell.trace()) >= 2)
+        wait_until(lambda: len(shell.trace()) >= 3)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         for line in process.stderr:
@@ -169,7 +190,7 @@ def test_second_interruption_ends_at_once(shell: Shell) -> None:
         _, err = process.communicate(timeout=8)
     assert process.returncode == 130, err
     assert shell.workers(process.pid) == []
-    assert shell.answers() == []
+    assert [row["id"] for row in shell.answers()] == [1]
 
 
 def test_termination_drains_too(shell: Shell) -> None:

@@ -93,10 +93,10 @@ def test_torn_last_line_is_cut_off_at_any_byte(path: str) -> None:
             assert [json.loads(line)["id"] for line in journal.answers()] == ["q-1", "q-3"]
 
 
-def test_torn_header_is_a_run_that_never_began(path: str) -> None:
-    """Then nothing was done, so there is nothing to refuse."""
+def test_journal_without_rows_is_a_run_that_never_began(path: str) -> None:
+    """Torn header or whole: nothing was done, so there is nothing to refuse."""
     data = recorded(path)
-    for length in (0, 25, len(data) - 1):
+    for length in (0, 25, len(data) - 1, len(data)):
         rewrite(path, data[:length])
         with open_journal(path, OURS, go_on=False) as journal:
             assert journal.marks == {}
@@ -163,6 +163,14 @@ def test_damage_in_the_middle_is_refused_with_its_line(path: str, damage: bytes)
     rewrite(path, data + damage + data.splitlines(keepends=True)[1])
     with pytest.raises(CliError, match="is damaged in line 3"), open_journal(path, OURS, go_on=True):
         raise AssertionError
+
+
+def test_discarded_journal_is_gone(path: str) -> None:
+    """A run that did nothing leaves nothing that a later run would have to be told about."""
+    with open_journal(path, OURS, go_on=False) as journal:
+        journal.discard()
+        journal.discard()
+    assert not os.path.exists(path)  # noqa: PTH110 - the path is a text here as on the command line
 
 
 def test_two_runs_cannot_share_a_journal(path: str) -> None:

@@ -60,6 +60,14 @@ def test_journal_lies_beside_the_output() -> None:
     assert choose_files("-", "-", "j") == Files("-", "j")
 
 
+def test_closed_standard_output_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is paid for."""
+    monkeypatch.setattr("sys.stdout", None)
+    assert choose_files("in", "a.jsonl", None) == Files("a.jsonl", "a.jsonl.journal")
+    with pytest.raises(CliError, match="the standard output is closed: name a file with -o"):
+        choose_files("in", None, None)
+
+
 def test_directory_of_the_output_is_made(tmp_path: Path) -> None:
     """A fresh clone has no ``out/``."""
     choose_files("in.jsonl", str(tmp_path / "out" / "deep" / "a.jsonl"), None)

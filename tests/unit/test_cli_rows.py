@@ -182,6 +182,13 @@ def test_stdin_is_copied_so_that_it_can_be_read_twice(monkeypatch: pytest.Monkey
             assert [len(list(source.rows())) for _ in range(2)] == [1, 1]
 
 
+def test_closed_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to read from."""
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(CliError, match="the standard input is closed: name a file"), open_input("-"):
+        raise AssertionError
+
+
 def test_digest_changes_with_bytes_and_format() -> None:
     """The same bytes read in another way are another input."""
     assert jsonl("q\n1").digest() == jsonl("q\n1").digest()

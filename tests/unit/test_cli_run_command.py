@@ -191,6 +191,17 @@ def test_pool_that_is_gone_leaves_a_run_that_can_be_resumed(
     assert list(shop.answers()) == ["a1", "a2", "b1", "b2"]
 
 
+def test_run_that_did_nothing_leaves_nothing(shop: Shop) -> None:
+    """The next one needs no --overwrite."""
+    for name in ("a1", "a2", "b1", "b2"):
+        shop.pool.on_row[name] = lambda: CircuitOpenError("no worker starts")
+    with pytest.raises(ExceptionGroup):
+        shop.run()
+    assert [path.name for path in shop.folder.iterdir()] == ["rows.jsonl"]
+    shop.pool.on_row.clear()
+    assert shop.run() == ExitCode.OK
+
+
 def test_resume_with_nothing_left_starts_no_pool(shop: Shop) -> None:
     """The output is written again from the journal."""
     shop.run()
