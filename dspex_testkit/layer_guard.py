@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import FrameType
 
     from dspex_testkit.layers import Layer
@@ -51,8 +51,10 @@ class _Cell:
 
     guard: Guard | None = None
     is_hooked = False
-    #: The class of trio's default clock, once it was asked for.
-    system_clock: Any = None
+    #: The class of trio's default clock, its own way to start, and our instrument, once trio is loaded.
+    clock: Any = None
+    start_clock: Any = None
+    meter: Any = None
 
 
 class Guard:
@@ -87,12 +89,12 @@ class Guard:
         if not _Cell.is_hooked:
             _Cell.is_hooked = True
             sys.addaudithook(_hook)
-        outer, _Cell.guard = _Cell.guard, self
+        outer = _Cell.guard
+        _switch_to(self)
         try:
-            with self._counting_sleeps(), self._measuring_trio():
-                yield
+            yield
         finally:
-            _Cell.guard = outer
+            _switch_to(outer)
 
     def check(self) -> None:
         """Fail if anything was refused, even though the code under test went on.
@@ -112,7 +114,7 @@ class Guard:
         """
         if event == "import":
             self._on_import(args[0])
-        elif event in _ACTS and self.layer.is_sealed and not self._is_ignored():
+        elif event in _ACTS and self.layer.is_sealed and not self.ignores_this_thread():
             raise self._refuse(f"{_ACTS[event]} ({event} {_short(args[0] if args else '')})")
 
     def _on_import(self, module: str) -> None:
@@ -130,6 +132,10 @@ class Guard:
             raise self._refuse(
                 f"slept {self._slept:.3f} s of real time ({by}; {self._sleep_budget:.3f} s are allowed)"
             )
+
+    def ignores_this_thread(self) -> bool:
+        """Tell whether the running thread belongs to no test."""
+        return threading.get_ident() in self._ignored_threads
 
     def _refuse(self, act: str) -> LayerViolationError:
         violation = f"a {self.layer.name} test {act}{self._where()}"
@@ -153,36 +159,23 @@ class Guard:
                 yield f"{path}:{frame.f_lineno} in {frame.f_code.co_name}: {source}"
             frame = frame.f_back
 
-    def _is_ignored(self) -> bool:
-        return threading.get_ident() in self._ignored_threads
 
-    @contextlib.contextmanager
-    def _counting_sleeps(self) -> Iterator[None]:
-        original = time.sleep
+def _switch_to(guard: Guard | None) -> None:
+    """Have ``guard`` watch, or nobody. What others have put in place of a replaced function stays."""
+    _Cell.guard = guard
+    if guard is not None and guard.layer.is_sealed:
+        _replace(time, "sleep", _SLEEP, _counted_sleep)
+        if _find_clock():
+            _replace(_Cell.clock, "start_clock", _Cell.start_clock, _metered_start)
+    else:
+        _replace(time, "sleep", _counted_sleep, _SLEEP)
+        if _Cell.clock is not None:
+            _replace(_Cell.clock, "start_clock", _metered_start, _Cell.start_clock)
 
-        def counted_sleep(seconds: Any, /) -> None:
-            if not self._is_ignored():
-                self.on_sleep(float(seconds), "time.sleep")
-            original(seconds)
 
-        time.sleep = counted_sleep if self.layer.is_sealed else original
-        try:
-            yield
-        finally:
-            time.sleep = original
-
-    @contextlib.contextmanager
-    def _measuring_trio(self) -> Iterator[None]:
-        clock = _system_clock_class() if self.layer.is_sealed else None
-        if clock is None:
-            yield
-            return
-        original = clock.start_clock
-        clock.start_clock = _starting_with(_sleep_meter(self), original)
-        try:
-            yield
-        finally:
-            clock.start_clock = original
+def _replace(owner: Any, name: str, old: Any, new: Any) -> None:
+    if getattr(owner, name) is old:
+        setattr(owner, name, new)
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
@@ -196,32 +189,43 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _system_clock_class() -> Any:
-    """Return the class of trio's default clock if trio is loaded, by public names alone."""
+_SLEEP = time.sleep
+
+
+def _counted_sleep(seconds: Any, /) -> None:
+    if _Cell.guard is not None and not _Cell.guard.ignores_this_thread():
+        _Cell.guard.on_sleep(float(seconds), "time.sleep")
+    _SLEEP(seconds)
+
+
+def _find_clock() -> bool:
+    """Learn the class of trio's default clock, if trio is loaded, by public names alone."""
     trio = sys.modules.get("trio")
-    if _Cell.system_clock is None and trio is not None:
+    if _Cell.clock is None and trio is not None:
 
         async def ask() -> Any:
             return type(trio.lowlevel.current_clock())
 
-        _Cell.system_clock = trio.run(ask)
-    return _Cell.system_clock
+        _Cell.clock = trio.run(ask)
+        _Cell.start_clock = _Cell.clock.start_clock
+        _Cell.meter = _sleep_meter_class(trio)
+    return _Cell.clock is not None
 
 
-def _starting_with(instrument: Any, start_clock: Callable[[Any], None]) -> Callable[[Any], None]:
-    def start(clock: Any) -> None:
-        sys.modules["trio"].lowlevel.add_instrument(instrument)
-        start_clock(clock)
+def _metered_start(clock: Any) -> None:
+    """Start trio's clock, and have an instrument count the waits of this run."""
+    if _Cell.guard is not None:
+        sys.modules["trio"].lowlevel.add_instrument(_Cell.meter(_Cell.guard))
+    _Cell.start_clock(clock)
 
-    return start
 
-
-def _sleep_meter(guard: Guard) -> Any:
+def _sleep_meter_class(trio: Any) -> Any:
     """Return an instrument that counts waits which ended because a deadline came, not because of input."""
-    trio = sys.modules["trio"]
 
-    class SleepMeter(trio.abc.Instrument):  # type: ignore[misc, name-defined] # trio is not imported here
-        began = 0.0
+    class SleepMeter(trio.abc.Instrument):  # type: ignore[misc] # trio is not imported here
+        def __init__(self, guard: Guard) -> None:
+            self.guard = guard
+            self.began = 0.0
 
         def before_io_wait(self, timeout: float) -> None:
             self.began = time.monotonic()
@@ -230,6 +234,6 @@ def _sleep_meter(guard: Guard) -> Any:
             waited = time.monotonic() - self.began
             if 0 < timeout <= waited:
                 with contextlib.suppress(LayerViolationError):  # trio would disable the instrument
-                    guard.on_sleep(waited, "a deadline on trio's system clock")
+                    self.guard.on_sleep(waited, "a deadline on trio's system clock")
 
-    return SleepMeter()
+    return SleepMeter

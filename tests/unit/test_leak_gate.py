@@ -7,6 +7,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from dspex_testkit import leak_gate
 from dspex_testkit.leak_gate import Resources, end_children, leaks_since
 
 if TYPE_CHECKING:
@@ -68,13 +69,12 @@ def test_resources_that_went_meanwhile_are_still_described() -> None:
     end_children(gone)
 
 
-def test_children_are_found_without_files_of_the_kernel(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """On other systems, and where the kernel does not list children, psutil finds them."""
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "platform", "darwin")
-        assert Resources.now().children == frozenset()
+def test_children_are_found_on_every_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the kernel does not list children, psutil finds them; here they are none."""
+    assert leak_gate._listed_children() == frozenset()
     (tmp_path / "1").mkdir()
-    monkeypatch.setattr("dspex_testkit.leak_gate._TASKS", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(leak_gate, "_TASKS", str(tmp_path))
+        assert leak_gate._listed_children() == frozenset()
+    monkeypatch.setattr(sys, "platform", "darwin")
     assert Resources.now().children == frozenset()
