@@ -95,6 +95,7 @@ class Script:
         self.unexpected: list[Request] = []
         self._rules: dict[str, Answer] = {}
         self._handshake: Answer = self._hello
+        self._rest: Callable[[Request], Plan] | None = None
 
     def expect(self, command: str, args: ArgsMatcher | None = None) -> Expectation:
         """Expect ``command`` after all that is expected already, and return its plan, still empty."""
@@ -110,6 +111,10 @@ class Script:
         """Answer the first ping with ``answer``."""
         self._handshake = answer
 
+    def answer_rest(self, answerer: Callable[[Request], Plan]) -> None:
+        """Answer by ``answerer`` what neither an expectation nor a rule takes."""
+        self._rest = answerer
+
     def plan(self, request: Request) -> Plan:
         """Return what is to be done for ``request``.
 
@@ -123,6 +128,8 @@ class Script:
         rule = request.command if request.command in self._rules else ANY
         if rule in self._rules:
             return plan_of(self._rules[rule], request.args)
+        if self._rest is not None:
+            return self._rest(request)
         self.unexpected.append(request)
         raise UnexpectedRequestError(self._complaint(request))
 
@@ -190,6 +197,11 @@ class Scripted:
     def answer_handshake(self, answer: Answer) -> Self:
         """Answer the first ping with ``answer``; ``Plan().stall()`` hangs in the handshake."""
         self.script.answer_handshake(answer)
+        return self
+
+    def answer_rest(self, answerer: Callable[[Request], Plan]) -> Self:
+        """Answer what nothing else takes by ``answerer``, as ``CannedBridge().plan`` answers DSPy's commands."""
+        self.script.answer_rest(answerer)
         return self
 
     def assert_drained(self) -> None:

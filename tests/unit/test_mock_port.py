@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,14 +16,20 @@ from dspex_pool.errors import (
     WorkerStartError,
 )
 from dspex_pool.protocol.conversation import ClientConversation
+from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
 from dspex_pool.protocol.messages import Event, Failure, Success
 from dspex_pool.transport.port import ExitStatus
+from dspex_testkit.canned_bridge import CannedBridge
+from dspex_testkit.contracts.port import PortContract
 from dspex_testkit.mock_port import MockPort, MockPortFactory
 from dspex_testkit.plan import CommandFailedError, Plan
 from dspex_testkit.script import ScriptNotDrainedError, UnexpectedRequestError
+from dspex_testkit.server_faults import Fault, FaultyAnswerer
 from dspex_testkit.worker_model import Reactions
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from trio.testing import MockClock
 
     from dspex_pool.protocol.messages import Reply
@@ -558,3 +565,17 @@ async def test_factory_fails_and_hangs_as_often_as_ordered(autojump_clock: MockC
     assert (factory.failed, factory.cancelled, factory.started, factory.starting) == (2, 1, 0, 0)
     await factory.open(worker_id="w-1", incarnation=1)
     assert (factory.started, len(factory.attempts)) == (1, 4)
+
+
+@pytest.mark.trio
+class TestMockPort(PortContract):
+    """The contract of all ports, on the mock."""
+
+    @contextlib.asynccontextmanager
+    async def open_port(
+        self, *faults: Fault, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
+    ) -> AsyncIterator[Port]:
+        """Open a mock port to a canned worker."""
+        port = MockPort(max_frame_bytes=max_frame_bytes)
+        port.answer_rest(FaultyAnswerer(CannedBridge().plan, faults=faults).plan)
+        yield port

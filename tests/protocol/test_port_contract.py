@@ -1,0 +1,66 @@
+"""The contract of all ports, over real pipes: to the mock server in a thread, and as a process."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
+from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPortFactory
+from dspex_testkit.bridge_mock_server import BridgeMockServer
+from dspex_testkit.contracts.port import PortContract
+from dspex_testkit.pipe_port import PipePort
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dspex_pool.transport.port import Port
+    from dspex_testkit.server_faults import Fault
+
+
+@contextlib.asynccontextmanager
+async def ended(port: Port) -> AsyncIterator[Port]:
+    """End and reap the worker when the block is left."""
+    try:
+        yield port
+    finally:
+        port.kill()
+        with trio.CancelScope(shield=True):
+            await port.attend()
+
+
+@pytest.mark.trio
+class TestPipePort(PortContract):
+    """The contract on the mock server in a thread."""
+
+    @contextlib.asynccontextmanager
+    async def open_port(
+        self, *faults: Fault, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
+    ) -> AsyncIterator[Port]:
+        """Open a port to a server in a thread."""
+        server = BridgeMockServer(faults=faults, max_frame_bytes=max_frame_bytes)
+        async with ended(PipePort(server)) as port:
+            yield port
+
+
+@pytest.mark.trio
+@pytest.mark.budget(2)
+class TestSubprocessPort(PortContract):
+    """The contract on a real process, whose program is the mock server."""
+
+    @contextlib.asynccontextmanager
+    async def open_port(
+        self, *faults: Fault, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
+    ) -> AsyncIterator[Port]:
+        """Open a port to the server as a program."""
+        command = [sys.executable, "-m", "dspex_testkit.bridge_mock_server", "--mode", "pool-worker"]
+        command += ["--max-frame-bytes", str(max_frame_bytes)]
+        for fault in faults:
+            command += ["--fault", f"{fault.command}:{fault.kind}"]
+        options = SubprocessOptions(command=command, max_frame_bytes=max_frame_bytes)
+        async with ended(await SubprocessPortFactory(options).open(worker_id="w-0", incarnation=1)) as port:
+            yield port
