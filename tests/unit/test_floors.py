@@ -28,6 +28,7 @@ FLOORS: dict[int, tuple[tuple[str, ...], ...]] = {
         ("dspex_pool.config",),
         ("dspex_pool.telemetry",),
         ("dspex_pool.lifecycle",),
+        ("dspex_pool.background",),
     ),
     2: (
         ("dspex_pool.pool_state", "dspex_pool.core"),
@@ -37,7 +38,18 @@ FLOORS: dict[int, tuple[tuple[str, ...], ...]] = {
     ),
     3: (("dspex_pool.worker", "dspex_pool.lease", "dspex_pool.remote_failures"),),
     4: (("dspex_pool.worker_pool", "dspex_pool.decision_runner", "dspex_pool.worker_life"),),
-    5: (("dspex_pool.session_pool",), ("dspex_pool.monitor",)),
+    5: (
+        (
+            "dspex_pool.session_pool",
+            "dspex_pool.session_books",
+            "dspex_pool.session_table",
+            "dspex_pool.session_lease",
+            "dspex_pool.session_call",
+            "dspex_pool.worker_memory",
+            "dspex_pool.call_policy",
+            "dspex_pool.monitor",
+        ),
+    ),
     6: (("dspex_pool.supervisor",),),
     7: (("dspex_pool.adapters", "dspex_pool.facades"),),
     8: (("dspex_pool.cli",),),
