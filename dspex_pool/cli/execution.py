@@ -54,6 +54,8 @@ class Plan:
     session_field: str | None
     #: Field with the expected answer.
     expected_field: str | None
+    #: Seconds that a row has once a worker has it, or ``None``.
+    row_timeout: float | None
 
     def job(self, in_flight: int) -> Job:
         """Return what is to be done with each row."""

@@ -56,7 +56,7 @@ async def open_pool_runner(
         with pool.telemetry.attach((*PREFIX, "worker_restarted"), count):
             await wait_ready(pool)
             await pool.configure_lm(**plan.lm.settings)
-            yield PoolRunner(pool, plan.program)
+            yield PoolRunner(pool, plan.program, timeout=plan.row_timeout)
 
 
 async def wait_ready(pool: PythonPool) -> None:
@@ -83,10 +83,12 @@ class PoolRunner:
     Args:
         pool: The pool, ready, with its language model.
         program: The program of every session.
+        timeout: Seconds that a row has once a worker has it, or ``None``.
     """
 
-    def __init__(self, pool: PythonPool, program: ProgramChoice) -> None:
+    def __init__(self, pool: PythonPool, program: ProgramChoice, *, timeout: float | None) -> None:
         self._pool = pool
+        self._timeout = timeout
         self._program = {"program_id": PROGRAM_ID, "definition": dict(program.definition)}
         if program.state is not None:
             self._program["state"] = dict(program.state)
@@ -110,14 +112,20 @@ class PoolRunner:
         while True:
             try:
                 reply = await self._pool.call(
-                    session_id, "execute_program", args, retries=retries, idempotent=True
+                    session_id,
+                    "execute_program",
+                    args,
+                    timeout=self._timeout,
+                    retries=retries,
+                    idempotent=True,
                 )
                 break
             except WorkerDiedError as error:
                 before += error.attempts or 1
                 error.attempts = before
                 # Workers that die before they have the row, while they import say, cost the row no retry.
-                if error.request_sent is not False or before > MOST_ATTEMPTS:
+                is_untouched = error.request_sent is False or error.request_read is False
+                if not is_untouched or before > MOST_ATTEMPTS:
                     raise
                 retries = max(0, self._pool.config.retries - before + 1)
         return _row_reply(reply, before)

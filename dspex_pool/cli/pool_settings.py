@@ -11,7 +11,7 @@ from dspex_pool.config.settings import settings_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["config_for_run", "load_config"]
+__all__ = ["config_for_run", "load_config", "row_timeout"]
 
 #: Seconds that a row waits for a worker: a week. A run hands out few rows at a time and has no other callers,
 #: so waiting means that workers are busy; if none can be started, the breaker ends the run.
@@ -43,13 +43,25 @@ def load_config(
     return PoolConfig.load(profile, file, **given)
 
 
+def row_timeout(config: PoolConfig, given: float | None) -> float | None:
+    """Return the seconds that a row has: as ``given`` by --timeout, else as configured.
+
+    Raises:
+        InvalidConfigError: It is no duration.
+    """
+    if given is None:
+        return config.call_timeout
+    checked: float = settings_of(PoolConfig)["call_timeout"].check(given, "--timeout")
+    return checked
+
+
 def config_for_run(
     config: PoolConfig,
     *,
     rows: int,
     sessions: int,
+    timeout: float | None,
     workers: int | None = None,
-    timeout: float | None = None,
     retries: int | None = None,
     allow: Sequence[str] = (),
 ) -> PoolConfig:
@@ -64,7 +76,8 @@ def config_for_run(
         rows: Rows to run; a pool larger than that would idle.
         sessions: Different sessions among them.
         workers: Worker processes; as configured if not given.
-        timeout: Seconds a row; as configured if not given.
+        timeout: Seconds that a row has, or ``None``. Whatever else is asked of a worker has at least the time
+            of a start: it may have to import DSPy first.
         retries: Further attempts a row; as configured if not given.
         allow: Further prefixes of the modules that factories may come from.
 
@@ -83,7 +96,7 @@ def config_for_run(
         session_ttl=None,
         session_store="memory",
         max_sessions=max(config.max_sessions, sessions + 1),
-        call_timeout=config.call_timeout if timeout is None else timeout,
+        call_timeout=max(config.spawn_timeout, timeout or 0.0),
         retries=config.retries if retries is None else retries,
         allow=(*config.allow, *allow),
     )

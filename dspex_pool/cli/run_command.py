@@ -12,7 +12,7 @@ from dspex_pool.cli.execution import Execution, Plan
 from dspex_pool.cli.journal import open_journal, write_output
 from dspex_pool.cli.logs import logs_on_screen
 from dspex_pool.cli.plan import STDOUT, Selection, choose_expected_field, choose_files, require_field
-from dspex_pool.cli.pool_settings import config_for_run, load_config
+from dspex_pool.cli.pool_settings import config_for_run, load_config, row_timeout
 from dspex_pool.cli.problems import CliError
 from dspex_pool.cli.program import choose_lm, choose_program
 from dspex_pool.cli.recorder import write_lines
@@ -130,6 +130,7 @@ def make_plan(options: RunOptions, config: PoolConfig, source: InputFile) -> Pla
         fingerprint=Fingerprint(source.digest(), program.digest(), lm.digest()),
         session_field=options.session_field,
         expected_field=choose_expected_field(options.expected_field, survey),
+        row_timeout=row_timeout(config, options.timeout),
         # Last, because it makes the directory of the output.
         files=choose_files(
             options.input,
@@ -184,7 +185,7 @@ def _carry_out(
         rows=tally.total - tally.earlier,
         sessions=len(plan.survey.sessions),
         workers=options.workers,
-        timeout=options.timeout,
+        timeout=plan.row_timeout,
         retries=options.retries,
         allow=options.allow,
     )

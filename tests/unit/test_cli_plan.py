@@ -15,7 +15,7 @@ from dspex_pool.cli.plan import (
     in_flight_limit,
     require_field,
 )
-from dspex_pool.cli.pool_settings import PATIENCE, config_for_run, load_config
+from dspex_pool.cli.pool_settings import PATIENCE, config_for_run, load_config, row_timeout
 from dspex_pool.cli.problems import CliError
 from dspex_pool.cli.rows import Survey
 from dspex_pool.config import PoolConfig
@@ -189,23 +189,31 @@ def test_pool_is_fitted_to_the_run() -> None:
         call_timeout=9.0,
         min_idle=1,
     )
-    fitted = config_for_run(config, rows=100, sessions=30, workers=4, allow=("b",))
+    fitted = config_for_run(config, rows=100, sessions=30, timeout=None, workers=4, allow=("b",))
     assert (fitted.pool_size, fitted.max_overflow, fitted.floor) == (4, 0, 4)
     assert (fitted.max_waiting, fitted.codel_target, fitted.checkout_timeout) == (None, None, PATIENCE)
     assert (fitted.affinity, fitted.session_store, fitted.session_ttl) == ("hint", "memory", None)
     assert fitted.max_sessions == 31
     assert fitted.allow == ("a", "b")
-    assert (fitted.retries, fitted.call_timeout) == (5, 9.0)
+    assert fitted.retries == 5
 
 
 def test_pool_is_no_larger_than_the_rows() -> None:
-    """One row needs one worker, and --timeout and --retries precede the settings."""
-    fitted = config_for_run(PoolConfig(), rows=1, sessions=0, workers=8, timeout=0.5, retries=0)
-    assert (fitted.pool_size, fitted.call_timeout, fitted.retries) == (1, 0.5, 0)
-    assert config_for_run(PoolConfig(), rows=0, sessions=0).pool_size == 1
+    """One row needs one worker, and --retries precedes the settings."""
+    fitted = config_for_run(PoolConfig(retries=2), rows=1, sessions=0, timeout=None, workers=8, retries=0)
+    assert (fitted.pool_size, fitted.retries) == (1, 0)
+    assert config_for_run(PoolConfig(), rows=0, sessions=0, timeout=None).pool_size == 1
+
+
+@pytest.mark.parametrize(("timeout", "for_the_rest"), [(None, 60.0), (0.5, 60.0), (90.0, 90.0)])
+def test_timeout_of_a_row_does_not_hurry_the_rest(timeout: float | None, for_the_rest: float) -> None:
+    """Making a program known may have to import DSPy first, which takes longer than many a row may."""
+    assert config_for_run(PoolConfig(), rows=1, sessions=0, timeout=timeout).call_timeout == for_the_rest
 
 
 def test_timeout_of_a_row_must_be_a_duration() -> None:
-    """Zero is refused before a worker starts."""
-    with pytest.raises(InvalidConfigError, match="call_timeout"):
-        config_for_run(PoolConfig(), rows=1, sessions=0, timeout=0.0)
+    """Zero is refused before a worker starts; without --timeout the settings decide."""
+    with pytest.raises(InvalidConfigError, match=r"call_timeout = 0.0 \(from --timeout\) is refused"):
+        row_timeout(PoolConfig(), 0.0)
+    assert row_timeout(PoolConfig(call_timeout=9.0), None) == 9.0
+    assert row_timeout(PoolConfig(call_timeout=9.0), 1.5) == 1.5

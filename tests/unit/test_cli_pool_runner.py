@@ -50,7 +50,7 @@ class FakePool:
 def runner(pool: FakePool, state: Mapping[str, Any] | None = None) -> PoolRunner:
     """Make the runner of a program on a fake pool."""
     program = ProgramChoice("q -> a", {"signature": "q -> a"}, state)
-    return PoolRunner(pool, program)  # type: ignore[arg-type]  # a pool as far as the runner looks
+    return PoolRunner(pool, program, timeout=1.5)  # type: ignore[arg-type]  # a pool as far as the runner looks
 
 
 def died(*, sent: bool, attempts: int) -> WorkerDiedError:
@@ -80,7 +80,7 @@ async def test_row_is_one_call() -> None:
             "t",
             "execute_program",
             {"program_id": PROGRAM_ID, "inputs": {"q": 1}},
-            {"retries": 3, "idempotent": True},
+            {"timeout": 1.5, "retries": 3, "idempotent": True},
         )
     ]
     assert (reply.outputs, reply.worker_id, reply.attempts, reply.duration) == ({"a": 1}, "w-2", 1, 0.25)

@@ -142,7 +142,8 @@ def test_run_fits_the_pool(shop: Shop) -> None:
         workers=2, timeout=1.5, retries=3, allow=("x",), set_=("ping_timeout=2",), lm="openai/m", quiet=True
     )
     config = shop.pool.configs[0]
-    assert (config.pool_size, config.call_timeout, config.retries, config.ping_timeout) == (2, 1.5, 3, 2.0)
+    assert (config.pool_size, config.retries, config.ping_timeout) == (2, 3, 2.0)
+    assert shop.pool.plans[0].row_timeout == 1.5
     assert config.allow == ("x",)
     assert shop.pool.plans[0].lm.label == "openai/m"
 
