@@ -349,7 +349,7 @@ class PoolState(Books):
 
     def _look_after(self, record: WorkerRecord, now: float) -> None:
         """Carry out what is due for one worker. One thing at a time; ``_reschedule`` sees the rest."""
-        due = self._care.next_for(record, live=self.live_count, size=self.pool_size, floor=self.floor)
+        due = self._care.next_for(record, self.headcount())
         if due.at > now:
             return
         if due.what == "ping":
@@ -377,9 +377,6 @@ class PoolState(Books):
             self._emit("worker_drained", {"duration": duration}, worker_id=record.worker_id, ok=False)
 
     def _begin_ping(self, record: WorkerRecord, now: float) -> None:
-        limit = self.options.max_idle_pings
-        if limit is not None and self._tally[_PINGING] >= limit:
-            return
         del self._idle[record.number]
         self._moved(record, _PINGING, now, "ping_start", {"idle": now - record.last_used})
         self._outbox.append(Ping(record.number))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dspex_pool.core import refusals
 from dspex_pool.core.affinity import AffinityTable
-from dspex_pool.core.care import Care
+from dspex_pool.core.care import Care, Headcount
 from dspex_pool.core.records import (
     NEVER,
     Counters,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Books", "Watch"]
 
 _STARTING, _IDLE = WorkerState.STARTING, WorkerState.IDLE
-_LEASED, _RETIRING = WorkerState.LEASED, WorkerState.RETIRING
+_PINGING, _LEASED, _RETIRING = WorkerState.PINGING, WorkerState.LEASED, WorkerState.RETIRING
 
 
 class Watch(Protocol):
@@ -139,6 +139,12 @@ class Books:
     def ready_count(self) -> int:
         """Workers in service."""
         return self.live_count - self._tally[_STARTING]
+
+    def headcount(self) -> Headcount:
+        """Return what care must know of the pool as a whole."""
+        limit, live = self.options.max_idle_pings, self.live_count
+        may_ping = limit is None or self._tally[_PINGING] < limit
+        return Headcount(live, live - self._tally[_STARTING], self.pool_size, self.floor, may_ping)
 
     @property
     def last_start_error(self) -> BaseException | None:
@@ -347,14 +353,9 @@ class Books:
 
     def _reschedule(self, now: float) -> None:
         """Compute ``wake_at`` anew."""
-        limit = self.options.max_idle_pings
-        may_ping = limit is None or self._tally[WorkerState.PINGING] < limit
-        live, size, floor = self.live_count, self.pool_size, self.floor
+        pool = self.headcount()
         times = [self._line.next_deadline(), self._affinity.next_expiry()]
-        for record in self.workers.values():
-            due = self._care.next_for(record, live=live, size=size, floor=floor)
-            if may_ping or due.what != "ping":
-                times.append(due.at)
+        times += [self._care.next_for(record, pool).at for record in self.workers.values()]
         if self._starts.failures and not self.is_closed and self._starts.retry_at > now:
             times.append(self._starts.retry_at)
         self.wake_at = min(times)

@@ -10,7 +10,7 @@ from dspex_pool.lifecycle import WorkerState
 if TYPE_CHECKING:
     from dspex_pool.config import PoolOptions
 
-__all__ = ["Care", "Due"]
+__all__ = ["Care", "Due", "Headcount"]
 
 
 class Due(NamedTuple):
@@ -18,6 +18,21 @@ class Due(NamedTuple):
 
     at: float
     what: str
+
+
+class Headcount(NamedTuple):
+    """What care must know of the pool as a whole."""
+
+    #: Workers in service or starting.
+    live: int
+    #: Workers in service.
+    ready: int
+    #: Size that the pool is set to.
+    size: int
+    #: Workers to keep when nothing is asked of the pool.
+    floor: int
+    #: Whether one more worker may be pinged.
+    may_ping: bool
 
 
 _NOTHING = Due(NEVER, "")
@@ -47,11 +62,11 @@ class Care:
         #: Seconds after which, at the soonest, something is due for a worker that has just been lent.
         self.lease_due = min(self._lease_timeout, self._leak_warning_after)
 
-    def next_for(self, record: WorkerRecord, *, live: int, size: int, floor: int) -> Due:
-        """Return what is due next for ``record`` in a pool of ``live`` workers."""
+    def next_for(self, record: WorkerRecord, pool: Headcount) -> Due:
+        """Return what is due next for ``record`` in a pool that stands so."""
         state = record.state
         if state is WorkerState.IDLE:
-            return self._next_for_idle(record, live=live, size=size, floor=floor)
+            return self._next_for_idle(record, pool)
         if state is WorkerState.LEASED:
             return self._next_for_leased(record)
         if state is WorkerState.STARTING:
@@ -62,13 +77,16 @@ class Care:
             return Due(record.since + self._cancel_grace, "cancel_grace")
         return _NOTHING
 
-    def _next_for_idle(self, record: WorkerRecord, *, live: int, size: int, floor: int) -> Due:
+    def _next_for_idle(self, record: WorkerRecord, pool: Headcount) -> Due:
         due = Due(record.expires_at, "max_lifetime")
-        if live > floor:
+        # A worker that is still starting may fail: none is let go in exchange for it.
+        if pool.ready > pool.floor:
             due = min(due, Due(record.last_used + self._idle_timeout, "idle_timeout"))
-        if live > size:
+        if pool.live > pool.size:
             due = min(due, Due(record.last_used + self._overflow_ttl, "overflow_ttl"))
-        return min(due, Due(record.last_seen + self._ping_interval, "ping"))
+        if pool.may_ping:
+            due = min(due, Due(record.last_seen + self._ping_interval, "ping"))
+        return due
 
     def _next_for_leased(self, record: WorkerRecord) -> Due:
         kill = Due(record.since + self._lease_timeout, "lease_timeout")
