@@ -6,7 +6,6 @@ purpose: an invariant that only used the public view could not see a book that c
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from dspex_pool.lifecycle import WorkerState
@@ -14,7 +13,7 @@ from dspex_pool.lifecycle import WorkerState
 if TYPE_CHECKING:
     from dspex_pool.pool_state import PoolState
 
-__all__ = ["check_books", "check_steady"]
+__all__ = ["check_books", "check_steady", "check_timers"]
 
 
 def check_books(state: PoolState, *, processes_before: int = 0) -> None:
@@ -23,24 +22,34 @@ def check_books(state: PoolState, *, processes_before: int = 0) -> None:
     Args:
         processes_before: Processes at the last check; above the capacity (after a shrink) they may only fall.
     """
-    _check_states(state)
+    _check_workers(state)
     _check_bounds(state, processes_before)
     _check_nobody_waits_in_vain(state)
-    _check_leases(state)
     _check_outcomes(state)
     _check_sessions(state)
 
 
-def _check_states(state: PoolState) -> None:
-    counted = Counter(record.state for record in state.workers.values())
-    for each in WorkerState:
-        if each is not WorkerState.DEAD:
-            assert state._tally[each] == counted[each], f"I10: tally of {each.value} is wrong"
-    idle = {number for number, record in state.workers.items() if record.state is WorkerState.IDLE}
-    assert idle == set(state._idle), "I1: the idle list is not the set of idle workers"
-    slots = [record.slot for record in state.workers.values()]
-    assert len(slots) == len(set(slots)) and set(slots) == state._slots, "I1: slots are taken twice or lost"
-    assert counted[WorkerState.DEAD] == 0, "I1: a dead worker is still in the books"
+def _check_workers(state: PoolState) -> None:
+    counted = dict.fromkeys(WorkerState, 0)
+    counted[WorkerState.DEAD] = state._tally[WorkerState.DEAD]
+    slots, tokens = set(), set()
+    for number, record in state.workers.items():
+        where = record.state
+        counted[where] += 1
+        slots.add(record.slot)
+        assert where is not WorkerState.DEAD, "I1: a dead worker is still in the books"
+        assert (where is WorkerState.IDLE) == (number in state._idle), "I1: the idle are not the idle workers"
+        if where is WorkerState.IDLE:
+            assert record.condemned is None, "I13: a worker that must leave is idle"
+            assert record.generation == state._generation, "I13: a worker of an old generation is idle"
+        elif where is WorkerState.LEASED:
+            tokens.add(record.token)
+            assert 0 < record.token <= state._last_token, "I7: a token from nowhere"
+    assert counted == state._tally, "I10: a tally is wrong"
+    assert len(state._idle) == counted[WorkerState.IDLE], "I1: an idle worker is not in the books"
+    assert len(slots) == len(state.workers), "I1: two workers in one slot"
+    assert slots == state._slots, "I1: a slot is taken by nobody, or free under a worker"
+    assert len(tokens) == counted[WorkerState.LEASED], "I7: one fencing token for two leases"
 
 
 def _check_bounds(state: PoolState, processes_before: int) -> None:
@@ -62,16 +71,6 @@ def _check_nobody_waits_in_vain(state: PoolState) -> None:
         in_flight = state._tally[WorkerState.STARTING] > 0
         armed = bool(state._starts.failures) and state.wake_at <= state._starts.retry_at
         assert in_flight or armed, "I4: somebody waits, there is room, and nothing is on the way"
-
-
-def _check_leases(state: PoolState) -> None:
-    tokens = [record.token for record in state.workers.values() if record.state is WorkerState.LEASED]
-    assert len(tokens) == len(set(tokens)), "I7: one fencing token for two leases"
-    assert all(0 < token <= state._last_token for token in tokens), "I7: a token from nowhere"
-    for record in state.workers.values():
-        if record.state is WorkerState.IDLE:
-            assert record.condemned is None, "I13: a worker that must leave is idle"
-            assert record.generation == state._generation, "I13: a worker of an old generation is idle"
 
 
 def _check_outcomes(state: PoolState) -> None:
@@ -97,6 +96,17 @@ def _check_sessions(state: PoolState) -> None:
         assert record is not None, f"I12: session {session!r} is bound to a worker that is gone"
         assert record.state is not WorkerState.RETIRING, f"I12: session {session!r} is bound to a leaver"
     assert len(state._affinity) <= state.options.max_sessions, "I12: more sessions than max_sessions"
+
+
+def check_timers(state: PoolState, now: float) -> None:
+    """Check that ``tick`` will be called when the next thing is due: I11."""
+    pool = state.headcount()
+    due = min(state._line.next_deadline(), state._affinity.next_expiry())
+    for record in state.workers.values():
+        due = min(due, state._care.next_for(record, pool).at)
+    assert state.wake_at <= max(due, now), (
+        f"I11: something is due at {due}, the next wake-up is at {state.wake_at}"
+    )
 
 
 def check_steady(state: PoolState) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dspex_pool.config import PoolOptions
 from dspex_pool.core.records import (
@@ -28,10 +28,7 @@ from dspex_pool.core.records import (
 from dspex_pool.errors import DspexPoolError
 from dspex_pool.lifecycle import WorkerState
 from dspex_pool.pool_state import PoolState
-from dspex_testkit.invariants import check_books
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from dspex_testkit.invariants import check_books, check_timers
 
 __all__ = ["PoolDriver"]
 
@@ -57,6 +54,8 @@ class PoolDriver:
         #: Leases by waiter, and errors by waiter, in the order they came.
         self.granted: dict[int, Granted] = {}
         self.refused: dict[int, DspexPoolError] = {}
+        #: Who stood or stands in line, by number.
+        self.places: dict[int, Waiter] = {}
         #: Retirements asked for: (worker, reason, polite).
         self.retirements: list[tuple[int, str, bool]] = []
         #: Start times of all starts.
@@ -72,6 +71,8 @@ class PoolDriver:
     def checkout(self, *, timeout: float = 1000.0, **asked: Any) -> Granted | int | DspexPoolError:
         """Ask for a worker: a lease, the waiter's number, or the error."""
         answer = self.state.checkout(self.now, deadline=self.now + timeout, **asked)
+        if isinstance(answer, Waiter):
+            self.places[answer.number] = answer
         self.settle()
         return answer.number if isinstance(answer, Waiter) else answer
 
@@ -98,6 +99,24 @@ class PoolDriver:
         accepted = self.state.checkin(lease, self.now, outcome, reason)
         self.settle()
         return accepted
+
+    def reject(self, lease: Granted) -> Granted | int | DspexPoolError | None:
+        """Find a worker unclean right after its grant; the caller asks again, from its place if it had one.
+
+        Returns:
+            What ``checkout`` returns; ``None`` if the lease was not live.
+        """
+        known = self.state.reject(lease, self.now, "unread_bytes")
+        self.settle()
+        if not known:
+            return None
+        number = next((number for number, other in self.granted.items() if other is lease), 0)
+        self.granted.pop(number, None)
+        place = self.places.get(number)
+        if place is None:
+            return self.checkout()
+        affinity = "strict_nowait" if place.nowait else "strict" if place.strict else "hint"
+        return self.checkout(place=place, session=place.session, affinity=affinity)
 
     def cancel(self, waiter: int) -> bool:
         """Let a waiter's caller leave."""
@@ -193,8 +212,9 @@ class PoolDriver:
             for decision in self.state.decisions():
                 self._carry_out(decision)
             if self.auto:
-                self._answer_all()
+                self.answer_all()
         check_books(self.state, processes_before=self._processes)
+        check_timers(self.state, self.now)
         self._processes = len(self.state.workers)
         self._check_gauges()
 
@@ -204,10 +224,12 @@ class PoolDriver:
                 self.starting.append(number)
                 self.start_times.append(self.now)
             case Grant(waiter, lease):
-                assert waiter not in self.granted and waiter not in self.refused, "I8: two outcomes"
+                self._expect_no_outcome(waiter)
+                first = self.state._line.first_for(lease.number)
+                assert first is None or first.number > waiter, "I6: somebody was overtaken"
                 self.granted[waiter] = lease
             case Refuse(waiter, error):
-                assert waiter not in self.granted and waiter not in self.refused, "I8: two outcomes"
+                self._expect_no_outcome(waiter)
                 self.refused[waiter] = error
             case Ping(number):
                 self.pinging.append(number)
@@ -219,6 +241,10 @@ class PoolDriver:
                 self.events.append(decision)
                 self._add_up(decision)
 
+    def _expect_no_outcome(self, waiter: int) -> None:
+        assert waiter not in self.granted, "I8: a second outcome after a grant"
+        assert waiter not in self.refused, "I8: a second outcome after a refusal"
+
     def _begin_end(self, number: int, reason: str, *, polite: bool) -> None:
         assert number not in self.ending, f"I9: worker {number} is ended twice"
         for waiting in (self.starting, self.pinging, self.draining):
@@ -228,7 +254,7 @@ class PoolDriver:
         if number in self.state.workers:
             self.ending[number] = reason
 
-    def _answer_all(self) -> None:
+    def answer_all(self) -> None:
         for number in list(self.starting):
             self._pick(self.starting, number)
             self.state.worker_started(number, self.now)
@@ -260,9 +286,10 @@ class PoolDriver:
 
     def _check_gauges(self) -> None:
         """I10: each gauge is the sum of the events."""
-        numbers = self.state.statistics()
-        expected = {name: getattr(numbers, name) for name in _GAUGES}
-        assert {name: self.gauges[name] for name in _GAUGES} == expected, "I10: events and gauges differ"
+        tally, gauges = self.state._tally, self.gauges
+        for state in _GAUGES:
+            assert gauges[state.value] == tally[state], f"I10: events and gauge of {state.value} differ"
+        assert gauges["waiting"] == len(self.state._line), "I10: events and the line differ"
 
 
-_GAUGES: Iterable[str] = ("starting", "idle", "pinging", "leased", "draining", "retiring", "waiting")
+_GAUGES = tuple(state for state in WorkerState if state is not WorkerState.DEAD)

@@ -1,0 +1,35 @@
+"""How long Hypothesis searches: profiles by name, chosen by ``--hypothesis-profile`` or ``HYPOTHESIS_PROFILE``.
+
+Examples that failed are kept in ``.hypothesis`` and tried first the next time, in every profile.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+__all__ = ["chosen"]
+
+#: Steps of the state machine that one example holds at most.
+STEPS_PER_EXAMPLE = 50
+
+# Busy machines make single steps slow now and then; the budget of the layer holds for the whole test.
+# One failure at a time: finding out whether there are two takes as long again.
+settings.register_profile(
+    "fast",
+    max_examples=2_000 // STEPS_PER_EXAMPLE,
+    stateful_step_count=STEPS_PER_EXAMPLE,
+    deadline=None,
+    report_multiple_bugs=False,
+    derandomize=False,
+)
+settings.register_profile("nightly", settings.get_profile("fast"), max_examples=100_000 // STEPS_PER_EXAMPLE)
+
+
+def chosen() -> settings:
+    """Return the profile that this run was started with; ``fast`` if it names none."""
+    loaded = settings.get_current_profile_name()
+    return settings.get_profile(
+        loaded if loaded in ("fast", "nightly") else os.environ.get("HYPOTHESIS_PROFILE", "fast")
+    )
