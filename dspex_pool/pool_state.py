@@ -65,8 +65,7 @@ class PoolState(Books):
         """
         self.counters.attempts += 1
         if self._idle and not self.is_suspended and session is None:
-            record = self._pop_idle()
-            return self._lend(record, now, None, holder)
+            return self._lend(self._pop_idle(), now, place, holder)
         waiter = place or Waiter(
             0, now, deadline, session, affinity != "hint", affinity == "strict_nowait", holder
         )

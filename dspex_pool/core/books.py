@@ -171,8 +171,14 @@ class Books:
 
     # --- lending and refusing ---------------------------------------------------------------------
 
-    def _lend(self, record: WorkerRecord, now: float, waiter: Waiter | None, holder: object) -> Granted:
-        """Put an idle worker, already out of the idle set, into a caller's hands."""
+    def _lend(
+        self, record: WorkerRecord, now: float, waiter: Waiter | None, holder: object, *, queued: bool = False
+    ) -> Granted:
+        """Put an idle worker, already out of the idle set, into a caller's hands.
+
+        Args:
+            queued: Whether it comes from the line; a waiter that asks again after an undone grant does not.
+        """
         move(record, _LEASED)
         self._tally[_IDLE] -= 1
         self._tally[_LEASED] += 1
@@ -189,7 +195,6 @@ class Books:
         if waiter is not None and session is not None:
             self._note_use(session, record, now, strict=waiter.strict)
         if self.watch.observed:
-            queued = waiter is not None and waiter.number > 0
             self._emit_moved("checkout", record, _IDLE, {"wait": waited}, session=session, queued=queued)
         return Granted(record.number, record.token, waited)
 
@@ -215,7 +220,7 @@ class Books:
                 continue
             del self._idle[record.number]
             self.counters.granted_after_wait += 1
-            lease = self._lend(record, now, waiter, waiter.holder)
+            lease = self._lend(record, now, waiter, waiter.holder, queued=True)
             self._outbox.append(Grant(waiter.number, lease))
             return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import OrderedDict
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -50,7 +51,7 @@ class WaitLine:
     def add(self, waiter: Waiter, bound_to: int | None = None) -> None:
         """Put ``waiter`` into the open lane, or into that of worker ``bound_to``.
 
-        It stands last, unless its number says that it was in line before: then it stands first again.
+        It stands last, unless its number says that it was in line before: then it has its old place again.
         """
         if bound_to is None:
             lane = self._open
@@ -61,7 +62,9 @@ class WaitLine:
         is_back = bool(lane) and next(reversed(lane)) > waiter.number
         lane[waiter.number] = waiter
         if is_back:
-            lane.move_to_end(waiter.number, last=False)
+            earlier = list(itertools.takewhile(lambda number: number < waiter.number, lane))
+            for number in (waiter.number, *reversed(earlier)):
+                lane.move_to_end(number, last=False)
         self._lane_of[waiter.number] = lane
         if waiter.deadline != float("inf"):
             heapq.heappush(self._deadlines, (waiter.deadline, waiter.number))

@@ -1,0 +1,253 @@
+"""Waking and fairness: nobody in line is forgotten, overtaken or woken in vain. Block B of the pool's rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from dspex_pool.core.records import Outcome
+from dspex_pool.errors import CheckoutTimeoutError, PoolClosedError
+from dspex_pool.lifecycle import WorkerState
+from dspex_pool.worker_pool import WorkerPool
+from dspex_testkit.mock_port import MockPortFactory
+from dspex_testkit.pool_driver import PoolDriver
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+
+def ready_pool(pool_size: int = 1, **options: Any) -> PoolDriver:
+    """Return a pool whose workers are all idle; from then on the test answers for the world."""
+    driver = PoolDriver(auto=True, pool_size=pool_size, health_check_interval=None, **options)
+    driver.auto = False
+    return driver
+
+
+# --- death of a holder --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["dies", "is retired at check-in", "is overdue"])
+def test_head_of_line_is_served_by_a_replacement(how: str) -> None:
+    """When a holder's worker goes, whatever the cause, the head gets its replacement unasked. [property 15]"""
+    driver = ready_pool(lease_timeout=10.0)
+    lease = driver.lease()
+    first, second = driver.wait(), driver.wait()
+    if how == "dies":
+        driver.gone(lease.number)
+    elif how == "is overdue":
+        driver.advance(10.0)
+        driver.reap(lease.number)
+    else:
+        driver.checkin(lease, Outcome.RETIRE)
+        assert not driver.starting, "the slot is taken until the old process is reaped"
+        driver.reap(lease.number)
+    replacement = driver.started()
+    assert driver.granted[first].number == replacement != lease.number
+    assert second not in driver.granted
+
+
+def test_newcomer_stands_behind_who_waited_before_a_death() -> None:
+    """Who comes after a death, or after the replacement's start began, is served later. [property 16]"""
+    driver = ready_pool()
+    lease = driver.lease()
+    early = driver.wait()
+    driver.gone(lease.number)
+    late = driver.wait()
+    driver.started()
+    assert list(driver.granted) == [early]
+    driver.checkin(driver.granted[early])
+    assert list(driver.granted) == [early, late]
+
+
+def test_newcomer_finds_no_idle_worker_while_others_wait() -> None:
+    """A worker that comes free goes to the line before any newcomer can see it. [property 16]"""
+    driver = ready_pool()
+    lease = driver.lease()
+    waiting = driver.wait()
+    driver.checkin(lease)
+    assert driver.checkout(wait=False) != driver.granted[waiting]
+    assert driver.in_state(WorkerState.IDLE) == []
+
+
+# --- who can take what ----------------------------------------------------------------------------------
+
+
+def test_worker_declined_for_one_waiter_goes_to_the_next_in_the_same_step() -> None:
+    """A worker that the head's strict session cannot use is given to the next who can. [property 17]"""
+    driver = ready_pool(2)
+    first, second = driver.lease(session="s", affinity="strict"), driver.lease()
+    strict = driver.wait(session="s", affinity="strict")
+    anybody = driver.wait()
+    driver.checkin(second)
+    assert driver.granted[anybody].number == second.number
+    assert strict not in driver.granted
+    driver.checkin(first)
+    assert driver.granted[strict].number == first.number
+
+
+def test_shed_waiters_are_passed_over_in_the_same_step() -> None:
+    """A waiter that is turned away when its turn comes costs the next one nothing. [property 17]"""
+    driver = ready_pool(codel_target=1.0, codel_interval=5.0)
+    lease = driver.lease()
+    slow = [driver.wait() for _ in range(3)]
+    driver.advance(5.0)
+    driver.checkin(lease)
+    driver.advance(5.0)
+    fresh = driver.wait()
+    driver.checkin(driver.granted[slow[0]])
+    assert driver.granted[fresh] is not None
+    assert [waiter in driver.refused for waiter in slow] == [False, True, True]
+
+
+@pytest.mark.parametrize(("freed", "woken"), [(1, 1), (2, 2), (3, 3)])
+def test_as_many_are_woken_as_workers_come_free(freed: int, woken: int) -> None:
+    """k workers that come back wake the k who came first, nobody else. [property 19]"""
+    driver = ready_pool(3)
+    leases = [driver.lease() for _ in range(3)]
+    waiters = [driver.wait() for _ in range(5)]
+    for lease in leases[:freed]:
+        driver.checkin(lease)
+    assert list(driver.granted) == waiters[:woken]
+
+
+def test_a_resumed_pool_wakes_as_many_as_it_has_idle_workers() -> None:
+    """Resuming gives every idle worker to one waiter, in order of arrival. [property 19]"""
+    driver = ready_pool(2)
+    driver.state.suspend(driver.now)
+    waiters = [driver.wait() for _ in range(3)]
+    driver.state.resume(driver.now)
+    driver.settle()
+    assert list(driver.granted) == waiters[:2]
+
+
+@pytest.mark.parametrize(("waiting", "starts"), [(1, 1), (2, 2), (5, 3)])
+def test_starts_in_flight_never_exceed_unmet_demand(waiting: int, starts: int) -> None:
+    """Each waiter orders at most one start, and never more than there is room for. [property 19]"""
+    driver = PoolDriver(pool_size=3, lazy=True, max_starting=10)
+    for _ in range(waiting):
+        driver.wait()
+    assert len(driver.starting) == starts
+
+
+def test_demand_that_has_left_starts_nothing_more() -> None:
+    """Waiters that were served or left order no further start. [property 19]"""
+    driver = PoolDriver(pool_size=3, lazy=True, max_starting=1)
+    waiters = [driver.wait() for _ in range(3)]
+    for waiter in waiters[:2]:
+        driver.cancel(waiter)
+    driver.started()
+    assert waiters[2] in driver.granted
+    assert not driver.starting
+
+
+# --- keeping one's place --------------------------------------------------------------------------------
+
+
+def test_waiter_keeps_its_place_when_its_worker_turns_out_unclean() -> None:
+    """A grant that must be undone puts its waiter back in front of those who came later. [property 21]"""
+    driver = ready_pool()
+    lease = driver.lease()
+    first, second = driver.wait(), driver.wait()
+    driver.checkin(lease)
+    assert driver.reject(driver.granted[first]) == first
+    driver.reap()
+    driver.started()
+    assert list(driver.granted) == [first]
+    assert second not in driver.granted
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_waiters_whose_grants_are_undone_keep_their_order(backwards: bool) -> None:
+    """Several grants undone together, in whatever order, restore the order of arrival. [property 21]"""
+    driver = ready_pool(2)
+    leases = [driver.lease(), driver.lease()]
+    waiters = [driver.wait() for _ in range(3)]
+    for lease in leases:
+        driver.checkin(lease)
+    undone = [driver.granted[waiter] for waiter in waiters[:2]]
+    for lease in reversed(undone) if backwards else undone:
+        driver.reject(lease)
+    for _ in range(2):
+        driver.reap()
+        driver.started()
+    assert list(driver.granted) == waiters[:2]
+
+
+@pytest.mark.parametrize("session", [None, "s"])
+def test_asking_again_from_a_place_is_counted_once(session: str | None) -> None:
+    """Who is served at once after an undone grant does not leave the line a second time. [property 21]"""
+    driver = ready_pool(2)
+    leases = [driver.lease(), driver.lease()]
+    waiter = driver.wait(session=session)
+    for lease in leases:
+        driver.checkin(lease)
+    driver.advance(1.0)
+    granted = driver.reject(driver.granted[waiter])
+    assert getattr(granted, "number", None) == leases[1].number
+    assert driver.state.statistics().waiting == 0
+    assert driver.state.counters.attempts == 3
+
+
+def test_undone_grant_keeps_the_deadline_of_its_place() -> None:
+    """Standing in line again does not begin a new patience. [property 21]"""
+    driver = ready_pool()
+    lease = driver.lease()
+    waiter = driver.wait(timeout=10.0)
+    driver.advance(9.0)
+    driver.checkin(lease)
+    driver.reject(driver.granted[waiter])
+    driver.advance(0.9)
+    assert waiter not in driver.refused
+    driver.advance(0.2)
+    assert isinstance(driver.refused[waiter], CheckoutTimeoutError)
+
+
+# --- leaving the line -----------------------------------------------------------------------------------
+
+
+def test_waiter_is_out_of_the_line_when_its_time_is_over() -> None:
+    """At its deadline, not later, a waiter is gone, and the next check-in serves a live one. [property 22]"""
+    driver = ready_pool()
+    lease = driver.lease()
+    short, long = driver.wait(timeout=1.0), driver.wait(timeout=100.0)
+    driver.advance(1.0)
+    assert isinstance(driver.refused[short], CheckoutTimeoutError)
+    assert driver.state.statistics().waiting == 1
+    driver.checkin(lease)
+    assert list(driver.granted) == [long]
+
+
+def test_check_in_passes_over_any_number_of_dead_waiters() -> None:
+    """One check-in serves the first live waiter, however many before it have left or timed out. [property 23]"""
+    driver = ready_pool()
+    lease = driver.lease()
+    dead = [driver.wait(timeout=1.0 if index % 2 else 1000.0) for index in range(20)]
+    live = driver.wait()
+    for waiter in dead[::2]:
+        driver.cancel(waiter)
+    driver.advance(1.0)
+    driver.checkin(lease)
+    assert list(driver.granted) == [live]
+
+
+# --- readiness ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.trio
+async def test_closing_fails_who_waits_for_readiness(autojump_clock: MockClock) -> None:
+    """``wait_ready`` raises PoolClosedError in the moment in which the pool closes. [property 24]"""
+    failed: list[float] = []
+
+    async def wait_for_ever(pool: WorkerPool) -> None:
+        with pytest.raises(PoolClosedError):
+            await pool.wait_ready(2)
+        failed.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        async with WorkerPool(MockPortFactory(hang_starts=2), pool_size=2, spawn_timeout=100.0) as pool:
+            for _ in range(2):
+                nursery.start_soon(wait_for_ever, pool)
+            await trio.sleep(7.0)
+    assert failed == [7.0, 7.0]
