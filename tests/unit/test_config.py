@@ -80,49 +80,50 @@ def test_defaults_are_accepted_and_canonical() -> None:
         assert type(getattr(config, name)) is type(setting.default)
 
 
-@pytest.mark.parametrize("key", SETTINGS)
-def test_setting_is_accepted_and_read_back(key: str) -> None:
+def test_setting_is_accepted_and_read_back() -> None:
     """Each setting is taken as argument and holds the value afterwards: none is dropped."""
-    _text, value, _bad_text, _bad = example_of(key)
-    assert getattr(PoolConfig(**{key: value}), key) == value
+    for key in SETTINGS:
+        _text, value, _bad_text, _bad = example_of(key)
+        assert getattr(PoolConfig(**{key: value}), key) == value
 
 
-@pytest.mark.parametrize("key", SETTINGS)
-def test_setting_is_refused_when_wrong(key: str) -> None:
+def test_setting_is_refused_when_wrong() -> None:
     """A wrong value is refused at construction with its name, value, range and source. [property 75]"""
-    wrong = example_of(key)[3]
-    with pytest.raises(InvalidConfigError) as caught:
-        PoolConfig(**{key: wrong})
-    error = caught.value
-    assert (error.key, error.source) == (key, "argument")
-    assert error.allowed == SETTINGS[key].allowed
-    assert error.value == ("(hidden)" if key == "worker_env" else wrong)
-    assert key in error.message
-    assert SETTINGS[key].rule.allowed in error.message
+    for key in SETTINGS:
+        wrong = example_of(key)[3]
+        with pytest.raises(InvalidConfigError) as caught:
+            PoolConfig(**{key: wrong})
+        error = caught.value
+        assert (error.key, error.source) == (key, "argument")
+        assert error.allowed == SETTINGS[key].allowed
+        assert error.value == ("(hidden)" if key == "worker_env" else wrong)
+        assert key in error.message
+        assert SETTINGS[key].rule.allowed in error.message
 
 
-@pytest.mark.parametrize("key", SECONDS)
-@pytest.mark.parametrize("wrong", [0, 0.0, -1, math.inf, -math.inf, math.nan, 2e9, 10**400, True, "1"])
-def test_duration_is_refused_when_it_is_none(key: str, wrong: Any) -> None:
+def test_duration_is_refused_when_it_is_none() -> None:
     """Zero, negative, infinite, undefined and absurd durations are refused, whatever their type. [property 75]"""
-    with pytest.raises(InvalidConfigError, match=key):
-        PoolConfig(**{key: wrong})
+    no_durations: list[Any] = [0, 0.0, -1, math.inf, -math.inf, math.nan, 2e9, 10**400, True, "1"]
+    for key in SECONDS:
+        for wrong in no_durations:
+            with pytest.raises(InvalidConfigError, match=key):
+                PoolConfig(**{key: wrong})
 
 
-@pytest.mark.parametrize("key", [name for name in SETTINGS if name not in OPTIONAL])
-def test_setting_is_refused_when_none_is_not_allowed(key: str) -> None:
+def test_setting_is_refused_when_none_is_not_allowed() -> None:
     """None is a value only where it has a meaning."""
-    nothing: dict[str, Any] = {key: None}
-    with pytest.raises(InvalidConfigError, match=key):
-        PoolConfig(**nothing)
+    for key in [name for name in SETTINGS if name not in OPTIONAL]:
+        nothing: dict[str, Any] = {key: None}
+        with pytest.raises(InvalidConfigError, match=key):
+            PoolConfig(**nothing)
 
 
-@pytest.mark.parametrize("key", OPTIONAL)
-def test_setting_is_none_when_asked(key: str) -> None:
+def test_setting_is_none_when_asked() -> None:
     """None is taken where it has a meaning, and the words say so."""
-    nothing: dict[str, Any] = {key: None}
-    assert getattr(PoolConfig(**nothing), key) is None
-    assert SETTINGS[key].allowed.endswith(", or none")
+    for key in OPTIONAL:
+        nothing: dict[str, Any] = {key: None}
+        assert getattr(PoolConfig(**nothing), key) is None
+        assert SETTINGS[key].allowed.endswith(", or none")
 
 
 @pytest.mark.parametrize(
@@ -360,22 +361,22 @@ def test_unknown_key_in_toml_is_refused_with_the_nearest_name(tmp_path: Path) ->
 # --- environment -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", SETTINGS)
-def test_variable_is_parsed_by_the_type_of_its_setting(key: str) -> None:
+def test_variable_is_parsed_by_the_type_of_its_setting() -> None:
     """Each setting can be given as text, and its source is the variable."""
-    text, value, _bad_text, _bad = example_of(key)
-    config = load(environ={f"DSPEX_POOL_{key.upper()}": text})
-    assert getattr(config, key) == value
-    assert config.sources[key] == f"DSPEX_POOL_{key.upper()}"
+    for key in SETTINGS:
+        text, value, _bad_text, _bad = example_of(key)
+        config = load(environ={f"DSPEX_POOL_{key.upper()}": text})
+        assert getattr(config, key) == value
+        assert config.sources[key] == f"DSPEX_POOL_{key.upper()}"
 
 
-@pytest.mark.parametrize("key", SETTINGS)
-def test_variable_is_refused_when_its_text_is_wrong(key: str) -> None:
+def test_variable_is_refused_when_its_text_is_wrong() -> None:
     """A text that is no such value is refused under the name of the variable."""
-    variable = f"DSPEX_POOL_{key.upper()}"
-    with pytest.raises(InvalidConfigError, match=variable) as caught:
-        load(environ={variable: example_of(key)[2]})
-    assert (caught.value.key, caught.value.source) == (key, variable)
+    for key in SETTINGS:
+        variable = f"DSPEX_POOL_{key.upper()}"
+        with pytest.raises(InvalidConfigError, match=variable) as caught:
+            load(environ={variable: example_of(key)[2]})
+        assert (caught.value.key, caught.value.source) == (key, variable)
 
 
 @pytest.mark.parametrize("text", ["none", "None", "", " "])
@@ -662,17 +663,17 @@ def test_config_survives_json_and_pickle() -> None:
         msgspec.json.decode(b'{"pool_size": 0}', type=PoolConfig)
 
 
-@pytest.mark.parametrize("key", SETTINGS)
-def test_setting_has_one_sentence_with_its_unit(key: str) -> None:
+def test_setting_has_one_sentence_with_its_unit() -> None:
     """Each setting is explained in a sentence, and durations and sizes name their unit."""
-    setting = SETTINGS[key]
-    assert setting.doc[0].isupper()
-    assert setting.doc.endswith(".")
-    assert ". " not in setting.doc
-    if isinstance(setting.rule, Seconds | SecondsRange):
-        assert "econds" in setting.doc
-    if "bytes" in key:
-        assert "bytes" in setting.doc
+    for key in SETTINGS:
+        setting = SETTINGS[key]
+        assert setting.doc[0].isupper()
+        assert setting.doc.endswith(".")
+        assert ". " not in setting.doc
+        if isinstance(setting.rule, Seconds | SecondsRange):
+            assert "econds" in setting.doc
+        if "bytes" in key:
+            assert "bytes" in setting.doc
 
 
 def test_table_lists_every_setting_with_its_default() -> None:
