@@ -79,7 +79,10 @@ class StartPolicy:
     def trip(self, now: float, ready: int) -> bool:
         """Open the breaker if it is time, with ``ready`` workers in service; tell whether it opened now."""
         since = self._failing_since
-        if self.is_open or ready or since is None or now - since < self._breaker_after:
+        if self.is_open or ready or since is None or now - self._failed_at > self._memory:
+            return False
+        # From failure to failure, not until now: after one failure without another try, starts may well succeed.
+        if self._failed_at - since < self._breaker_after:
             return False
         self.is_open = True
         return True
