@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import signal
 import subprocess
@@ -108,6 +109,23 @@ def test_row_whose_worker_dies_is_run_again_on_another(shell: Shell) -> None:
     assert len({line[1] for line in shell.trace() if line[0] == "die-once"}) == 2
     assert re.search(r"retried +1 ", done.stderr)
     assert re.search(r"worker restarts +died 1 ", done.stderr)
+
+
+def test_rows_survive_workers_that_are_killed(shell: Shell) -> None:
+    """With --retries, whoever kills workers while they run costs time and not one row."""
+    shell.write({"id": n, "q": f"sleep:0.03 {n}", "t": f"t{n % 5}"} for n in range(150))
+    run = ("run", "q -> a", "rows.jsonl", "-o", "answers.jsonl", "--session-field", "t", "--retries", "3")
+    dice = random.Random(4)
+    with shell.started(*run, "--workers", "3", *HANDLER) as process:
+        for wanted in range(10, 100, 15):
+            wait_until(lambda wanted=wanted: shell.recorded() >= wanted)
+            for victim in dice.sample(shell.workers(process.pid), 1):
+                victim.kill()
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert [row["id"] for row in shell.answers()] == list(range(150))
+    assert re.search(r"worker restarts +.*died", err)
+    assert shell.workers(process.pid) == []
 
 
 def test_row_whose_worker_dies_is_a_record_without_retries(shell: Shell) -> None:
