@@ -36,16 +36,27 @@ class BridgeProcess:
         words: Arguments of the bridge.
         env: Variables added to the environment.
         prefix: A command that starts the command behind it.
+        is_measured: Whether coverage, if it runs, follows the bridge. Python 3.11 hangs where a thread is traced
+            while a signal waits for another one, so tests that send many signals say no.
     """
 
-    def __init__(self, *words: str, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *words: str,
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        is_measured: bool = True,
+    ) -> None:
+        variables = {**os.environ, **(env or {})}
+        if not is_measured:
+            variables = {name: value for name, value in variables.items() if not name.startswith("COVERAGE_")}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 # closed with the process
         self.process = subprocess.Popen(
             [*prefix, sys.executable, "-m", "dspex_pool.bridge", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env={**os.environ, **(env or {})},
+            env=variables,
             bufsize=0,
         )
         self._decoder = FrameDecoder(peer="bridge")
@@ -180,12 +191,14 @@ def running_bridge(
     *words: str,
     handler: str = ECHO,
     handshake: bool = True,
-    env: Mapping[str, str] | None = None,
-    prefix: Sequence[str] = (),
+    **options: Any,
 ) -> Iterator[BridgeProcess]:
-    """Run a bridge, in mode ``pool-worker`` as ``w-1`` unless ``words`` say otherwise."""
+    """Run a bridge, in mode ``pool-worker`` as ``w-1`` unless ``words`` say otherwise.
+
+    Options are those of ``BridgeProcess``.
+    """
     usual = ["--mode", "pool-worker", "--worker-id", "w-1", "--handler", handler]
-    bridge = BridgeProcess(*usual, *words, env=env, prefix=prefix)
+    bridge = BridgeProcess(*usual, *words, **options)
     try:
         if handshake:
             bridge.handshake()

@@ -89,10 +89,7 @@ class Reader:
             self._process.end(0)
 
     def _read(self) -> None:
-        try:
-            data = os.read(self._stdin, _READ_BYTES)
-        except BlockingIOError:
-            return
+        data = os.read(self._stdin, _READ_BYTES)
         if data:
             self._decoder.feed(data)
         else:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.protocol
 
+# One second is promised; the rest is for test machines that do other things at the same time.
+SOON = 4.0
+
 # A command that is busy in one way or another, and stays so longer than any test waits.
 BUSY = [
     pytest.param("sleep", {"seconds": 600}, id="sleeping"),
@@ -34,7 +39,7 @@ BUSY = [
 @pytest.fixture(scope="module")
 def shared() -> Iterator[BridgeProcess]:
     """A bridge that tests may use if they leave it alive."""
-    with running_bridge() as bridge:
+    with running_bridge(is_measured=False) as bridge:
         yield bridge
 
 
@@ -64,7 +69,7 @@ def test_end_of_stdin_ends_an_idle_bridge_with_0() -> None:
         began = time.monotonic()
         bridge.close_stdin()
         assert bridge.wait() == 0
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON
         assert bridge.stderr() == ""
 
 
@@ -83,7 +88,7 @@ def test_end_of_stdin_ends_a_busy_bridge_with_0(command: str, args: dict[str, An
         began = time.monotonic()
         bridge.close_stdin()
         assert bridge.wait() == 0
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON
 
 
 def test_end_of_stdin_behind_requests_that_wait_ends_the_bridge() -> None:
@@ -113,7 +118,7 @@ def test_sigterm_ends_the_bridge_with_0(command: str, args: dict[str, Any]) -> N
         began = time.monotonic()
         bridge.process.terminate()
         assert bridge.wait() == 0
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON
         assert "Traceback" not in bridge.stderr()
 
 
@@ -125,6 +130,41 @@ def test_bytes_that_are_no_frame_end_the_bridge_with_65() -> None:
         assert bridge.wait() == 65
         assert "Traceback (most" in bridge.stderr()
         assert "1416782179 bytes" in bridge.stderr()
+
+
+def test_bridge_whose_stderr_nobody_reads_still_ends() -> None:
+    """Last words are said to whoever listens; nobody is waited for."""
+    words = [sys.executable, "-m", "dspex_pool.bridge", "--handler", ECHO]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        flood = b'{"id": 0, "command": "flood_stderr", "args": {"bytes": 1000000}, "timestamp": ""}'
+        process.stdin.write(encode_frame(flood))
+        process.stdin.flush()
+        assert process.stderr is not None
+        wait_until(lambda: unread(process.stderr) > 65_000, "a pipe that is all but full")
+        process.stdin.write(b"Traceback")
+        process.stdin.flush()
+        assert process.wait(10) == 65
+
+
+def unread(stream: Any) -> int:
+    """Return how many bytes wait in a pipe."""
+    return int.from_bytes(fcntl.ioctl(stream, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def test_reader_that_fails_ends_the_bridge_with_70() -> None:
+    """A worker without a reader would be deaf, and would outlive its parent: here stdin can be written only."""
+    stdin = os.open(os.devnull, os.O_WRONLY)
+    try:
+        words = [sys.executable, "-m", "dspex_pool.bridge", "--handler", ECHO]
+        ended = subprocess.run(words, stdin=stdin, capture_output=True, text=True, timeout=20)
+    finally:
+        os.close(stdin)
+    assert ended.returncode == 70
+    assert "reader failed" in ended.stderr
+    assert "Bad file descriptor" in ended.stderr
 
 
 @pytest.mark.parametrize("command", ["echo", "sleep"])
@@ -418,8 +458,12 @@ def test_nothing_outlives_a_parent_that_was_killed() -> None:
         wait_until(lambda: is_gone(grandchild_pid), "the end of the grandchild")
 
 
-def test_forked_child_is_no_worker(bridge: BridgeProcess) -> None:
+def test_forked_child_is_no_worker() -> None:
     """A child without a program of its own holds no wire and ends by SIGTERM alone, not with the worker."""
-    pid = bridge.ask("fork", seconds=600)["pid"]
-    os.kill(pid, signal.SIGTERM)
-    assert bridge.ask("wait_child", pid=pid) == -signal.SIGTERM
+    with running_bridge() as bridge:
+        pid = bridge.ask("fork", seconds=600)["pid"]
+        os.kill(pid, signal.SIGTERM)
+        assert bridge.ask("wait_child", pid=pid) == -signal.SIGTERM
+        pid = bridge.ask("fork", seconds=0)["pid"]
+        assert bridge.ask("wait_child", pid=pid) == 0
+        assert bridge.ask("echo", still="here") == {"still": "here"}

@@ -133,6 +133,13 @@ def test_exception_whose_members_raise_is_told() -> None:
     assert info.code is None
 
 
+def test_exception_that_cannot_be_formatted_is_told() -> None:
+    """A syntax error of somebody's own making may hold anything."""
+    info = describe(SyntaxError("no such word", ("file", 1, 1, 5)))[1]  # type: ignore[arg-type] # that is the point
+    assert info.type == "SyntaxError"
+    assert info.traceback == "the traceback of SyntaxError cannot be formatted"
+
+
 def test_longer_secret_is_masked_before_the_one_it_begins_with() -> None:
     """No end of a key is left over; and short words are no secrets."""
     secrets = Secrets()

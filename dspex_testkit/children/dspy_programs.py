@@ -1,0 +1,167 @@
+"""Factories, tools and engines for programs in real workers: ``dspex_testkit.children.dspy_programs:NAME``.
+
+Start the worker with ``--allow dspex_testkit.children.dspy_programs``. DSPy is imported when one of them is used.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "NO_FUNCTION",
+    "BrokenEngine",
+    "RateLimitedEngine",
+    "ReactEngine",
+    "ScriptedEngine",
+    "asynchronous",
+    "failing",
+    "no_module",
+    "patient",
+    "shouter",
+    "teller",
+    "thinker",
+    "word_count",
+]
+
+#: A name that leads to no function.
+NO_FUNCTION = "just a text"
+
+
+def shouter() -> Any:
+    """Make a program that needs no model: ``{text}`` gives ``{loud}``, and one record is logged."""
+    import dspy
+
+    class Shouter(dspy.Module):  # type: ignore[misc] # dspy has no types
+        def forward(self, text: str) -> Any:
+            logging.getLogger("shouter").info("shouting %d characters", len(text))
+            return dspy.Prediction(loud=text.upper())
+
+    return Shouter()
+
+
+def teller() -> Any:
+    """Make a program that returns something of a ``kind``: object, record, set, text, or ``nothing``."""
+    import dspy
+
+    class Teller(dspy.Module):  # type: ignore[misc] # dspy has no types
+        def forward(self, kind: str) -> Any:
+            record = dspy.Example(a=(1, 2), image=dspy.Image(url="http://127.0.0.1/x.png"))
+            kinds: dict[str, Any] = {"object": {"it": 1}, "record": {"it": [record]}, "set": {"it": {1}}}
+            return kinds.get(kind, kind)
+
+    return Teller()
+
+
+def patient() -> Any:
+    """Make a program that sleeps for ``seconds`` and returns them."""
+    import dspy
+
+    class Patient(dspy.Module):  # type: ignore[misc] # dspy has no types
+        def forward(self, seconds: float) -> Any:
+            logging.getLogger("patient").info("sleeping")
+            time.sleep(seconds)
+            return dspy.Prediction(slept=seconds)
+
+    return Patient()
+
+
+def thinker() -> Any:
+    """Make a program with a language model of its own: ``{context, question}`` gives ``{answer}``."""
+    import dspy
+
+    from dspex_pool.bridge.extractive import MODEL, ExtractiveEngine
+
+    program = dspy.Predict("context, question -> answer")
+    program.set_lm(dspy.LM(MODEL, engine=ExtractiveEngine(), cache=False))
+    return program
+
+
+def asynchronous() -> Any:
+    """Make a program that asks the model in an event loop: ``{context, question}`` gives ``{answer}``."""
+    import asyncio
+
+    import dspy
+
+    class Asynchronous(dspy.Module):  # type: ignore[misc] # dspy has no types
+        def __init__(self) -> None:
+            super().__init__()
+            self.predict = dspy.Predict("context, question -> answer")
+
+        def forward(self, context: str, question: str) -> Any:
+            return asyncio.run(self.predict.acall(context=context, question=question))
+
+    return Asynchronous()
+
+
+def no_module() -> object:
+    """Return something else than a module."""
+    return object()
+
+
+def failing() -> object:
+    """Raise, as a factory may."""
+    raise LookupError("no such blueprint")
+
+
+def word_count(text: str) -> int:
+    """Count the words of a text."""
+    return len(text.split())
+
+
+class ScriptedEngine:
+    """Answers DSPy's requests with the next of ``script``: fields by name, in the form of ``ChatAdapter``."""
+
+    #: What is answered, in order; begun anew for each engine.
+    script: ClassVar[tuple[dict[str, str], ...]] = ()
+
+    def __init__(self) -> None:
+        self._answers: Iterator[dict[str, str]] = iter(self.script)
+
+    def complete(self, request: Any) -> Any:
+        """Answer one request."""
+        from dspy import lm15
+
+        fields = [f"[[ ## {name} ## ]]\n{value}\n" for name, value in next(self._answers).items()]
+        return lm15.Response(
+            id=None,
+            model=request.model,
+            message=lm15.Message.assistant("\n".join([*fields, "[[ ## completed ## ]]"])),
+            finish_reason="stop",
+            usage=lm15.Usage(input_tokens=10, output_tokens=2, total_tokens=12),
+        )
+
+
+class ReactEngine(ScriptedEngine):
+    """Calls the tool ``word_count`` once, and answers."""
+
+    script = (
+        {
+            "next_thought": "count",
+            "next_tool_name": "word_count",
+            "next_tool_args": '{"text": "a b c"}',
+        },
+        {"next_thought": "done", "next_tool_name": "finish", "next_tool_args": "{}"},
+        {"reasoning": "three words", "answer": "3"},
+    )
+
+
+class RateLimitedEngine:
+    """Refuses every request, as a provider does that is asked too often."""
+
+    def complete(self, request: Any) -> Any:
+        """Refuse."""
+        from dspy import lm15
+
+        raise lm15.RateLimitError("slow down", status=429, retry_after=0.01)
+
+
+class BrokenEngine:
+    """Cannot be made."""
+
+    def __init__(self) -> None:
+        raise ValueError("no such machine")

@@ -1,0 +1,224 @@
+"""What the bridge says and when it is interrupted, without a process: outlet, logs, interrupts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from dspex_pool.bridge.handler import Answer
+from dspex_pool.bridge.interrupts import CommandCancelledError, Interrupts
+from dspex_pool.bridge.logs import RequestLog, RequestScope
+from dspex_pool.bridge.outlet import Outlet
+from dspex_pool.bridge.secrets import Secrets
+from dspex_pool.protocol import FrameDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.fast
+
+
+class EndedError(Exception):
+    """The process would have ended."""
+
+
+class FakeProcess:
+    """A process that tells of its end instead of ending."""
+
+    def end(self, status: int, last_words: str = "") -> NoReturn:
+        """Raise."""
+        raise EndedError(status)
+
+
+class Ends:
+    """An outlet, and the client's end of its pipe."""
+
+    def __init__(self) -> None:
+        self.read_fd, self.write_fd = os.pipe()
+        self.outlet = Outlet(self.write_fd, FakeProcess(), Interrupts(), max_frame_bytes=100_000)  # type: ignore[arg-type] # it only ends
+        self._decoder = FrameDecoder()
+
+    def ask(self, request_id: int, command: str, args: dict[str, Any]) -> None:
+        """Let the outlet receive a request."""
+        fields = {"id": request_id, "command": command, "args": args, "timestamp": ""}
+        assert self.outlet.receive(json.dumps(fields).encode()) is not None
+
+    def said(self) -> list[dict[str, Any]]:
+        """Return what was said since the last time."""
+        os.set_blocking(self.read_fd, False)
+        with contextlib.suppress(BlockingIOError):
+            self._decoder.feed(os.read(self.read_fd, 1 << 20))
+        return list(map(json.loads, iter(self._decoder.next_frame, None)))
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """An outlet whose client has asked for progress."""
+    ends = Ends()
+    ends.ask(0, "ping", {"protocol": 2, "events": ["progress"]})
+    yield ends
+    for fd in (ends.read_fd, ends.write_fd):
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+# --- outlet ------------------------------------------------------------------------------------------------
+
+
+def test_event_is_said_only_while_its_request_runs(ends: Ends) -> None:
+    """After the answer an event of the request would break the protocol."""
+    assert ends.outlet.event("progress", {"n": 1})
+    ends.outlet.succeed(0, Answer({}), duration_s=0.0)
+    assert not ends.outlet.event("progress", {"n": 2})
+    assert [message.get("event", "answer") for message in ends.said()] == ["progress", "answer"]
+    assert ends.outlet.version == 2
+
+
+def test_event_that_json_cannot_carry_is_not_said(ends: Ends) -> None:
+    """It costs nothing else."""
+    assert not ends.outlet.event("progress", {"n": float("nan")})
+    assert not ends.outlet.event("progress", {"text": "x" * 200_000})
+    assert ends.said() == []
+
+
+def test_event_from_within_a_frame_is_not_said(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finalizer that logs may run at any moment; it neither tears the frame nor waits for itself."""
+    told = []
+    real_write = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        told.append(ends.outlet.event("progress", {"from": "a finalizer"}))
+        return real_write(fd, data)
+
+    monkeypatch.setattr("dspex_pool.bridge.outlet.os.write", write)
+    assert ends.outlet.event("progress", {"n": 1})
+    assert told == [False]
+    assert len(ends.said()) == 1
+
+
+def test_frames_of_two_threads_are_not_mixed(ends: Ends) -> None:
+    """Also when the pipe is full and takes them in pieces."""
+    os.set_blocking(ends.write_fd, False)
+    data = {"text": "x" * 60_000}
+    threads = [threading.Thread(target=ends.outlet.event, args=("progress", data)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    messages: list[dict[str, Any]] = []
+    while len(messages) < 4:
+        messages += ends.said()
+    for thread in threads:
+        thread.join()
+    assert [message["data"] for message in messages] == [data] * 4
+
+
+def test_nobody_who_reads_ends_the_process(ends: Ends) -> None:
+    """Quietly, with status 0."""
+    os.close(ends.read_fd)
+    with pytest.raises(EndedError) as caught:
+        ends.outlet.succeed(0, Answer({}), duration_s=0.0)
+    assert caught.value.args == (0,)
+
+
+# --- logs --------------------------------------------------------------------------------------------------
+
+
+def make_log(told: list[dict[str, Any]], *, heard: bool = True) -> tuple[RequestLog, RequestScope]:
+    """Return a log whose events end up in ``told``."""
+
+    def emit(kind: str, data: dict[str, Any]) -> bool:
+        told.append(data)
+        return heard
+
+    scope = RequestScope()
+    return RequestLog(emit, scope, Secrets(), "w-1"), scope
+
+
+def record(text: str) -> logging.LogRecord:
+    """Return a log record."""
+    return logging.LogRecord("name", logging.INFO, __file__, 1, text, None, None)
+
+
+def test_record_outside_of_a_request_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody waits for events then."""
+    told: list[dict[str, Any]] = []
+    log, _ = make_log(told)
+    assert log.handle(record("idle"))
+    assert told == []
+    assert capsys.readouterr().err == "INFO name: idle\n"
+
+
+def test_record_that_nobody_asked_for_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    """A session that is no text is not told."""
+    told: list[dict[str, Any]] = []
+    log, scope = make_log(told, heard=False)
+    scope.enter(7, session_id=["odd"])
+    log.handle(record("busy"))
+    assert told[0]["session_id"] is None
+    assert told[0]["request_id"] == 7
+    assert capsys.readouterr().err == "INFO name: busy\n"
+
+
+def test_record_that_a_filter_drops_goes_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
+    """Filters work as with every handler."""
+    log, _ = make_log([])
+    log.addFilter(lambda _: False)
+    assert not log.handle(record("secret"))
+    assert capsys.readouterr().err == ""
+
+
+# --- interrupts --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def interrupts() -> Iterator[Interrupts]:
+    """Interrupts that have taken over SIGINT."""
+    before = signal.getsignal(signal.SIGINT)
+    interrupts = Interrupts()
+    interrupts.install()
+    yield interrupts
+    signal.signal(signal.SIGINT, before)
+
+
+def test_signal_raises_in_the_running_command_alone(interrupts: Interrupts) -> None:
+    """Before and after it, the signal means nothing."""
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(CommandCancelledError):
+        interrupts.run(lambda _: signal.raise_signal(signal.SIGINT), {})
+    signal.raise_signal(signal.SIGINT)
+    assert interrupts.run(lambda args: args["n"], {"n": 1}) == 1
+
+
+def test_signal_waits_for_the_end_of_the_outermost_shield(interrupts: Interrupts) -> None:
+    """Shields nest; one signal raises once."""
+    steps = []
+
+    def command(_: dict[str, Any]) -> None:
+        with interrupts.shield():
+            with interrupts.shield():
+                signal.raise_signal(signal.SIGINT)
+                steps.append("inner")
+            steps.append("outer")
+        steps.append("never")
+
+    with pytest.raises(CommandCancelledError):
+        interrupts.run(command, {})
+    assert steps == ["inner", "outer"]
+    with interrupts.shield():
+        steps.append("later")
+
+
+def test_shield_of_another_thread_does_not_hold_back_the_main_one(interrupts: Interrupts) -> None:
+    """The signal is the main thread's business."""
+    held: list[object] = []
+    thread = threading.Thread(target=lambda: held.append(interrupts.shield()))
+    thread.start()
+    thread.join()
+    assert held[0] is not interrupts
+    assert interrupts.shield() is interrupts
