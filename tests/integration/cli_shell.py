@@ -172,6 +172,10 @@ class Shell:
         """Return how many rows the journal has."""
         return max(0, self.journal.read_bytes().count(b"\n") - 1) if self.journal.exists() else 0
 
+    def wait_recorded(self, rows: int) -> None:
+        """Wait until the journal has that many rows."""
+        wait_until(lambda: self.recorded() >= rows)
+
     def trace(self) -> list[list[str]]:
         """Return what was run: the order, the process that ran it, the session."""
         path = self.folder / "trace"

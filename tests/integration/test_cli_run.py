@@ -118,7 +118,7 @@ def test_rows_survive_workers_that_are_killed(shell: Shell) -> None:
     dice = random.Random(4)
     with shell.started(*run, "--workers", "3", *HANDLER) as process:
         for wanted in range(10, 100, 15):
-            wait_until(lambda wanted=wanted: shell.recorded() >= wanted)
+            shell.wait_recorded(wanted)
             for victim in dice.sample(shell.workers(process.pid), 1):
                 victim.kill()
         _, err = process.communicate(timeout=20)
@@ -157,7 +157,7 @@ def test_interruption_drains_and_the_run_goes_on_later(shell: Shell) -> None:
     shell.write({"id": f"r{n}", "q": f"sleep:0.05 {n}"} for n in range(120))
     run = ("run", "q -> a", "rows.jsonl", "-o", "answers.jsonl", "--workers", "2", *HANDLER)
     with shell.started(*run) as process:
-        wait_until(lambda: shell.recorded() >= 6)
+        shell.wait_recorded(6)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130, err
@@ -217,7 +217,7 @@ def test_termination_drains_too(shell: Shell) -> None:
     shell.write({"q": f"sleep:0.2 {n}"} for n in range(50))
     run = ("run", "q -> a", "rows.jsonl", "-o", "answers.jsonl", "--workers", "2", *HANDLER)
     with shell.started(*run) as process:
-        wait_until(lambda: shell.recorded() >= 2)
+        shell.wait_recorded(2)
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=8)
     assert process.returncode == 143, err
@@ -229,7 +229,7 @@ def test_killed_run_goes_on_later(shell: Shell) -> None:
     shell.write({"id": n, "q": f"sleep:0.05 {n}"} for n in range(60))
     run = ("run", "q -> a", "rows.jsonl", "-o", "answers.jsonl", "--workers", "2", *HANDLER)
     with shell.started(*run) as process:
-        wait_until(lambda: shell.recorded() >= 6)
+        shell.wait_recorded(6)
         process.kill()
         process.wait()
     wait_until(lambda: not shell.workers(process.pid), seconds=2.0)
