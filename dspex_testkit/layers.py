@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["LAYERS", "FolderLayers", "Layer", "selected_layers"]
+__all__ = ["LAYERS", "FolderLayers", "Layer", "names_layers_only", "selected_layers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,21 @@ class FolderLayers:
                 return layer
         return None
 
+    def has(self, layer: str) -> bool:
+        """Tell whether any folder has ``layer``."""
+        return layer in self.folders.values()
+
+    def is_out_of(self, selected: Iterable[str], path: PurePath) -> bool:
+        """Tell whether neither ``path`` nor anything below it has a layer among ``selected``.
+
+        Says no where a selected layer has no folder, or ``path`` no layer: then its tests may be anywhere.
+        """
+        wanted = set(selected)
+        if not wanted or self.layer_of(path) in {None, *wanted} or not all(map(self.has, wanted)):
+            return False
+        below = (layer for folder, layer in self.folders.items() if folder[: len(path.parts)] == path.parts)
+        return wanted.isdisjoint(below)
+
 
 def selected_layers(expression: str) -> list[str]:
     """Return the layers that a ``-m`` expression asks for.
@@ -96,6 +111,15 @@ def selected_layers(expression: str) -> list[str]:
         return [layer for layer in LAYERS if layer in names and _decides(layer, tree, names)]
     except (SyntaxError, ValueError):
         return []
+
+
+def names_layers_only(expression: str) -> bool:
+    """Tell whether a ``-m`` expression is about layers and no other marks."""
+    try:
+        tree = ast.parse(expression.strip(), mode="eval")
+    except SyntaxError:
+        return False
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} <= LAYERS.keys()
 
 
 def _decides(layer: str, tree: ast.expr, names: list[str]) -> bool:

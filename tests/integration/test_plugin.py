@@ -126,6 +126,26 @@ def test_run_fails_when_a_selected_layer_holds_no_test(
     assert ("without any test" in text(result)) is fails
 
 
+def test_trusted_folders_are_not_even_read(
+    project: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    """Where folders are trusted, a layer's run does not import the tests of the others."""
+    (pytester.mkdir("dear") / "test_dear.py").write_text("raise RuntimeError('imported')", encoding="utf-8")
+    ini = "dspex_trust_folders = true\ndspex_layers =\n    tests = fast\n    dear = integration"
+    project("def test_it(): pass", "-m", "fast", ini=ini).assert_outcomes(passed=1)
+    project("def test_it(): pass", "-m", "fast or slow", ini=ini, folder="more").assert_outcomes(errors=1)
+
+
+def test_trusted_folder_holds_tests_of_its_own_layer_only(project: Callable[..., pytest.RunResult]) -> None:
+    """A mark by hand that a trusting run would overlook is refused, one of a layer without a folder is not."""
+    ini = "dspex_trust_folders = true\ndspex_layers =\n    tests = fast\n    dear = integration"
+    code = "import pytest\n@pytest.mark.{}\ndef test_it(): pass"
+    project(code.format("stress"), ini=ini).assert_outcomes(passed=1)
+    result = project(code.format("integration"), ini=ini, folder="tests/more")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "is marked integration, but its folder is for fast" in text(result)
+
+
 # --- what a fast test may not do ------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 import pytest
 
-from dspex_testkit.layers import LAYERS, FolderLayers, selected_layers
+from dspex_testkit.layers import LAYERS, FolderLayers, names_layers_only, selected_layers
 
 
 def test_longest_folder_decides() -> None:
@@ -54,3 +54,34 @@ def test_only_fast_counts_cpu_time() -> None:
     """Waiting is what the other layers are for."""
     assert [layer.name for layer in LAYERS.values() if layer.counts_cpu] == ["fast"]
     assert [layer.name for layer in LAYERS.values() if layer.forbidden_modules] == ["fast", "protocol"]
+
+
+@pytest.mark.parametrize(
+    ("selected", "path", "out"),
+    [
+        (["fast"], "tests/chaos", False),
+        (["fast"], "tests/chaos/deep/test_x.py", True),
+        (["fast"], "tests/chaos/light/test_x.py", False),
+        (["fast"], "tests", False),
+        (["fast"], "docs", False),
+        (["fast", "chaos"], "tests/chaos", False),
+        (["fast", "stress"], "tests/chaos", False),
+        ([], "tests/chaos", False),
+    ],
+)
+def test_folder_is_out_when_no_test_of_the_selected_layers_can_be_in_it(
+    selected: list[str], path: str, out: bool
+) -> None:
+    """Deeper folders count, and layers without a folder may have tests anywhere."""
+    lines = ["tests = integration", "tests/unit = fast", "tests/chaos = chaos", "tests/chaos/light = fast"]
+    folders = FolderLayers.parse(lines)
+    assert folders.is_out_of(selected, PurePath(path)) is out
+
+
+@pytest.mark.parametrize(
+    ("expression", "only"),
+    [("fast or not chaos", True), ("fast or slow", False), ("fast or", False), ("", False)],
+)
+def test_expression_is_about_layers_only(expression: str, only: bool) -> None:
+    """Another mark may be on tests of any layer."""
+    assert names_layers_only(expression) is only
