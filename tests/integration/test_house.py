@@ -19,7 +19,7 @@ from dspex_pool import errors
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE_FOLDERS = ("dspex_pool", "dspex_testkit", "tests", "benchmarks", "examples")
