@@ -22,6 +22,8 @@ __all__ = ["CommandAdapter"]
 class CommandAdapter(Adapter):
     """An adapter whose methods are bridge commands, carried by ``_run``.
 
+    Cancellation: As for ``Adapter``.
+
     Args:
         session_id: The session it speaks for.
     """

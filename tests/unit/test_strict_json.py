@@ -97,7 +97,7 @@ def test_encode_json_names_the_first_of_several_faults() -> None:
 def test_encode_json_names_a_key_of_the_message_itself() -> None:
     """The top of the message has a name too."""
     with pytest.raises(LocalProtocolError, match="a key of the message is an integer"):
-        encode_json({1: 2})  # type: ignore[dict-item]
+        encode_json({1: 2})  # type: ignore[dict-item]  # what is tested
 
 
 def test_encode_json_refuses_a_value_that_holds_itself() -> None:
