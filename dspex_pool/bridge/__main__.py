@@ -13,7 +13,13 @@ from dspex_pool.bridge.interrupts import Interrupts
 from dspex_pool.bridge.logs import RequestLog, RequestScope
 from dspex_pool.bridge.loop import Loop
 from dspex_pool.bridge.outlet import Outlet
-from dspex_pool.bridge.process import EXIT_USAGE, Process, claim_wires, release_in_forks
+from dspex_pool.bridge.process import (
+    EXIT_USAGE,
+    Process,
+    claim_wires,
+    limit_library_threads,
+    release_in_forks,
+)
 from dspex_pool.bridge.reader import Reader
 from dspex_pool.bridge.secrets import Secrets
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
@@ -80,6 +86,7 @@ def main(words: Sequence[str] | None = None) -> None:
     interrupts.install()
     process.lead_session()
     release_in_forks(wires)
+    limit_library_threads()
     line: SimpleQueue[bytes] = SimpleQueue()
     Reader(process, wires, line, max_frame_bytes=arguments.max_frame_bytes).start()
     _serve(arguments, process, interrupts, wires, line)

@@ -13,6 +13,7 @@ from dspex_pool.bridge.handler import Answer, Handler, HandlerContext, command
 from dspex_pool.bridge.lm import read_settings
 from dspex_pool.bridge.sessions import Program, Sessions
 from dspex_pool.bridge.signatures import validate_inputs
+from dspex_pool.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,8 +106,7 @@ class DspyHandler(Handler):
             validate_inputs(program.spec, inputs, program_id=program.id)
         else:
             programs.check_call(program.module, inputs, program_id=program.id)
-        own_lm = self._sessions.look(args).lm
-        lm = self._lm if own_lm is None else own_lm
+        lm = self._lm_for(args, program)
         program.ran()
         began = time.monotonic()
         outcome = programs.run(program.module, inputs, lm=lm, options=options)
@@ -194,6 +194,16 @@ class DspyHandler(Handler):
         return result
 
     # --- inside --------------------------------------------------------------------------------------
+
+    def _lm_for(self, args: Args, program: Program) -> Any:
+        own = self._sessions.look(args).lm
+        lm = self._lm if own is None else own
+        # A factory's program may bring a model, or need none.
+        if lm is None and program.definition.get("factory") is None:
+            raise InvalidArgumentError(
+                "no language model is configured; call configure_lm first", argument="model"
+            )
+        return lm
 
     def _keep(self, args: Args, program_id: str, definition: Definition, state: Args | None) -> None:
         programs = self._programs()

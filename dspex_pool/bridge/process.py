@@ -42,6 +42,18 @@ _ORPHAN_GRACE = 0.05
 _FIRST_PRIVATE_FD = 3
 
 
+#: How many threads numeric libraries start, unless the environment says otherwise. One per core in each of N
+#: workers would make N times the cores in threads.
+_THREAD_LIMITS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "BLIS_NUM_THREADS",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Wires:
     """The private descriptors that carry the protocol. No process that is started inherits them."""
@@ -75,6 +87,12 @@ def claim_wires() -> Wires:
     )
     sys.__stdout__ = sys.stdout  # type: ignore[misc] # typeshed thinks it final
     return wires
+
+
+def limit_library_threads() -> None:
+    """Let numeric libraries that are imported later start one thread each, unless the environment says otherwise."""
+    for name in _THREAD_LIMITS:
+        os.environ.setdefault(name, "1")
 
 
 class Process:
@@ -132,7 +150,7 @@ class Process:
         while os.getppid() == self._parent and time.monotonic() < deadline:
             time.sleep(0.002)
             try:
-                os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 break
         if os.getppid() != self._parent:

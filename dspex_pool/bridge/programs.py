@@ -5,6 +5,7 @@ The only module of the bridge that imports DSPy when it is imported. Whoever nee
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import os
 import types
@@ -238,22 +239,23 @@ def run(module: Any, inputs: Mapping[str, Any], *, lm: Any, options: Mapping[str
         options: Settings of the model for this run: ``temperature``, ``max_tokens``.
 
     Raises:
-        InvalidArgumentError: The module needs a language model, and none is configured.
         Exception: Whatever the module raises.
     """
-    if lm is None and any(predictor.lm is None for predictor in module.predictors()):
-        raise InvalidArgumentError(
-            "no language model is configured; call configure_lm first", argument="model"
-        )
     if lm is not None and options:
         lm = lm.copy(**options)
     ledger = Ledger()
+    # An empty context for each run: a cancelled one may have left DSPy's settings behind, another tenant's model
+    # among them.
+    prediction, usage = contextvars.Context().run(_run, module, inputs, lm, ledger)
+    cost, reason = ledger.total(list(usage))
+    return Outcome(_outputs(prediction), usage, cost, reason)
+
+
+def _run(module: Any, inputs: Mapping[str, Any], lm: Any, ledger: Ledger) -> tuple[Any, dict[str, Any]]:
     with dspy.context(lm=lm, disable_history=True, trace=None, dspex_ledger=ledger):
         with dspy.track_usage() as tracker:
             prediction = module(**inputs)
-    usage = tracker.get_total_tokens()
-    cost, reason = ledger.total(list(usage))
-    return Outcome(_outputs(prediction), usage, cost, reason)
+    return prediction, tracker.get_total_tokens()
 
 
 def _outputs(prediction: Any) -> dict[str, Any]:

@@ -98,6 +98,11 @@ class EchoHandler(Handler):
         }
 
     @command
+    def environment(self, args: Args) -> str | None:
+        """Return the environment variable ``name``."""
+        return os.environ.get(args["name"])
+
+    @command
     def read_stdin(self, args: Args) -> str:
         """Return what a program that reads ``sys.stdin`` finds there."""
         return sys.stdin.read()

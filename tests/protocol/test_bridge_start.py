@@ -107,6 +107,13 @@ def test_standalone_bridge_tells_its_mode_and_no_worker() -> None:
         assert "worker_id" not in told
 
 
+def test_numeric_libraries_get_one_thread_unless_the_environment_says_otherwise() -> None:
+    """N workers do not start N times the cores in threads (R113)."""
+    with running_bridge(env={"MKL_NUM_THREADS": "3"}) as bridge:
+        assert bridge.ask("environment", name="BLIS_NUM_THREADS") == "1"
+        assert bridge.ask("environment", name="MKL_NUM_THREADS") == "3"
+
+
 def test_help_is_for_people() -> None:
     """Whoever asks for help gets it on stdout, before that becomes the protocol."""
     status, stdout, _ = run_to_its_end("--help")
