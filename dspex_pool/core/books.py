@@ -291,10 +291,18 @@ class Books:
             self._replenish(now)
             return
         self._moved(record, _IDLE, now, event, measurements, **metadata)
-        self._idle[record.number] = record
+        self._put_with_idle(record)
         self.wake_at = min(self.wake_at, now + self._care.idle_due, record.expires_at)
         if self._line:
             self._offer(record, now)
+
+    def _put_with_idle(self, record: WorkerRecord) -> None:
+        """Put a worker among the idle, who stand in the order of their last use."""
+        newest = next(reversed(self._idle.values()), None)
+        self._idle[record.number] = record
+        # A ping is no use. Were it put last, it would be lent next, and with pings no worker would be idle for long.
+        if newest is not None and newest.last_used > record.last_used:
+            self._idle = dict(sorted(self._idle.items(), key=lambda item: item[1].last_used))
 
     def _reason_to_leave(self, record: WorkerRecord, now: float) -> str | None:
         options = self.options
