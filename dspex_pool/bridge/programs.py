@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextvars
 import inspect
 import os
+import traceback
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -246,7 +247,13 @@ def run(module: Any, inputs: Mapping[str, Any], *, lm: Any, options: Mapping[str
     ledger = Ledger()
     # An empty context for each run: a cancelled one may have left DSPy's settings behind, another tenant's model
     # among them.
-    prediction, usage = contextvars.Context().run(_run, module, inputs, lm, ledger)
+    context = contextvars.Context()
+    try:
+        prediction, usage = context.run(_run, module, inputs, lm, ledger)
+    except KeyboardInterrupt as error:
+        # Generators that were cut short end here, in the context that they know, and not as somebody's garbage.
+        context.run(traceback.clear_frames, error.__traceback__)
+        raise
     cost, reason = ledger.total(list(usage))
     return Outcome(_outputs(prediction), usage, cost, reason)
 
