@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
 from dspex_pool.config import PoolOptions
-from dspex_pool.config.rules import Seconds, SecondsRange
+from dspex_pool.config.rules import Seconds
 from dspex_pool.config.settings import settings_of
 from dspex_pool.core.records import Outcome
 from dspex_pool.errors import InvalidConfigError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 DAY = 86_400.0
 
 
-def ready_pool(pool_size: int = 1, **options: object) -> PoolDriver:
+def ready_pool(pool_size: int = 1, **options: Any) -> PoolDriver:
     """Return a pool whose workers are all idle; from then on the test answers for the world."""
     driver = PoolDriver(auto=True, pool_size=pool_size, max_starting=pool_size, **options)
     driver.auto = False
@@ -348,35 +349,38 @@ def test_lifetime_that_ends_in_the_pools_care_is_applied_afterwards(busy: str) -
 # --- options --------------------------------------------------------------------------------------------
 
 
-TIMES = [setting for setting in settings_of(PoolOptions).values() if isinstance(setting.rule, Seconds)]
-RANGES = [setting for setting in settings_of(PoolOptions).values() if isinstance(setting.rule, SecondsRange)]
+TIMES = [setting.name for setting in settings_of(PoolOptions).values() if isinstance(setting.rule, Seconds)]
+#: What the other setting of a pair must be for three seconds to be allowed.
+FITTING = {"backoff_max": {"backoff_min": 1}, "close_timeout": {"terminate_grace": 1}}
+WRONG_TIMES = [0, 0.0, -1, -0.001, math.inf, -math.inf, math.nan, 1e10, True, "5"]
+WRONG_RANGES = [(2.0, 1.0), (0.0, 1.0), (-1.0, 1.0), (1.0, math.inf), (1.0,), 5.0]
+
+
+def options_with(**settings: Any) -> PoolOptions:
+    """Return options with settings of any type."""
+    return PoolOptions(**settings)
 
 
 def test_times_are_seconds_as_floats() -> None:
     """Every time that is given as a whole number is that number of seconds, as a float. [property 75]"""
     assert len(TIMES) == 17
-    for setting in TIMES:
-        low = {"backoff_max": {"backoff_min": 1}, "close_timeout": {"terminate_grace": 1}}.get(
-            setting.name, {}
-        )
-        value = getattr(PoolOptions(**{setting.name: 3, **low}), setting.name)
+    for name in TIMES:
+        value = getattr(options_with(**{name: 3}, **FITTING.get(name, {})), name)
         assert (type(value), value) == (float, 3.0)
 
 
-@pytest.mark.parametrize("wrong", [0, 0.0, -1, -0.001, math.inf, -math.inf, math.nan, 1e10, True, "5"])
-def test_times_that_cannot_be_meant_are_refused_at_construction(wrong: object) -> None:
+def test_times_that_cannot_be_meant_are_refused_at_construction() -> None:
     """Zero, negative, infinite and absurd times raise where they are given, and name the setting. [property 75]"""
-    for setting in TIMES:
-        with pytest.raises(InvalidConfigError, match=f"^{setting.name} = ") as caught:
-            PoolOptions(**{setting.name: wrong})
-        assert caught.value.key == setting.name
+    for name, wrong in itertools.product(TIMES, WRONG_TIMES):
+        with pytest.raises(InvalidConfigError, match=f"^{name} = ") as caught:
+            options_with(**{name: wrong})
+        assert caught.value.key == name
 
 
-@pytest.mark.parametrize("wrong", [(2.0, 1.0), (0.0, 1.0), (-1.0, 1.0), (1.0, math.inf), (1.0,), 5.0])
-def test_ranges_that_are_reversed_or_open_are_refused_at_construction(wrong: object) -> None:
+def test_ranges_that_are_reversed_or_open_are_refused_at_construction() -> None:
     """A range's ends are times, the shorter first. [property 75]"""
-    for setting in RANGES:
-        with pytest.raises(InvalidConfigError, match=setting.name):
-            PoolOptions(**{setting.name: wrong})
+    for wrong in WRONG_RANGES:
+        with pytest.raises(InvalidConfigError, match="max_lifetime"):
+            options_with(max_lifetime=wrong)
     with pytest.raises(InvalidConfigError, match="backoff_min"):
-        PoolOptions(backoff_min=3.0, backoff_max=2.0)
+        options_with(backoff_min=3.0, backoff_max=2.0)
