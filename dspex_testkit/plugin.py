@@ -13,16 +13,18 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dspex_testkit.layer_guard import Guard, LayerViolationError
-from dspex_testkit.layers import LAYERS, FolderLayers, Layer, names_layers_only, selected_layers
+from dspex_testkit.layers import LAYERS, Layer, names_layers_only, selected_layers
 from dspex_testkit.leak_gate import Resources, end_children, leaks_since
+from dspex_testkit.seeds import how_to_replay, random_of
+from dspex_testkit.settings import State, declare
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
@@ -39,30 +41,6 @@ class LeakError(AssertionError):
     """The test left something behind."""
 
 
-@dataclass
-class State:
-    """What the plugin knows of one pytest run."""
-
-    folders: FolderLayers
-    is_strict: bool
-    trusts_folders: bool
-    enforces_budgets: bool
-    budgets: dict[str, float]
-    slack: float
-    sleep_budget: float
-    root: Path
-    #: Threads that were there before the first test.
-    ignored_threads: frozenset[int] = frozenset()
-    #: Forbidden modules that a collector was the first to import, by its node id.
-    imports: dict[str, set[str]] = field(default_factory=dict)
-    #: Number of collected items by layer, before anything was deselected.
-    collected: Counter[str] = field(default_factory=Counter)
-    #: What fixtures of wider scope than one test hold.
-    shared: Resources = field(default_factory=lambda: Resources(frozenset(), frozenset(), frozenset()))
-    #: Why the run fails although its tests passed.
-    verdict: str = ""
-
-
 STATE = pytest.StashKey[State]()
 LAYER = pytest.StashKey[Layer]()
 GUARD = pytest.StashKey[Guard]()
@@ -75,17 +53,7 @@ BEFORE = pytest.StashKey[Resources]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the settings."""
-    parser.addini("dspex_layers", "Layer of the tests in a folder, lines 'folder = layer'.", "linelist", [])
-    parser.addini("dspex_strict_layers", "Refuse tests without a layer (default: false).", "bool", False)
-    text = "With -m, do not even read folders whose layer was not asked for (default: false)."
-    parser.addini("dspex_trust_folders", text, "bool", False)
-    parser.addini("dspex_enforce_budgets", "Fail tests over their budget (default: false).", "bool", False)
-    parser.addini("dspex_budget_slack", "Factor over the budget at which a test fails.", "float", 3.0)
-    parser.addini("dspex_sleep_budget", "Seconds that a fast test may really sleep in sum.", "float", 0.05)
-    for layer in LAYERS.values():
-        unit = "CPU seconds" if layer.counts_cpu else "seconds"
-        text = f"Budget of one {layer.name} test in {unit} (default: {layer.budget}; 0 for none)."
-        parser.addini(f"dspex_budget_{layer.name}", text, "float", layer.budget)
+    declare(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -94,19 +62,43 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{layer.name}: layer of {layer.purpose}")
     config.addinivalue_line("markers", "budget(seconds): this test's own budget, instead of its layer's.")
     try:
-        folders = FolderLayers.parse(config.getini("dspex_layers"))
+        config.stash[STATE] = State.of(config)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[STATE] = State(
-        folders=folders,
-        is_strict=config.getini("dspex_strict_layers"),
-        trusts_folders=config.getini("dspex_trust_folders"),
-        enforces_budgets=config.getini("dspex_enforce_budgets"),
-        budgets={name: config.getini(f"dspex_budget_{name}") for name in LAYERS},
-        slack=config.getini("dspex_budget_slack"),
-        sleep_budget=config.getini("dspex_sleep_budget"),
-        root=config.rootpath,
-    )
+    # All options travel to xdist's workers, so they take this seed and draw none.
+    config.option.dspex_seed = config.stash[STATE].seed
+
+
+# --- the seed ----------------------------------------------------------------------------------------------
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Show the seed, to those who use the test kit."""
+    state = config.stash[STATE]
+    return [f"dspex: {how_to_replay(state.seed)}"] if state.is_used else []
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Show the seed of a chaos run also without a header: of a run that hangs, nothing else is seen."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if (
+        reporter is not None
+        and not reporter.showheader
+        and "chaos" in selected_layers(session.config.option.markexpr)
+    ):
+        reporter.write_line(f"dspex: {how_to_replay(session.config.stash[STATE].seed)}")
+
+
+@pytest.fixture(scope="session")
+def dspex_seed(pytestconfig: pytest.Config) -> int:
+    """The seed of this run: that of --dspex-seed or DSPEX_SEED, else drawn; shown with each failure that used it."""
+    return pytestconfig.stash[STATE].seed
+
+
+@pytest.fixture
+def dspex_random(dspex_seed: int, request: pytest.FixtureRequest) -> random.Random:
+    """Random numbers for one test, drawn from the run's seed and the test's name, whatever ran before it."""
+    return random_of(dspex_seed, request.node.nodeid)
 
 
 # --- which test has which layer --------------------------------------------------------------------------
@@ -356,6 +348,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if (layer := item.stash.get(LAYER, None)) is not None:
         vars(report)["dspex_layer"] = layer.name
+    if report.failed and "dspex_seed" in vars(item).get("fixturenames", ()):
+        report.sections.append(("dspex seed", how_to_replay(item.config.stash[STATE].seed)))
     return report
 
 

@@ -453,3 +453,59 @@ def test_plugin_is_cheap_to_load(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(dedent(code))
     arguments = ("--disable-plugin-autoload", "-p", "dspex_testkit.plugin")
     pytester.runpytest_subprocess(*arguments, timeout=60).assert_outcomes(passed=1)
+
+
+# --- the seed ---------------------------------------------------------------------------------------------
+
+DRAWING = """
+    import pytest
+    pytestmark = pytest.mark.chaos
+    @pytest.mark.parametrize("number", range(4))
+    def test_it(dspex_seed, dspex_random, number):
+        with open(f"drawn-{number}", "a") as file:
+            file.write(f"{dspex_seed} {dspex_random.random()}\\n")
+        assert number != 3
+"""
+
+
+def drawn(pytester: pytest.Pytester) -> list[list[str]]:
+    """Return what the tests of ``DRAWING`` drew in each run."""
+    return [(pytester.path / f"drawn-{number}").read_text("utf-8").splitlines() for number in range(4)]
+
+
+def test_seed_replays_what_was_drawn(
+    project: Callable[..., pytest.RunResult], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seed of a failure gives each test its numbers again, by option or variable, in any order and process."""
+    monkeypatch.delenv("DSPEX_SEED", raising=False)
+    first = project(dedent(DRAWING))
+    first.stdout.fnmatch_lines(["*- dspex seed -*", "seed *; replay with --dspex-seed=* or DSPEX_SEED=*"])
+    seed = drawn(pytester)[0][0].split()[0]
+    project(dedent(DRAWING), f"--dspex-seed={seed}", "-n2", "--dist=load", apart=True)
+    monkeypatch.setenv("DSPEX_SEED", seed)
+    project(dedent(DRAWING), "-k", "3 or 1")
+    project(dedent(DRAWING), f"--dspex-seed={int(seed) + 1}")
+    runs = drawn(pytester)
+    assert all(lines[0] == lines[1] != lines[-1] for lines in runs)
+    assert runs[1][2] == runs[1][0]
+    assert len({lines[0] for lines in runs}) == 4
+
+
+def test_seed_is_shown_at_the_start(project: Callable[..., pytest.RunResult]) -> None:
+    """In the header of those who use the test kit, and in a quiet chaos run, which may hang and show nothing else."""
+    line = "dspex: seed 7; replay with --dspex-seed=7 or DSPEX_SEED=7"
+    code, seed = dedent(DRAWING), "--dspex-seed=7"
+    assert line in text(project(code, seed, ini="dspex_layers = tests = chaos"))
+    assert line in text(project(code, seed, "-q", "-m", "chaos"))
+    assert line not in text(project(code, seed))
+    assert line not in text(project(code, seed, "-q"))
+
+
+def test_seed_that_is_no_number_is_a_usage_error(
+    project: Callable[..., pytest.RunResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, before any test runs."""
+    monkeypatch.setenv("DSPEX_SEED", "abc")
+    result = project("def test_it(): pass")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "DSPEX_SEED must be a whole number, not 'abc'" in text(result)

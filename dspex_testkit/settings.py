@@ -1,0 +1,86 @@
+"""What can be set about the pytest plugin, and what the plugin knows of one run."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from dspex_testkit.layers import LAYERS, FolderLayers
+from dspex_testkit.leak_gate import Resources
+from dspex_testkit.seeds import SEED_VARIABLE, chosen_seed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+__all__ = ["State", "declare"]
+
+
+def declare(parser: pytest.Parser) -> None:
+    """Declare the options and the settings of the ini file."""
+    text = f"Seed of what is drawn by chance, to replay a run (default: {SEED_VARIABLE}, else drawn)."
+    parser.getgroup("dspex", "layers and seeds").addoption("--dspex-seed", type=int, metavar="N", help=text)
+    parser.addini("dspex_layers", "Layer of the tests in a folder, lines 'folder = layer'.", "linelist", [])
+    parser.addini("dspex_strict_layers", "Refuse tests without a layer (default: false).", "bool", False)
+    text = "With -m, do not even read folders whose layer was not asked for (default: false)."
+    parser.addini("dspex_trust_folders", text, "bool", False)
+    parser.addini("dspex_enforce_budgets", "Fail tests over their budget (default: false).", "bool", False)
+    parser.addini("dspex_budget_slack", "Factor over the budget at which a test fails.", "float", 3.0)
+    parser.addini("dspex_sleep_budget", "Seconds that a fast test may really sleep in sum.", "float", 0.05)
+    for layer in LAYERS.values():
+        unit = "CPU seconds" if layer.counts_cpu else "seconds"
+        text = f"Budget of one {layer.name} test in {unit} (default: {layer.budget}; 0 for none)."
+        parser.addini(f"dspex_budget_{layer.name}", text, "float", layer.budget)
+
+
+@dataclass
+class State:
+    """What the plugin knows of one pytest run."""
+
+    folders: FolderLayers
+    is_strict: bool
+    trusts_folders: bool
+    enforces_budgets: bool
+    budgets: dict[str, float]
+    slack: float
+    sleep_budget: float
+    root: Path
+    #: What is drawn by chance in this run is drawn from it.
+    seed: int
+    #: Threads that were there before the first test.
+    ignored_threads: frozenset[int] = frozenset()
+    #: Forbidden modules that a collector was the first to import, by its node id.
+    imports: dict[str, set[str]] = field(default_factory=dict)
+    #: Number of collected items by layer, before anything was deselected.
+    collected: Counter[str] = field(default_factory=Counter)
+    #: What fixtures of wider scope than one test hold.
+    shared: Resources = field(default_factory=lambda: Resources(frozenset(), frozenset(), frozenset()))
+    #: Why the run fails although its tests passed.
+    verdict: str = ""
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Self:
+        """Read the settings.
+
+        Raises:
+            ValueError: A line of ``dspex_layers`` is malformed, or the seed is no number.
+        """
+        return cls(
+            folders=FolderLayers.parse(config.getini("dspex_layers")),
+            is_strict=config.getini("dspex_strict_layers"),
+            trusts_folders=config.getini("dspex_trust_folders"),
+            enforces_budgets=config.getini("dspex_enforce_budgets"),
+            budgets={name: config.getini(f"dspex_budget_{name}") for name in LAYERS},
+            slack=config.getini("dspex_budget_slack"),
+            sleep_budget=config.getini("dspex_sleep_budget"),
+            root=config.rootpath,
+            seed=chosen_seed(config.getoption("--dspex-seed"), os.environ),
+        )
+
+    @property
+    def is_used(self) -> bool:
+        """Whether this project uses the test kit; the plugin is loaded in every run of the environment."""
+        return bool(self.folders.folders)
