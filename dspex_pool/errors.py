@@ -355,6 +355,9 @@ class WorkerStartError(WorkerError):
 class WorkerDiedError(WorkerError):
     """The worker ended while used. Blames the worker; a retry is safe only if ``request_sent`` is false."""
 
+    #: How it ended and what it said last, in words.
+    how: str = ""
+
 
 class PortClosedError(WorkerError):
     """The bytes to or from the worker have ended. Blames the worker; ports raise it, workers translate it."""

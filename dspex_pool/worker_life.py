@@ -139,9 +139,8 @@ class WorkerLife:
                 return
             # The handshake must be the last thing heard; anything more was not asked for.
             if (unclean := worker.why_unclean()) is not None:
-                self._on_failed(
-                    self.number, self._start_error(worker, WorkerDiedError(f"{unclean} after the handshake"))
-                )
+                odd = WorkerDiedError(how=f"{unclean} right after the handshake")
+                self._on_failed(self.number, self._start_error(worker, odd))
                 return
             self._on_started(self.number)
 
@@ -149,7 +148,8 @@ class WorkerLife:
         facts = error.facts() if isinstance(error, WorkerDiedError) else {}
         facts = {name: value for name, value in facts.items() if name in _SHARED_FACTS}
         facts |= {"worker_id": self.worker_id, "pid": worker.port.pid, "stderr_tail": worker.port.stderr_tail}
-        failure = WorkerStartError(f"worker {self.worker_id} could not be started: {error}", **facts)
+        reason = error.how if isinstance(error, WorkerDiedError) else str(error)
+        failure = WorkerStartError(f"worker {self.worker_id} could not be started: {reason}", **facts)
         failure.__cause__ = error
         return failure
 
