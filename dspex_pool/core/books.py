@@ -123,7 +123,12 @@ class Books:
     @property
     def floor(self) -> int:
         """Workers to keep alive when nothing is asked of the pool."""
-        return 0 if self.is_closed else min(max(self.options.floor, self._boot_target), self.pool_size)
+        if self.is_closed:
+            return 0
+        # Without a floor of its own an eager pool keeps its size, also a new one.
+        is_full = self.options.min_idle is None and not self.options.lazy
+        floor = self.pool_size if is_full else max(self.options.floor, self._boot_target)
+        return min(floor, self.pool_size)
 
     @property
     def capacity(self) -> int:
