@@ -16,7 +16,7 @@ from dspex_pool.config import PoolOptions
 from dspex_pool.core.records import Granted, PoolStatistics, Waiter
 from dspex_pool.core.refusals import WouldWaitError, holders
 from dspex_pool.decision_runner import DecisionRunner
-from dspex_pool.errors import PoolClosedError
+from dspex_pool.errors import PoolClosedError, UseAfterReturnError
 from dspex_pool.pool_state import PoolState
 from dspex_pool.telemetry import Telemetry
 from dspex_pool.worker import Lease, PoolWorker
@@ -148,6 +148,7 @@ class WorkerPool:
             SessionLostError: The worker of a strict session is gone.
             SessionBusyError: The worker of a ``strict_nowait`` session is busy.
             SessionLimitError: ``max_sessions`` strict sessions are bound already.
+            UseAfterReturnError: The same checkout was entered before; it is good for one block.
 
         Cancellation: In line, the caller leaves it at once. With the worker granted, the block is entered and
             meets the cancellation at its first checkpoint. However the block ends, the worker is returned
@@ -329,9 +330,9 @@ _NO_PATIENCE = -1.0
 
 
 class Checkout:
-    """What ``async with pool.checkout()`` enters and leaves. A class, because a generator costs more."""
+    """What ``async with pool.checkout()`` enters and leaves, once. A class, because a generator costs more."""
 
-    __slots__ = ("_affinity", "_lease", "_pool", "_session", "_timeout")
+    __slots__ = ("_affinity", "_is_entered", "_lease", "_pool", "_session", "_timeout")
 
     def __init__(
         self,
@@ -346,9 +347,13 @@ class Checkout:
         self._session = session
         self._affinity = affinity
         self._lease = lease
+        self._is_entered = False
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Lease:
+        if self._is_entered:
+            raise UseAfterReturnError("a checkout is good for one block. Call 'checkout()' for each.")
+        self._is_entered = True
         pool = self._pool
         if self._lease is None:
             self._lease = await pool._acquire(

@@ -1,0 +1,442 @@
+"""Sessions and their workers; owners and those who come after them. Blocks J and L of the pool's rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from dspex_pool.core.records import Outcome
+from dspex_pool.errors import (
+    CallTimeoutError,
+    CheckoutTimeoutError,
+    SessionBusyError,
+    SessionLimitError,
+    SessionLostError,
+    UseAfterReturnError,
+)
+from dspex_pool.lifecycle import WorkerState
+from dspex_pool.worker_pool import WorkerPool
+from dspex_testkit.mock_port import MockPort, MockPortFactory
+from dspex_testkit.plan import Plan
+from dspex_testkit.pool_driver import PoolDriver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio.testing import MockClock
+
+    from dspex_pool.worker import Lease, PoolWorker
+
+
+def ready_pool(pool_size: int = 1, **options: Any) -> PoolDriver:
+    """Return a pool whose workers are all idle; from then on the test answers for the world."""
+    driver = PoolDriver(
+        auto=True, pool_size=pool_size, max_starting=pool_size, health_check_interval=None, **options
+    )
+    driver.auto = False
+    return driver
+
+
+def bind(driver: PoolDriver, session: str, affinity: str = "strict") -> int:
+    """Use a session once; return the worker that it is bound to from then on."""
+    lease = driver.lease(session=session, affinity=affinity)
+    driver.checkin(lease)
+    assert driver.state.worker_of(session) == lease.number
+    return lease.number
+
+
+def told(driver: PoolDriver, event: str) -> list[tuple[Any, Any]]:
+    """Return the session and the reason of each event of a kind."""
+    return [
+        (each.metadata["session"], each.metadata["reason"]) for each in driver.events if each.name == event
+    ]
+
+
+# --- incarnations ---------------------------------------------------------------------------------------
+
+
+def test_strict_session_hears_of_the_loss_after_a_restart() -> None:
+    """The new process in the old one's place is another worker: a strict session is refused it. [property 98]"""
+    driver = ready_pool()
+    lost = bind(driver, "s")
+    old_name = driver.record(lost).worker_id
+    driver.gone(lost)
+    new = driver.started()
+    assert driver.record(new).worker_id == old_name
+    for affinity in ("strict", "strict_nowait"):
+        error = driver.refusal(session="s", affinity=affinity)
+        assert isinstance(error, SessionLostError)
+        assert (error.session_id, error.incarnation) == ("s", lost)
+    assert driver.state.forget_session("s")
+    assert driver.lease(session="s", affinity="strict").number == new
+
+
+def test_strict_waiters_hear_of_the_loss_at_once() -> None:
+    """Those who wait for the session's own worker fail when it dies, and nobody else does. [property 98]"""
+    driver = ready_pool()
+    lease = driver.lease(session="s", affinity="strict")
+    strict, anybody = driver.wait(session="s", affinity="strict"), driver.wait()
+    driver.gone(lease.number)
+    assert isinstance(driver.refused[strict], SessionLostError)
+    assert anybody not in driver.refused
+    driver.started()
+    assert driver.granted[anybody].number != lease.number
+
+
+def test_hint_session_moves_after_a_restart() -> None:
+    """A session without a claim gets the new worker and keeps to it. [property 98]"""
+    driver = ready_pool()
+    lost = bind(driver, "s", "hint")
+    driver.gone(lost)
+    new = driver.started()
+    assert driver.state.worker_of("s") is None
+    assert driver.lease(session="s").number == new
+    assert driver.state.worker_of("s") == new
+
+
+def test_one_strict_use_makes_a_session_strict() -> None:
+    """A session that was used with a hint and then strictly is lost with its worker. [property 98]"""
+    driver = ready_pool()
+    lost = bind(driver, "s", "hint")
+    bind(driver, "s", "strict")
+    driver.gone(lost)
+    assert isinstance(driver.refusal(session="s", affinity="strict"), SessionLostError)
+
+
+# --- the line -------------------------------------------------------------------------------------------
+
+
+def test_strict_waiter_holds_nobody_up() -> None:
+    """Those behind a strict waiter get every worker but its own, in their order. [property 100]"""
+    driver = ready_pool(3)
+    own = driver.lease(session="s", affinity="strict")
+    others = [driver.lease(), driver.lease()]
+    strict = driver.wait(session="s", affinity="strict")
+    behind = [driver.wait(), driver.wait(session="t")]
+    for lease in others:
+        driver.checkin(lease)
+    assert list(driver.granted) == behind
+    driver.checkin(own)
+    assert driver.granted[strict].number == own.number
+
+
+def test_strict_waiter_is_not_starved_by_others() -> None:
+    """Its worker goes to the first in line that can take it: by arrival, whoever is strict. [property 100]"""
+    driver = ready_pool()
+    lease = driver.lease(session="s", affinity="strict")
+    order = [
+        driver.wait(),
+        driver.wait(session="s", affinity="strict"),
+        driver.wait(),
+        driver.wait(session="s", affinity="strict"),
+    ]
+    for _ in order:
+        driver.checkin(lease)
+        lease = driver.granted[list(driver.granted)[-1]]
+    assert list(driver.granted) == order
+
+
+def test_strict_waiter_orders_no_worker_that_it_could_not_use() -> None:
+    """Only its own worker can serve it, so its wait starts no other. [property 100]"""
+    driver = PoolDriver(pool_size=3, lazy=True)
+    waiter = driver.wait(session="s", affinity="strict")
+    driver.started()
+    driver.wait(session="s", affinity="strict")
+    assert driver.granted[waiter]
+    assert not driver.starting
+
+
+def test_session_that_is_bound_while_it_waits_waits_for_that_worker() -> None:
+    """Strict calls of a new session that wait together all get the worker that the first got. [property 100]"""
+    driver = ready_pool(2)
+    leases = [driver.lease(), driver.lease()]
+    first, second = (driver.wait(session="s", affinity="strict") for _ in range(2))
+    hasty = driver.wait(session="s", affinity="strict_nowait")
+    driver.checkin(leases[0])
+    assert driver.granted[first].number == leases[0].number
+    assert isinstance(driver.refused[hasty], SessionBusyError)
+    driver.checkin(leases[1])
+    assert second not in driver.granted
+    driver.checkin(driver.granted[first])
+    assert driver.granted[second].number == leases[0].number
+
+
+def test_hint_session_takes_another_worker_rather_than_wait() -> None:
+    """A preference costs no waiting, and is kept for the next time. [property 100]"""
+    driver = ready_pool(2)
+    own = bind(driver, "s", "hint")
+    busy = driver.state.claim(own, driver.now)
+    driver.settle()
+    assert busy is not None
+    elsewhere = driver.lease(session="s")
+    assert elsewhere.number != own
+    driver.checkin(busy)
+    driver.checkin(elsewhere)
+    assert driver.lease(session="s").number == own
+
+
+# --- retirement -----------------------------------------------------------------------------------------
+
+
+def age(driver: PoolDriver) -> None:
+    """Let the worker's lifetime end."""
+    driver.advance(50.0)
+
+
+def use_up(driver: PoolDriver) -> None:
+    """Let the worker serve as often as it may."""
+    driver.checkin(driver.lease())
+
+
+def drain(driver: PoolDriver) -> None:
+    """Begin a new generation."""
+    driver.state.drain(driver.now)
+    driver.settle()
+
+
+@pytest.mark.parametrize(
+    ("retire", "reason"), [(age, "max_lifetime"), (use_up, "max_uses"), (drain, "drained")]
+)
+def test_sessions_are_told_when_their_worker_retires(
+    retire: Callable[[PoolDriver], None], reason: str
+) -> None:
+    """Each session of a worker that leaves is told why: the strict one is lost, the other moves. [property 101]"""
+    driver = ready_pool(max_lifetime=(50.0, 50.0), max_uses=3)
+    own = bind(driver, "strict")
+    bind(driver, "hint", "hint")
+    retire(driver)
+    assert driver.retirements == [(own, reason, True)]
+    assert told(driver, "session_lost") == [("strict", reason)]
+    assert told(driver, "session_moved") == [("hint", reason)]
+    driver.reap()
+    new = driver.started()
+    assert isinstance(driver.refusal(session="strict", affinity="strict"), SessionLostError)
+    assert driver.lease(session="hint").number == new == driver.state.worker_of("hint")
+
+
+def test_session_of_a_surplus_worker_is_told() -> None:
+    """A strict session whose worker leaves because the pool shrinks fails at its next use. [property 101]"""
+    driver = ready_pool(2)
+    own = bind(driver, "s")
+    driver.advance(1.0)
+    other = driver.state.claim(3 - own, driver.now)
+    assert other is not None
+    driver.checkin(other)
+    driver.state.resize(1, driver.now)
+    driver.settle()
+    assert told(driver, "session_lost") == [("s", "resized")]
+    assert isinstance(driver.refusal(session="s", affinity="strict"), SessionLostError)
+
+
+# --- bounds ---------------------------------------------------------------------------------------------
+
+
+def test_table_of_sessions_forgets_the_least_recently_used() -> None:
+    """One session too many displaces the hinted one that was used longest ago, and no worker. [property 102]"""
+    driver = ready_pool(max_sessions=2)
+    worker = bind(driver, "a", "hint")
+    bind(driver, "b", "hint")
+    bind(driver, "a", "hint")
+    bind(driver, "c", "hint")
+    assert [driver.state.worker_of(session) for session in "abc"] == [worker, None, worker]
+    assert driver.state.statistics().bound_sessions == 2
+    assert driver.retirements == []
+    assert driver.state.counters.starts == 1
+
+
+def test_strict_sessions_are_not_displaced() -> None:
+    """A table full of strict sessions refuses another one, and lets a hinted one pass unbound. [property 102]"""
+    driver = ready_pool(max_sessions=2)
+    bind(driver, "a")
+    bind(driver, "b")
+    assert isinstance(driver.refusal(session="c", affinity="strict"), SessionLimitError)
+    driver.checkin(driver.lease(session="d"))
+    assert driver.state.worker_of("d") is None
+    driver.state.forget_session("a")
+    bind(driver, "c")
+
+
+def test_table_of_sessions_forgets_those_not_used_for_their_time() -> None:
+    """A session that is not used for ``session_ttl`` is unbound; its worker stays as it is. [property 102]"""
+    driver = ready_pool(session_ttl=10.0)
+    worker = bind(driver, "a")
+    driver.advance(5.0)
+    bind(driver, "b")
+    driver.advance(5.0)
+    assert driver.state.worker_of("a") is None
+    assert driver.state.worker_of("b") == worker
+    assert [event.metadata["session"] for event in driver.events if event.name == "session_expired"] == ["a"]
+    assert driver.in_state(WorkerState.IDLE) == [worker]
+    assert driver.record(worker).last_used == 5.0
+
+
+def test_lost_sessions_are_bounded_too() -> None:
+    """A pool that loses strict sessions day after day remembers the last ``max_sessions``. [property 102]"""
+    driver = ready_pool(max_sessions=3)
+    for day in range(10):
+        driver.gone(bind(driver, f"s{day}"))
+        driver.started()
+    lost = [day for day in range(10) if driver.state._affinity.lost_worker_of(f"s{day}") is not None]
+    assert lost == [7, 8, 9]
+
+
+# --- owners ---------------------------------------------------------------------------------------------
+
+
+def test_deadline_of_an_earlier_lease_does_not_end_a_later_one() -> None:
+    """``lease_timeout`` and the leak warning count from each lease's own begin. [property 110]"""
+    driver = ready_pool(lease_timeout=10.0, leak_warning_after=6.0)
+    lease = driver.lease()
+    driver.advance(9.0)
+    driver.checkin(lease)
+    lease = driver.lease()
+    driver.advance(5.0)
+    assert driver.names().count("leak_suspected") == 1
+    driver.advance(4.9)
+    assert driver.names().count("leak_suspected") == 2
+    assert driver.retirements == []
+    driver.advance(0.1)
+    assert driver.retirements == [(lease.number, "lease_timeout", False)]
+
+
+def test_return_of_an_earlier_lease_does_not_take_the_worker_from_a_later_one() -> None:
+    """An old token returns nothing, whatever it claims, and the present holder keeps the worker. [property 110]"""
+    driver = ready_pool()
+    earlier = driver.lease()
+    driver.checkin(earlier)
+    later = driver.lease()
+    assert later.number == earlier.number
+    for outcome in Outcome:
+        assert not driver.checkin(earlier, outcome)
+    assert driver.reject(earlier) is None
+    assert driver.in_state(WorkerState.LEASED) == [later.number]
+    assert driver.checkin(later)
+
+
+def test_deadline_of_a_waiter_that_left_does_not_refuse_a_later_one() -> None:
+    """The patience of who was served or left is nobody's any more. [property 110]"""
+    driver = ready_pool()
+    lease = driver.lease()
+    driver.cancel(driver.wait(timeout=5.0))
+    driver.advance(1.0)
+    patient = driver.wait(timeout=50.0)
+    driver.advance(10.0)
+    assert driver.refused == {}
+    driver.checkin(lease)
+    assert driver.granted[patient].waited == 10.0
+    assert isinstance(driver.refusal(timeout=0.0), CheckoutTimeoutError)
+
+
+@pytest.mark.trio
+async def test_timeout_of_an_earlier_call_does_not_touch_the_next_caller(autojump_clock: MockClock) -> None:
+    """A call that was given up is over before its worker is lent again; its answer reaches nobody. [property 110]"""
+
+    def script(port: MockPort) -> None:
+        port.answer("slow", Plan().late_reply("too late", after=1.5)).answer("quick", "mine")
+
+    async with WorkerPool(MockPortFactory(script), pool_size=1, cancel_grace=2.0) as pool:
+        with pytest.raises(CallTimeoutError):
+            async with pool.checkout() as lease:
+                await lease.request("slow", timeout=1.0)
+        async with pool.checkout() as lease:
+            assert await lease.request("quick", timeout=1.0) == "mine"
+            assert lease.worker.incarnation == 1
+
+
+# --- state ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.trio
+async def test_worker_is_reset_before_the_next_can_see_it(autojump_clock: MockClock) -> None:
+    """Who waits gets the worker only when the reset of what the last caller left is done. [property 111]"""
+    seen: list[object] = []
+
+    async def reset(worker: PoolWorker) -> None:
+        await trio.sleep(1.0)
+        worker.state = None
+
+    async def look(pool: WorkerPool) -> None:
+        async with pool.checkout() as lease:
+            seen.append((trio.current_time(), lease.worker.state))
+
+    ports = MockPortFactory(lambda port: port.answer("use", "used"))
+    async with WorkerPool(ports, pool_size=1, reset=reset) as pool, trio.open_nursery() as nursery:
+        async with pool.checkout() as lease:
+            nursery.start_soon(look, pool)
+            await lease.request("use")
+            lease.update("private")
+    assert seen == [(1.0, None)]
+
+
+def test_worker_in_care_is_not_visible() -> None:
+    """Until it is proven clean, a worker can neither be lent nor claimed, and serves no session. [property 111]"""
+    driver = ready_pool()
+    lease = driver.lease(session="s", affinity="strict")
+    driver.checkin(lease, Outcome.CARE)
+    assert driver.state.claim(lease.number, driver.now) is None
+    assert isinstance(driver.refusal(session="s", affinity="strict_nowait"), SessionBusyError)
+    waiter = driver.wait(session="s", affinity="strict")
+    driver.drained()
+    assert driver.granted[waiter].number == lease.number
+
+
+@pytest.mark.trio
+async def test_late_cleanup_of_a_wrapper_does_not_touch_the_next_lease(autojump_clock: MockClock) -> None:
+    """A fixture that gives its worker back twice, or late, takes nothing from who has it now. [property 112]"""
+    ports = MockPortFactory(lambda port: port.answer("use", "used"))
+    async with WorkerPool(ports, pool_size=1) as pool:
+        fixture = pool.checkout()
+        earlier = await fixture.__aenter__()
+        await fixture.__aexit__(None, None, None)
+        async with pool.checkout() as lease:
+            lease.update("mine")
+            await fixture.__aexit__(None, None, None)
+            with pytest.raises(UseAfterReturnError):
+                earlier.retire()
+            with pytest.raises(UseAfterReturnError):
+                earlier.update("stolen")
+            with pytest.raises(UseAfterReturnError):
+                await earlier.request("use")
+            assert await lease.request("use") == "used"
+            assert pool.statistics().leased == 1
+        assert ports.ports[0].received[-1].command == "use"
+        assert [worker.state for worker in pool.workers()] == ["mine"]
+        assert len(ports.ports[0].received) == 2
+
+
+@pytest.mark.trio
+async def test_checkout_is_good_for_one_block(autojump_clock: MockClock) -> None:
+    """Entering the same checkout again, or in two tasks, is refused instead of sharing a worker. [property 112]"""
+    async with WorkerPool(MockPortFactory(), pool_size=2) as pool:
+        checkout = pool.checkout()
+        async with checkout as lease:
+            with pytest.raises(UseAfterReturnError, match="one block"):
+                await checkout.__aenter__()
+            assert not lease.is_ended
+        with pytest.raises(UseAfterReturnError, match="one block"):
+            await checkout.__aenter__()
+        assert pool.statistics().leased == 0
+
+
+@pytest.mark.trio
+async def test_suspending_lends_nothing_that_was_returned_meanwhile(autojump_clock: MockClock) -> None:
+    """A change of mode takes nothing out of hands, and lends nothing until it ends. [property 112]"""
+    lent: list[Lease] = []
+
+    async def borrow(pool: WorkerPool) -> None:
+        async with pool.checkout() as lease:
+            lent.append(lease)
+
+    async with WorkerPool(MockPortFactory(), pool_size=1) as pool, trio.open_nursery() as nursery:
+        async with pool.checkout():
+            pool.suspend()
+            nursery.start_soon(borrow, pool)
+            await trio.sleep(1.0)
+        await trio.sleep(1.0)
+        assert lent == []
+        assert pool.statistics().idle == 1
+        pool.resume()
+        await trio.sleep(1.0)
+        assert len(lent) == 1
