@@ -175,6 +175,7 @@ class DecisionRunner:
 
     # --- the pool's own tasks -----------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def _keep_time(self) -> None:
         while True:
             self._timer = trio.CancelScope(deadline=self._state.wake_at)
@@ -183,6 +184,7 @@ class DecisionRunner:
             self._state.tick(trio.current_time())
             self.carry_out()
 
+    @trio.lowlevel.enable_ki_protection
     async def _live(self, life: WorkerLife) -> None:
         exit_text = None
         try:
@@ -202,6 +204,7 @@ class DecisionRunner:
         self._state.worker_failed(number, trio.current_time(), "start_failed", error=error)
         self.carry_out()
 
+    @trio.lowlevel.enable_ki_protection
     async def _take_care(
         self, life: WorkerLife, what: str, care: Callable[[PoolWorker], Awaitable[None]]
     ) -> None:

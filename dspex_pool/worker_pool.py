@@ -70,6 +70,7 @@ class WorkerPool:
 
     # --- opening and closing ------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
         if self._nursery is not None or self._state.is_closed:
             raise PoolClosedError("a pool cannot be opened twice. Make a new one.")
@@ -77,6 +78,7 @@ class WorkerPool:
         self._runner.open(self._nursery)
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
@@ -88,6 +90,7 @@ class WorkerPool:
         finally:
             await self._background.__aexit__(kind, error, traceback)
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
         """Close the pool: refuse all waiters, end every worker, wait until all are reaped.
 
