@@ -66,6 +66,13 @@ class PoolDriver:
         self.state.open(self.now)
         self.settle()
 
+    @classmethod
+    def ready(cls, pool_size: int = 1, **options: Any) -> PoolDriver:
+        """Return a pool whose workers are all idle; from then on the test answers for the world."""
+        driver = cls(auto=True, **{"pool_size": pool_size, "health_check_interval": None} | options)
+        driver.auto = False
+        return driver
+
     # --- what callers do ----------------------------------------------------------------------------------
 
     def checkout(self, *, timeout: float = 1000.0, **asked: Any) -> Granted | int | DspexPoolError:

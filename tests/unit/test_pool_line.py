@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -18,20 +18,13 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
 
-def ready_pool(pool_size: int = 1, **options: Any) -> PoolDriver:
-    """Return a pool whose workers are all idle; from then on the test answers for the world."""
-    driver = PoolDriver(auto=True, pool_size=pool_size, health_check_interval=None, **options)
-    driver.auto = False
-    return driver
-
-
 # --- death of a holder --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["dies", "is retired at check-in", "is overdue"])
 def test_head_of_line_is_served_by_a_replacement(how: str) -> None:
     """When a holder's worker goes, whatever the cause, the head gets its replacement unasked. [property 15]"""
-    driver = ready_pool(lease_timeout=10.0)
+    driver = PoolDriver.ready(lease_timeout=10.0)
     lease = driver.lease()
     first, second = driver.wait(), driver.wait()
     if how == "dies":
@@ -50,7 +43,7 @@ def test_head_of_line_is_served_by_a_replacement(how: str) -> None:
 
 def test_newcomer_stands_behind_who_waited_before_a_death() -> None:
     """Who comes after a death, or after the replacement's start began, is served later. [property 16]"""
-    driver = ready_pool()
+    driver = PoolDriver.ready()
     lease = driver.lease()
     early = driver.wait()
     driver.gone(lease.number)
@@ -63,7 +56,7 @@ def test_newcomer_stands_behind_who_waited_before_a_death() -> None:
 
 def test_newcomer_finds_no_idle_worker_while_others_wait() -> None:
     """A worker that comes free goes to the line before any newcomer can see it. [property 16]"""
-    driver = ready_pool()
+    driver = PoolDriver.ready()
     lease = driver.lease()
     waiting = driver.wait()
     driver.checkin(lease)
@@ -76,7 +69,7 @@ def test_newcomer_finds_no_idle_worker_while_others_wait() -> None:
 
 def test_worker_declined_for_one_waiter_goes_to_the_next_in_the_same_step() -> None:
     """A worker that the head's strict session cannot use is given to the next who can. [property 17]"""
-    driver = ready_pool(2)
+    driver = PoolDriver.ready(2)
     first, second = driver.lease(session="s", affinity="strict"), driver.lease()
     strict = driver.wait(session="s", affinity="strict")
     anybody = driver.wait()
@@ -89,7 +82,7 @@ def test_worker_declined_for_one_waiter_goes_to_the_next_in_the_same_step() -> N
 
 def test_shed_waiters_are_passed_over_in_the_same_step() -> None:
     """A waiter that is turned away when its turn comes costs the next one nothing. [property 17]"""
-    driver = ready_pool(codel_target=1.0, codel_interval=5.0)
+    driver = PoolDriver.ready(codel_target=1.0, codel_interval=5.0)
     lease = driver.lease()
     slow = [driver.wait() for _ in range(3)]
     driver.advance(5.0)
@@ -104,7 +97,7 @@ def test_shed_waiters_are_passed_over_in_the_same_step() -> None:
 @pytest.mark.parametrize(("freed", "woken"), [(1, 1), (2, 2), (3, 3)])
 def test_as_many_are_woken_as_workers_come_free(freed: int, woken: int) -> None:
     """k workers that come back wake the k who came first, nobody else. [property 19]"""
-    driver = ready_pool(3)
+    driver = PoolDriver.ready(3)
     leases = [driver.lease() for _ in range(3)]
     waiters = [driver.wait() for _ in range(5)]
     for lease in leases[:freed]:
@@ -114,7 +107,7 @@ def test_as_many_are_woken_as_workers_come_free(freed: int, woken: int) -> None:
 
 def test_a_resumed_pool_wakes_as_many_as_it_has_idle_workers() -> None:
     """Resuming gives every idle worker to one waiter, in order of arrival. [property 19]"""
-    driver = ready_pool(2)
+    driver = PoolDriver.ready(2)
     driver.state.suspend(driver.now)
     waiters = [driver.wait() for _ in range(3)]
     driver.state.resume(driver.now)
@@ -147,7 +140,7 @@ def test_demand_that_has_left_starts_nothing_more() -> None:
 
 def test_waiter_keeps_its_place_when_its_worker_turns_out_unclean() -> None:
     """A grant that must be undone puts its waiter back in front of those who came later. [property 21]"""
-    driver = ready_pool()
+    driver = PoolDriver.ready()
     lease = driver.lease()
     first, second = driver.wait(), driver.wait()
     driver.checkin(lease)
@@ -161,7 +154,7 @@ def test_waiter_keeps_its_place_when_its_worker_turns_out_unclean() -> None:
 @pytest.mark.parametrize("backwards", [False, True])
 def test_waiters_whose_grants_are_undone_keep_their_order(backwards: bool) -> None:
     """Several grants undone together, in whatever order, restore the order of arrival. [property 21]"""
-    driver = ready_pool(2)
+    driver = PoolDriver.ready(2)
     leases = [driver.lease(), driver.lease()]
     waiters = [driver.wait() for _ in range(3)]
     for lease in leases:
@@ -178,7 +171,7 @@ def test_waiters_whose_grants_are_undone_keep_their_order(backwards: bool) -> No
 @pytest.mark.parametrize("session", [None, "s"])
 def test_asking_again_from_a_place_is_counted_once(session: str | None) -> None:
     """Who is served at once after an undone grant does not leave the line a second time. [property 21]"""
-    driver = ready_pool(2)
+    driver = PoolDriver.ready(2)
     leases = [driver.lease(), driver.lease()]
     waiter = driver.wait(session=session)
     for lease in leases:
@@ -192,7 +185,7 @@ def test_asking_again_from_a_place_is_counted_once(session: str | None) -> None:
 
 def test_undone_grant_keeps_the_deadline_of_its_place() -> None:
     """Standing in line again does not begin a new patience. [property 21]"""
-    driver = ready_pool()
+    driver = PoolDriver.ready()
     lease = driver.lease()
     waiter = driver.wait(timeout=10.0)
     driver.advance(9.0)
@@ -209,7 +202,7 @@ def test_undone_grant_keeps_the_deadline_of_its_place() -> None:
 
 def test_waiter_is_out_of_the_line_when_its_time_is_over() -> None:
     """At its deadline, not later, a waiter is gone, and the next check-in serves a live one. [property 22]"""
-    driver = ready_pool()
+    driver = PoolDriver.ready()
     lease = driver.lease()
     short, long = driver.wait(timeout=1.0), driver.wait(timeout=100.0)
     driver.advance(1.0)
@@ -221,7 +214,7 @@ def test_waiter_is_out_of_the_line_when_its_time_is_over() -> None:
 
 def test_check_in_passes_over_any_number_of_dead_waiters() -> None:
     """One check-in serves the first live waiter, however many before it have left or timed out. [property 23]"""
-    driver = ready_pool()
+    driver = PoolDriver.ready()
     lease = driver.lease()
     dead = [driver.wait(timeout=1.0 if index % 2 else 1000.0) for index in range(20)]
     live = driver.wait()
