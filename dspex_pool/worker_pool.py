@@ -7,6 +7,7 @@ behalf, so there is no point at which a cancelled caller could leave a worker wi
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Self
 
 import trio
@@ -139,7 +140,8 @@ class WorkerPool:
         """Lend a worker for an ``async with`` block: ``async with pool.checkout() as lease``.
 
         Args:
-            timeout: Seconds for the whole checkout; by default ``checkout_timeout``.
+            timeout: Seconds for the whole checkout; by default ``checkout_timeout``. With none left, zero or
+                less, only an idle worker is lent.
             session: Whose work it is. Its worker is preferred (``hint``) or insisted on (``strict``).
             affinity: ``hint``, ``strict``, or ``strict_nowait``, which does not wait for a busy worker.
 
@@ -179,7 +181,7 @@ class WorkerPool:
                 deadline=deadline,
                 session=session,
                 affinity=affinity,
-                wait=patience >= 0.0,
+                wait=patience > _NO_PATIENCE,
                 holder=holder,
                 place=place,
             )
@@ -329,7 +331,7 @@ class WorkerPool:
 
 
 #: A timeout that means: do not wait in line at all.
-_NO_PATIENCE = -1.0
+_NO_PATIENCE = -math.inf
 
 
 class Checkout:
