@@ -1,0 +1,234 @@
+"""``kill -9`` of workers while callers use them: each costs the call it hits and nothing else."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from dspex_pool.config import PoolConfig
+from dspex_pool.errors import WorkerDiedError
+from tests.chaos.fire import Killer, Outcomes, check_whole, light, until, watched_pool
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from dspex_pool.adapters.python_pool import PythonPool
+    from dspex_pool.session_call import Reply
+
+pytestmark = pytest.mark.chaos
+
+CALLERS = 16
+
+
+def noting(
+    pool: PythonPool, session_id: str, nonce: str, path: Path, seconds: float
+) -> Callable[[], Awaitable[Reply]]:
+    """Return a call that leaves a line behind each time a worker runs it."""
+    args = {"path": str(path), "nonce": nonce, "seconds": seconds}
+    return lambda: pool.call(session_id, "note", args)
+
+
+def check_outcomes(outcomes: Outcomes, killer: Killer, path: Path) -> None:
+    """See that every answer is its caller's own, every error a kill's, and that no command ran twice.
+
+    Vacuous if the kills hit no call, or spared none.
+    """
+    runs = Counter(path.read_text(encoding="ascii").split())
+    assert outcomes.good, "no call succeeded"
+    assert outcomes.bad, "no call was hit"
+    for nonce, reply in outcomes.good.items():
+        assert reply.result["nonce"] == nonce
+        assert reply.result["session_id"] == f"tenant-{nonce.partition('-')[0]}"
+        assert runs[nonce] == 1, f"{nonce} ran {runs[nonce]} times"
+    for nonce, error in outcomes.bad.items():
+        assert isinstance(error, WorkerDiedError), f"{nonce} ended in {error!r}"
+        assert error.pid in killer.pids
+        assert error.signal == signal.SIGKILL
+        assert runs[nonce] <= (0 if error.request_read is False else 1), f"{nonce} ran {runs[nonce]} times"
+
+
+async def storm(
+    pool: PythonPool, random: random.Random, path: Path, *, turns: int, longest: float
+) -> Outcomes:
+    """Let 16 callers with a session each make ``turns`` calls of up to ``longest`` seconds."""
+    outcomes = Outcomes()
+
+    async def caller(number: int) -> None:
+        for turn in range(turns):
+            nonce = f"{number}-{turn}"
+            call = noting(pool, f"tenant-{number}", nonce, path, random.uniform(0, longest))
+            await outcomes.keep(nonce, call)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(CALLERS):
+            nursery.start_soon(caller, number)
+    assert len(outcomes.of) == CALLERS * turns
+    return outcomes
+
+
+@pytest.mark.trio
+async def test_kills_cost_only_the_calls_they_hit(dspex_random: random.Random, tmp_path: Path) -> None:
+    """Sixteen callers, four workers, a kill every 0.2 s: own answers, honest errors, no command twice, whole again.
+
+    [property 35, 50, 56, 104, 107]
+    """
+    notes = tmp_path / "notes"
+    async with watched_pool(light(pool_size=4)) as (pool, _):
+        killer = Killer(pool, dspex_random)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: killer.rage(pause=(0.1, 0.3)))
+            outcomes = await storm(pool, dspex_random, notes, turns=20, longest=0.03)
+            nursery.cancel_scope.cancel()
+        await check_whole(pool, 4)
+    killer.check_proof()
+    check_outcomes(outcomes, killer, notes)
+
+
+@pytest.mark.trio
+async def test_crash_storm_ends_with_a_full_pool(dspex_random: random.Random, tmp_path: Path) -> None:
+    """Eight workers, two killed every 25 milliseconds for 1.5 s under 16 callers; then eight serve again."""
+    notes = tmp_path / "notes"
+    outcomes = Outcomes()
+    async with watched_pool(light(pool_size=8)) as (pool, ledger):
+        killer = Killer(pool, dspex_random)
+
+        async def caller(number: int) -> None:
+            turn = 0
+            # One more after the last kill: whoever waited through the storm is served.
+            is_last = False
+            while not is_last:
+                is_last = is_over.is_set()
+                nonce = f"{number}-{turn}"
+                await outcomes.keep(nonce, noting(pool, f"tenant-{number}", nonce, notes, 0.01))
+                turn += 1
+
+        is_over = trio.Event()
+        await pool.wait_ready(8)
+        async with trio.open_nursery() as nursery:
+            for number in range(CALLERS):
+                nursery.start_soon(caller, number)
+            with trio.move_on_after(1.5):
+                await killer.rage(count=2, pause=(0.025, 0.025))
+            is_over.set()
+        await check_whole(pool, 8)
+    killer.check_proof()
+    check_outcomes(outcomes, killer, notes)
+    assert len(killer.victims) > 16, "more than two kills for each worker"
+    assert ledger.events["breaker_opened"] == 0
+
+
+@pytest.mark.trio
+async def test_kills_during_start_delay_callers_and_lose_none(dspex_random: random.Random) -> None:
+    """Workers that die before their first word cost time: every caller waits on and gets its answer."""
+    outcomes = Outcomes()
+    async with watched_pool(light(pool_size=2, lazy=True)) as (pool, ledger):
+        killer = Killer(pool, dspex_random)
+
+        async def strike_starting() -> None:
+            for _ in range(6):
+                await until(lambda: bool(killer.targets()), "a worker is being started")
+                killer.strike()
+
+        async def caller(number: int) -> None:
+            await outcomes.keep(str(number), lambda: pool.call(f"tenant-{number}", "echo", {"n": number}))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(CALLERS):
+                nursery.start_soon(caller, number)
+            await strike_starting()
+    killer.check_proof()
+    assert ledger.counters["start_failures"] >= 1, "no kill came before the handshake"
+    assert len(outcomes.of) == CALLERS
+    assert outcomes.good
+    # A kill may come after the start too, in the middle of a call.
+    strange = [error for error in outcomes.bad.values() if error.pid not in killer.pids]
+    assert not strange
+    for name, reply in outcomes.good.items():
+        assert reply.result["n"] == int(name)
+
+
+# --- DSPy ------------------------------------------------------------------------------------------------
+
+COLOURS = ["red", "blue", "green", "white"]
+
+
+def room(number: int) -> dict[str, Any]:
+    """Return inputs whose answer belongs to one caller alone."""
+    context = f"The harbour has two cranes. Room {number} is painted {COLOURS[number % 4]}. It rains today."
+    return {"context": context, "question": f"Which colour is room {number} painted?"}
+
+
+async def ask_for_rooms(pool: PythonPool, outcomes: Outcomes, turns: int) -> None:
+    """Let 16 callers ask for their own room in their own session."""
+
+    async def caller(number: int) -> None:
+        adapter = pool.session_adapter(f"tenant-{number}")
+        for turn in range(turns):
+            await outcomes.keep(f"{number}-{turn}", lambda: adapter.execute_program("qa", room(number)))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(CALLERS):
+            nursery.start_soon(caller, number)
+
+
+def check_rooms(outcomes: Outcomes, killer: Killer) -> None:
+    """See that every answer is its caller's own and every error a kill's."""
+    for name, reply in outcomes.good.items():
+        number = int(name.partition("-")[0])
+        assert reply["outputs"]["answer"] == f"Room {number} is painted {COLOURS[number % 4]}."
+    for error in outcomes.bad.values():
+        assert isinstance(error, WorkerDiedError)
+        assert error.pid in killer.pids
+    assert outcomes.good, "no call succeeded"
+
+
+async def dspy_under_kills(random: random.Random, *, size: int, turns: int, kills: int) -> None:
+    """Ask real DSPy programs in 16 sessions while workers that are at work are killed."""
+    outcomes = Outcomes()
+    async with watched_pool(PoolConfig(pool_size=size, backoff_min=0.05, backoff_max=0.2)) as (pool, ledger):
+        killer = Killer(pool, random)
+        await pool.configure_lm(model="dspex/extractive", engine="extractive")
+        async with trio.open_nursery() as nursery:
+            for number in range(CALLERS):
+                adapter = pool.session_adapter(f"tenant-{number}")
+                nursery.start_soon(adapter.create_program, "qa", "context, question -> answer")
+
+        async def strike_at_work() -> None:
+            for _ in range(kills):
+                answered = len(outcomes.of)
+                await until(lambda: len(outcomes.of) > answered + 4, "calls are answered")  # noqa: B023 - awaited here
+                killer.strike()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_for_rooms, pool, outcomes, turns)
+            nursery.start_soon(strike_at_work)
+        assert len(outcomes.of) == CALLERS * turns
+        # No session is lost with a worker: each has its program, and is answered.
+        again = Outcomes()
+        await ask_for_rooms(pool, again, 1)
+        assert not again.bad
+        for number in range(CALLERS):
+            listed = await pool.session_adapter(f"tenant-{number}").list_programs()
+            assert [program["id"] for program in listed["programs"]] == ["qa"]
+        await until(lambda: pool.statistics().idle == size, "the pool is whole")
+    killer.check_proof()
+    check_rooms(outcomes, killer)
+    assert outcomes.bad or ledger.events["call_retry"], "no call was hit"
+
+
+@pytest.mark.trio
+async def test_dspy_programs_outlive_the_workers_they_run_on(dspex_random: random.Random) -> None:
+    """Sixteen tenants with a program each on two DSPy workers, both killed at work: own answers, no session lost."""
+    await dspy_under_kills(dspex_random, size=2, turns=6, kills=2)
+
+
+@pytest.mark.trio
+async def test_dspy_programs_outlive_their_workers_in_a_soak(dspex_random: random.Random) -> None:
+    """The same with four workers and a dozen kills."""
+    await dspy_under_kills(dspex_random, size=4, turns=60, kills=12)
