@@ -114,8 +114,7 @@ class WorkerPool:
 
     def refuse_all(self) -> None:
         """Begin to close without waiting: refuse all waiters, lend nothing more."""
-        self._state.close(trio.current_time())
-        self._runner.carry_out()
+        self._tell(self._state.close)
 
     async def _end_all(self, deadline: float) -> None:
         with trio.CancelScope(shield=True) as scope:
@@ -274,6 +273,7 @@ class WorkerPool:
         """Return the workers whose process exists, oldest first."""
         return [life.worker for life in self._runner.lives.values() if life.worker is not None]
 
+    @trio.lowlevel.enable_ki_protection
     def claim(self, worker: PoolWorker) -> Checkout | None:
         """Lend this very worker, for housekeeping, if it is idle now; else return ``None``."""
         granted = self._state.claim(worker.incarnation, trio.current_time(), holder="the pool's housekeeping")
@@ -289,29 +289,33 @@ class WorkerPool:
         """
         if pool_size < 1:
             raise ValueError(f"pool_size must be at least 1, not {pool_size}")
-        self._state.resize(pool_size, trio.current_time())
-        self._runner.carry_out()
+        self._tell(self._state.resize, pool_size)
 
     def drain(self) -> None:
         """Replace every worker: idle ones now, the others when their present work is done."""
-        self._state.drain(trio.current_time())
-        self._runner.carry_out()
+        self._tell(self._state.drain)
 
     def suspend(self) -> None:
         """Lend no more workers until ``resume``; callers wait in line."""
-        self._state.suspend(trio.current_time())
-        self._runner.carry_out()
+        self._tell(self._state.suspend)
 
     def resume(self) -> None:
         """Lend workers again."""
-        self._state.resume(trio.current_time())
+        self._tell(self._state.resume)
+
+    @trio.lowlevel.enable_ki_protection
+    def _tell(self, fact: Callable[..., object], *values: object) -> None:
+        """Tell the core a fact and carry out what follows from it: both or, at Ctrl-C, neither."""
+        fact(*values, trio.current_time())
         self._runner.carry_out()
 
+    @trio.lowlevel.enable_ki_protection
     def forget_session(self, session: str) -> None:
         """Drop the session's affinity, and the memory of its lost worker."""
         self._state.forget_session(session)
         self._runner.carry_out()
 
+    @trio.lowlevel.enable_ki_protection
     def measure_memory(self) -> dict[str, int]:
         """Measure the resident memory of all workers, in bytes by worker id; ``max_rss_bytes`` is applied."""
         measured = {}

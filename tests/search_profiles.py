@@ -9,7 +9,7 @@ import os
 
 from hypothesis import settings
 
-__all__ = ["chosen"]
+__all__ = ["chosen", "depth"]
 
 #: Steps of the state machine that one example holds at most.
 STEPS_PER_EXAMPLE = 50
@@ -33,3 +33,8 @@ def chosen() -> settings:
     return settings.get_profile(
         loaded if loaded in ("fast", "nightly") else os.environ.get("HYPOTHESIS_PROFILE", "fast")
     )
+
+
+def depth(fast: int, nightly: int) -> int:
+    """Return how often to do what is worth doing more often at night."""
+    return nightly if chosen().max_examples >= settings.get_profile("nightly").max_examples else fast

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
+import dspex_pool
 from dspex_pool.core.records import Outcome
 from dspex_pool.errors import CheckoutTimeoutError, ProgramError
 from dspex_pool.lifecycle import WorkerState
@@ -15,16 +19,23 @@ from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPortFactory
 from dspex_testkit.plan import Plan
 from dspex_testkit.pool_driver import PoolDriver
-from dspex_testkit.sweep import Stage, cancel, echo, kill_worker, sweep
+from dspex_testkit.sweep import Stage, cancel, echo, kill_worker
+from dspex_testkit.sweep import sweep as sweep_orders
+from tests.search_profiles import depth
 
 if TYPE_CHECKING:
-    from trio.testing import MockClock
+    from types import FrameType
 
     from dspex_pool.worker import Lease, PoolWorker
     from dspex_testkit.mock_port import MockPort
-    from dspex_testkit.sweep import Act
+    from dspex_testkit.sweep import Act, Scenario
 
 both_acts = pytest.mark.parametrize("act", [cancel, kill_worker])
+
+
+def sweep(scenario: Scenario, act: Act = cancel) -> int:
+    """Sweep in two orders of tasks, at night in twenty."""
+    return sweep_orders(scenario, act=act, seeds=range(depth(2, 20)))
 
 
 async def borrow(pool: WorkerPool, **asked: Any) -> None:
@@ -345,3 +356,67 @@ def give_up_starts(stage: Stage) -> None:
 def test_cancelled_start_leaves_no_worker_that_nobody_owns() -> None:
     """A start that is given up at any of its steps leaves no process, and a replacement comes. [property 10]"""
     sweep(start_on_demand, act=give_up_starts)
+
+
+# --- interrupts -------------------------------------------------------------------------------------------
+
+
+PACKAGE = str(Path(dspex_pool.__file__).parent)
+
+
+class InterruptAtLine:
+    """Sends this process SIGINT before one line of the pool's own code, as a user's Ctrl-C would."""
+
+    def __init__(self, at_line: int | None) -> None:
+        self.lines = 0
+        self._at_line = at_line
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line":
+            self.lines += 1
+            if self.lines == self._at_line:
+                signal.raise_signal(signal.SIGINT)
+        return self
+
+
+async def work_through_an_interrupt(ports: MockPortFactory) -> None:
+    """Use a pool in all ordinary ways; if the interrupt meets the caller's own code, go on with the pool."""
+    async with WorkerPool(ports, pool_size=1, health_check_interval=5.0) as pool:
+        try:
+            await borrow(pool)
+            pool.resize(2)
+            await pool.wait_ready(2)
+            pool.drain()
+            with trio.move_on_after(0.5):
+                async with pool.checkout() as lease:
+                    await lease.request("slow")
+            await trio.sleep(6.0)
+        except KeyboardInterrupt:
+            await borrow(pool)
+            raise
+
+
+@pytest.mark.budget(0.2)
+def test_keyboard_interrupt_leaves_books_that_agree() -> None:
+    """Ctrl-C before any line of the pool's code: the pool serves on, or closes and leaves nothing. [property 11]"""
+    calm = run_interrupted(None)
+    assert calm.lines > 1000
+    for line in range(1, calm.lines, calm.lines // depth(8, 800)):
+        run_interrupted(line)
+
+
+def run_interrupted(at_line: int | None) -> InterruptAtLine:
+    """Run the scenario with an interrupt before that line, and check that nothing is left."""
+    ports = MockPortFactory(slow_to_answer)
+    interrupt = InterruptAtLine(at_line)
+    sys.settrace(interrupt)
+    try:
+        trio.run(work_through_an_interrupt, ports, clock=MockClock(autojump_threshold=0))
+    except* KeyboardInterrupt:
+        assert at_line is not None
+    finally:
+        sys.settrace(None)
+    assert not ports.live, f"line {at_line}"
+    return interrupt
