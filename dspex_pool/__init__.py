@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dspex_pool.adapters import Adapter, PythonPool, PythonPort
     from dspex_pool.config import PoolConfig, PoolOptions
+    from dspex_pool.facades import AsyncioPool, SyncPool
     from dspex_pool.session_call import ANONYMOUS, Reply
     from dspex_pool.session_pool import SessionPool
     from dspex_pool.session_store import MemorySessionStore, SqliteSessionStore
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ANONYMOUS",
     "Adapter",
+    "AsyncioPool",
     "MemorySessionStore",
     "PoolConfig",
     "PoolOptions",
@@ -34,6 +36,7 @@ __all__ = [
     "SqliteSessionStore",
     "SubprocessOptions",
     "SubprocessPortFactory",
+    "SyncPool",
     "Telemetry",
     "WorkerPool",
     "__version__",
@@ -44,6 +47,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ANONYMOUS": "session_call",
     "Adapter": "adapters",
+    "AsyncioPool": "facades",
     "MemorySessionStore": "session_store",
     "PoolConfig": "config",
     "PoolOptions": "config",
@@ -55,6 +59,7 @@ _HOMES = {
     "SqliteSessionStore": "session_store",
     "SubprocessOptions": "transport.subprocess",
     "SubprocessPortFactory": "transport.subprocess",
+    "SyncPool": "facades",
     "Telemetry": "telemetry",
     "WorkerPool": "worker_pool",
 }
