@@ -1,0 +1,109 @@
+"""``dspex-pool run`` while another program kills its workers twice a second: every row is answered once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from tests.integration.cli_shell import Shell, wait_until
+
+if TYPE_CHECKING:
+    import random
+    import subprocess
+
+pytestmark = pytest.mark.chaos
+
+QUESTIONS = Path(__file__).resolve().parents[2] / "examples" / "questions.jsonl"
+
+#: A DSPy program that answers from the context, and takes its time.
+SLOW_PROGRAM = """
+import time
+
+import dspy
+
+
+class Slow(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.answer = dspy.Predict("context, question -> answer")
+
+    def forward(self, context, question, seconds):
+        time.sleep(seconds)
+        return self.answer(context=context, question=question)
+"""
+
+#: Seconds between two kills.
+PAUSE = 0.5
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A folder of its own, with a program that takes its time."""
+    (tmp_path / "slow.py").write_text(SLOW_PROGRAM, encoding="utf-8")
+    return Shell(tmp_path)
+
+
+def questions(count: int, seconds: float) -> list[dict[str, Any]]:
+    """Return ``count`` rows that take ``seconds`` each."""
+    asked = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
+    rows = (asked[number % len(asked)] for number in range(count))
+    return [{**row, "id": f"row-{number}", "seconds": seconds} for number, row in enumerate(rows)]
+
+
+def kill_workers(run: subprocess.Popen[str], draw: random.Random, seconds: float) -> list[int]:
+    """Kill a random worker of a run every half second; return the process ids of those that were hit."""
+    hit, deadline = list[int](), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        workers = sorted(worker.pid for worker in psutil.Process(run.pid).children() if is_alive(worker))
+        if workers:
+            pid = draw.choice(workers)
+            os.kill(pid, signal.SIGKILL)
+            hit.append(pid)
+        time.sleep(PAUSE)
+    return hit
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Tell whether a process runs; a zombie does not."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def run_under_kills(shell: Shell, draw: random.Random, rows: list[dict[str, Any]], seconds: float) -> None:
+    """Run rows on four DSPy workers under kills, and check everything that was promised."""
+    shell.write(rows)
+    words = ("run", "slow:Slow", "rows.jsonl", "-o", "answers.jsonl", "--allow", "slow")
+    with shell.started(*words, "--session-field", "tenant", "--workers", "4", "--retries", "3") as run:
+        wait_until(lambda: shell.recorded() > 0, seconds=30)
+        hit = kill_workers(run, draw, seconds)
+        assert run.poll() is None, "the run was over before the killing: more rows are needed"
+        _, told = run.communicate(timeout=120)
+    assert run.returncode == 0, told
+    answers = shell.answers()
+    assert [answer["id"] for answer in answers] == [row["id"] for row in rows]
+    assert not [answer for answer in answers if answer["error"]]
+    for row, answer in zip(rows, answers, strict=True):
+        said = answer["outputs"]["answer"]
+        assert said in row["context"] or said.startswith("I do not know")
+    assert shell.workers(run.pid) == []
+    assert len(hit) >= seconds / PAUSE / 2, "too few kills"
+    assert max(answer["attempts"] for answer in answers) > 1, "no row was hit"
+
+
+def test_kills_fail_no_row(shell: Shell, dspex_random: random.Random) -> None:
+    """Five seconds of kills: every row once, none failed, no process left."""
+    run_under_kills(shell, dspex_random, questions(300, 0.03), 5.0)
+
+
+def test_kills_fail_no_row_in_a_soak(shell: Shell, dspex_random: random.Random) -> None:
+    """Thirty seconds of kills, two a second."""
+    run_under_kills(shell, dspex_random, questions(1800, 0.05), 30.0)
