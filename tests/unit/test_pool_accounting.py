@@ -322,14 +322,9 @@ def test_pool_is_back_at_its_floor_after_any_death(state: WorkerState) -> None:
 
 
 async def idle_beside(stage: Stage) -> None:
-    """A pool that is left alone, while time passes and pings are made."""
-    async with stage.pool(pool_size=2, health_check_interval=1.0) as pool:
-        stage.start(let_time_pass, pool)
-
-
-async def let_time_pass(pool: WorkerPool) -> None:
-    """Wait for two rounds of pings."""
-    await trio.sleep(2.5)
+    """A pool that is left alone until its workers have been pinged."""
+    async with stage.pool(pool_size=2, health_check_interval=20.0):
+        stage.start(trio.sleep, 20.5)
 
 
 @pytest.mark.budget(0.15)
