@@ -2,16 +2,17 @@
 
 import trio
 
-from dspex_pool.adapters.python_pool import PythonPool
+from dspex_pool import PythonPool
+
+FACTS = "The Nile flows north through eleven countries. It reaches the sea in Egypt."
 
 
 async def main() -> None:
     async with PythonPool.open(pool_size=2) as pool:
+        await pool.configure_lm(model="dspex/extractive")
         await pool.create_program("qa", "context, question -> answer")
-        facts = "The Nile flows north through eleven countries. It reaches the sea in Egypt."
-        reply = await pool.execute_program(
-            "qa", {"context": facts, "question": "Where does it reach the sea?"}
-        )
+        inputs = {"context": FACTS, "question": "Where does it reach the sea?"}
+        reply = await pool.execute_program("qa", inputs)
         print(reply["outputs"]["answer"])
 
 
