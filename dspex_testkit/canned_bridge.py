@@ -87,6 +87,7 @@ class CannedBridge:
         self._clock = clock
         self._started = clock()
         self._sessions: dict[str, _Session] = {}
+        self._lm: dict[str, Any] | None = None
         self._current_session: str | None = None
         self._command_count = 0
         self._error_count = 0
@@ -107,6 +108,21 @@ class CannedBridge:
             "shutdown": self._shutdown,
             **(commands or {}),
         }
+
+    # --- to look at ----------------------------------------------------------------------------------
+
+    @property
+    def sessions(self) -> frozenset[str]:
+        """Sessions of which this worker holds a program or a language model."""
+        return frozenset(key for key, session in self._sessions.items() if session.programs or session.lm)
+
+    def model_of(self, session_id: str) -> str | None:
+        """Return the name of the language model that a session's programs run on here, or ``None``."""
+        session = self._sessions.get(session_id, _Session())
+        lm = self._lm if session.lm is None else session.lm
+        return lm["model"] if lm is not None else None
+
+    # --- commands ------------------------------------------------------------------------------------
 
     def run(self, command: str, args: Args) -> Any:
         """Execute one command and return its result, or a ``Plan`` where a further command gives one.
@@ -131,8 +147,6 @@ class CannedBridge:
             return Plan().fail(error.message, type=error.type, **error.info)
         plan = result if isinstance(result, Plan) else Plan().reply(result)
         return plan.die(code=0) if request.command == "shutdown" else plan
-
-    # --- commands ------------------------------------------------------------------------------------
 
     def _ping(self, args: Args) -> Args:
         result: Args = {
@@ -161,8 +175,9 @@ class CannedBridge:
             raise _invalid(f"environment variable {key_variable!r} (api_key_env) is not set in the worker")
         provider = args.get("provider") or model.partition("/")[0]
         lm = {"model": model, "provider": provider, "temperature": args.get("temperature")}
-        session_id = args.get("session_id")
-        if session_id is not None:
+        if args.get("session_id") is None:
+            self._lm = lm
+        else:
             self._session(args).lm = lm
         return {"status": "configured", **lm}
 
