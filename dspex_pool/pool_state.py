@@ -340,7 +340,7 @@ class PoolState(Books):
         for waiter in self._line.expired(now):
             self._refuse(waiter, refusals.timed_out(self, waiter, now), now)
         for session in self._affinity.expire(now):
-            self._emit("session_expired", {"count": 1}, session=session)
+            self._emit("session_unbound", {"count": 1}, session=session)
         for record in list(self.workers.values()):
             self._look_after(record, now)
         self._replenish(now)

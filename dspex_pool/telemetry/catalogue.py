@@ -125,6 +125,9 @@ EVENTS: dict[str, EventSpec] = {
     "session_ended": EventSpec("A session was ended by its user.", metadata=("session",)),
     "session_expired": EventSpec("A session was not used for its time to live.", metadata=("session",)),
     "session_bound": EventSpec("A session keeps to a worker from now on.", metadata=("session", "worker_id")),
+    "session_unbound": EventSpec(
+        "A session was not used for its time to live; any worker will do.", metadata=("session",)
+    ),
     "session_moved": EventSpec(
         "A session's worker left; any other will do.", metadata=("session", "worker_id", "reason")
     ),
@@ -145,7 +148,7 @@ EVENTS: dict[str, EventSpec] = {
     "suspended": EventSpec("The pool lends no workers until it is resumed.", ("waiting",)),
     "resumed": EventSpec("The pool lends workers again.", ("waiting",)),
     "closing": EventSpec("The pool began to close.", ("waiting", "workers")),
-    "closed": EventSpec("The pool is closed; nothing of it is left running."),
+    "closed": EventSpec("The pool is closed; nothing of it is left running.", ("duration",)),
     "monitor_restarted": EventSpec("The monitor failed and was started again.", metadata=("reason",)),
     "service_restarted": EventSpec(
         "A service of the pool failed and was started again.", metadata=("service", "reason")
