@@ -12,6 +12,9 @@ FREE_RETRIES = 2
 #: Seconds before a failure that the worker calls retryable is tried again, unless it says how long.
 RETRY_DELAY = 0.5
 
+#: Longest such delay that is waited out. Beyond it the caller decides, who finds the delay in the error.
+LONGEST_RETRY_DELAY = 60.0
+
 
 def delay_before_retry(
     error: DspexPoolError, *, attempt: int, retries: int, idempotent: bool, begun: bool
@@ -35,5 +38,6 @@ def delay_before_retry(
     if isinstance(error, RemoteProtocolError):
         return 0.0 if idempotent or not begun else None
     if isinstance(error, ProgramError) and error.retryable and idempotent:
-        return error.retry_after if error.retry_after is not None else RETRY_DELAY
+        delay = RETRY_DELAY if error.retry_after is None else max(0.0, error.retry_after)
+        return delay if delay <= LONGEST_RETRY_DELAY else None
     return None
