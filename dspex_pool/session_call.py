@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from dspex_pool.errors import InvalidArgumentError
+from dspex_pool.protocol.strict_json import decode_json, encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -12,10 +16,12 @@ if TYPE_CHECKING:
     from dspex_pool.session_table import Session
     from dspex_pool.worker_memory import WorkerMemory
 
-__all__ = ["ANONYMOUS", "Call", "Reply"]
+__all__ = ["ANONYMOUS", "Call", "Reply", "check_affinity", "check_timeout", "own_copy"]
 
 #: The session of programs that belong to nobody in particular.
 ANONYMOUS = "anonymous"
+
+_AFFINITIES = ("hint", "strict", "strict_nowait")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +44,67 @@ class Reply:
 class Call:
     """One command on its way."""
 
+    #: The session's id, or ``None`` for a command of nobody.
+    session_id: str | None
+    #: The session, if it lives.
     session: Session | None
     command: str
     args: dict[str, Any]
-    timeout: float | None
-    on_event: Callable[[Event], None] | None
+    #: Seconds that a worker has for it, what must be told first included; ``None`` for no bound.
+    timeout: float | None = None
+    #: Further tries that its caller allows.
+    retries: int = 0
+    #: Whether running it twice does no harm.
+    idempotent: bool = False
+    #: How firmly it keeps to the session's worker.
+    affinity: str = "hint"
+    on_event: Callable[[Event], None] | None = None
     #: Whether the last try got as far as the command itself.
     begun: bool = False
-    #: The memory of the worker that carried it out, and the mark that stands there for its program.
+    #: The memory of the worker that carried it out, and the mark that stands there for what it changes.
     memory: WorkerMemory | None = None
     mark: int = 0
-
-    @property
-    def session_id(self) -> str | None:
-        """The session's id."""
-        return self.session.id if self.session is not None else None
 
     @property
     def makes(self) -> str:
         """The id of the program that the command makes."""
         program_id: str = self.args["id" if self.command == "create_program" else "program_id"]
         return program_id
+
+
+def own_copy(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy arguments that are kept beyond the call, so that nobody can change them afterwards.
+
+    Raises:
+        LocalProtocolError: JSON cannot carry them.
+    """
+    copy: dict[str, Any] = decode_json(encode_json({"args": dict(args)}))["args"]
+    return copy
+
+
+def check_timeout(timeout: float | None) -> float | None:
+    """Return ``timeout`` as seconds, ``None`` for no bound.
+
+    Raises:
+        InvalidArgumentError: It is negative or no number.
+    """
+    if timeout is None or timeout == math.inf:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+        raise InvalidArgumentError(
+            f"a timeout is a number of seconds, at least 0; got {timeout!r}.", argument="timeout"
+        )
+    return timeout
+
+
+def check_affinity(affinity: str) -> str:
+    """Return ``affinity`` if it is one.
+
+    Raises:
+        InvalidArgumentError: It is none.
+    """
+    if affinity not in _AFFINITIES:
+        raise InvalidArgumentError(
+            f"affinity is one of {', '.join(_AFFINITIES)}; got {affinity!r}.", argument="affinity"
+        )
+    return affinity

@@ -16,12 +16,13 @@ import trio
 
 from dspex_pool.call_policy import delay_before_retry
 from dspex_pool.config import PoolConfig
-from dspex_pool.errors import DspexPoolError, ProgramError, ProgramNotFoundError, WorkerDiedError, WorkerError
+from dspex_pool.errors import DspexPoolError, ProgramError
 from dspex_pool.session_books import BEGINNING, USING, SessionBooks
-from dspex_pool.session_call import ANONYMOUS, Call, Reply
+from dspex_pool.session_call import ANONYMOUS, Call, Reply, check_affinity, check_timeout, own_copy
+from dspex_pool.session_lease import SessionLease, forget_ended
 from dspex_pool.session_store import MemorySessionStore
 from dspex_pool.session_table import check_session_id
-from dspex_pool.worker_memory import DefaultModel, Step, WorkerMemory
+from dspex_pool.worker_memory import DefaultModel, WorkerMemory
 from dspex_pool.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
@@ -29,12 +30,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from dspex_pool.protocol import Event
+    from dspex_pool.session_books import Kept
     from dspex_pool.session_store import SessionStore
     from dspex_pool.session_table import Session
     from dspex_pool.telemetry import Telemetry
     from dspex_pool.transport.port import PortFactory
-    from dspex_pool.worker import Lease
-    from dspex_pool.worker_pool import Checkout
 
 __all__ = ["SessionPool"]
 
@@ -72,14 +72,18 @@ class SessionPool:
         )
         self._default_model: DefaultModel | None = None
         self._housework = trio.Event()
-        # Below zero, so that a mark is never taken for a revision.
-        self._marks = itertools.count(-1, -1)
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
-        await self._books.load()
-        await self.workers.__aenter__()
+        try:
+            await self._books.load()
+            await self.workers.__aenter__()
+        except BaseException:
+            await self._books.aclose()
+            raise
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
@@ -136,6 +140,7 @@ class SessionPool:
         args = {} if args is None else args
         if command == "cleanup_session":
             return Reply(await self.end_session(session_id))
+        self._expire()
         session = self._books.find(session_id, command)
         known = self._books.answer(session_id, session, command, args)
         if known is not None:
@@ -143,12 +148,14 @@ class SessionPool:
             return Reply(known)
         if command == "delete_program" and session is not None:
             return Reply(await self._books.delete_program(session, args["program_id"]))
+        call = self._call(session_id, command, {**args, "session_id": session_id}, timeout, on_event)
+        call.retries = self.config.retries if retries is None else retries
+        call.idempotent = idempotent
+        call.affinity = check_affinity(self.config.affinity if affinity is None else affinity)
         if session is None and command in BEGINNING:
-            session = await self._begin(session_id)
-        call = Call(session, command, {**args, "session_id": session_id}, self._timeout(timeout), on_event)
-        reply = await self._run(call, retries=retries, idempotent=idempotent, affinity=affinity)
-        await self._commit(call)
-        return reply
+            session = self._books.begin(session_id)
+        call.session = session
+        return await (self._run(call) if session is None else self._run_in(session, call))
 
     async def execute_anonymous(
         self,
@@ -177,11 +184,14 @@ class SessionPool:
                 idempotent=idempotent,
                 on_event=on_event,
             )
-        call = Call(None, command, dict(args or {}), self._timeout(timeout), on_event)
-        reply = await self._run(call, retries=retries, idempotent=idempotent, affinity="hint")
-        if command == "configure_lm":
+        call = self._call(None, command, {} if args is None else args, timeout, on_event)
+        call.retries = self.config.retries if retries is None else retries
+        call.idempotent = idempotent
+        reply = await self._run(call)
+        if command == "configure_lm" and call.memory is not None:
             revision = self._default_model.revision + 1 if self._default_model is not None else 1
             self._default_model = DefaultModel(revision, call.args)
+            call.memory.confirm_model(None, call.mark, revision)
         return reply
 
     async def end_session(self, session_id: str) -> dict[str, Any]:
@@ -197,12 +207,14 @@ class SessionPool:
         """
         session_id = check_session_id(session_id)
         session = await self._books.end(session_id)
-        self.workers.forget_session(session_id)
         removed = 0
-        if session is not None:
+        if session is None:
+            self.workers.forget_session(session_id)
+        else:
             removed = len(session.record.programs)
-            self._have_forgotten(session_id)
-            self.telemetry.emit("session_ended", {"count": 1}, {"session": session_id})
+            self._let_go(session_id)
+            if session.is_kept:
+                self.telemetry.emit("session_ended", {"count": 1}, {"session": session_id})
         return {"status": "cleaned", "session_id": session_id, "programs_removed": removed}
 
     def session_ids(self) -> list[str]:
@@ -211,28 +223,59 @@ class SessionPool:
 
     # --- one command -----------------------------------------------------------------------------------------
 
-    def _timeout(self, timeout: float | None) -> float | None:
-        return self.config.call_timeout if timeout is None else timeout
+    def _call(
+        self,
+        session_id: str | None,
+        command: str,
+        args: Mapping[str, Any],
+        timeout: float | None,
+        on_event: Callable[[Event], None] | None,
+    ) -> Call:
+        timeout = check_timeout(self.config.call_timeout if timeout is None else timeout)
+        args = own_copy(args) if command in BEGINNING else dict(args)
+        return Call(session_id, None, command, args, timeout, on_event=on_event)
 
-    async def _begin(self, session_id: str) -> Session:
-        await self._expire()
-        # Another task may have begun it while this one was at the store.
-        session = self._books.table.peek(session_id)
-        if session is None:
-            session = self._books.begin(session_id)
-            self.telemetry.emit("session_started", {"count": 1}, {"session": session_id})
-        return session
+    async def _run_in(self, session: Session, call: Call) -> Reply:
+        """Run a command of a live session, and keep what it changes."""
+        self._books.enter(session)
+        try:
+            reply = await self._run(call)
+            kept = await self._books.commit(session, call.command, call.args)
+        except ProgramError:
+            self._count(call)
+            raise
+        finally:
+            if self._books.leave(session):
+                self._let_go(session.id)
+        self._count(call)
+        if kept is not None:
+            if kept.is_first:
+                self.telemetry.emit("session_started", {"count": 1}, {"session": session.id})
+            self._confirm(call, kept)
+        return reply
 
-    async def _run(self, call: Call, *, retries: int | None, idempotent: bool, affinity: str | None) -> Reply:
+    def _count(self, call: Call) -> None:
+        if call.session is not None and call.command == "execute_program":
+            self._books.count_execution(call.session, call.args["program_id"])
+
+    @staticmethod
+    def _confirm(call: Call, kept: Kept) -> None:
+        assert call.memory is not None
+        assert call.session is not None
+        if kept.program_id is None:
+            call.memory.confirm_model(call.session.id, call.mark, kept.revision)
+        else:
+            call.memory.confirm_program(call.session.id, kept.program_id, call.mark, kept.revision)
+
+    async def _run(self, call: Call) -> Reply:
         began = trio.current_time()
-        allowed = self.config.retries if retries is None else retries
         for attempt in itertools.count(1):
             try:
-                result, worker_id = await self._try(call, affinity or self.config.affinity, attempt)
+                result, worker_id = await self._try(call, attempt)
             except DspexPoolError as error:
                 error.attempts = attempt
                 delay = delay_before_retry(
-                    error, attempt=attempt, retries=allowed, idempotent=idempotent, begun=call.begun
+                    error, attempt=attempt, retries=call.retries, idempotent=call.idempotent, begun=call.begun
                 )
                 if delay is None:
                     raise
@@ -244,13 +287,14 @@ class SessionPool:
                 return Reply(result, worker_id, attempt, trio.current_time() - began, usage)
         raise AssertionError("unreachable")
 
-    async def _try(self, call: Call, affinity: str, attempt: int) -> tuple[Any, str]:
+    async def _try(self, call: Call, attempt: int) -> tuple[Any, str]:
         call.begun = False
         # Nobody's programs have no home: they go wherever there is room.
         session_id = call.session_id if call.session_id != ANONYMOUS else None
-        async with self.workers.checkout(session=session_id, affinity=affinity) as lease:
+        async with self.workers.checkout(session=session_id, affinity=call.affinity) as lease:
+            work = SessionLease(lease, call, default=self._default_model, is_live=self._books.table.is_live)
             if not self.telemetry.observed:
-                return await self._request(lease, call), lease.worker_id
+                return await work.run(), lease.worker_id
             about = {
                 "session": call.session_id,
                 "worker_id": lease.worker_id,
@@ -260,77 +304,13 @@ class SessionPool:
             self.telemetry.emit("call_start", {"count": 1}, about)
             began = trio.current_time()
             try:
-                result = await self._request(lease, call)
+                result = await work.run()
             except BaseException as error:
                 about |= {"error": type(error).__name__, "reason": str(error)[:200]}
                 self.telemetry.emit("call_exception", {"duration": trio.current_time() - began}, about)
                 raise
             self.telemetry.emit("call_stop", {"duration": trio.current_time() - began}, about)
             return result, lease.worker_id
-
-    async def _request(self, lease: Lease, call: Call) -> Any:
-        memory = self._memory(lease)
-        for step in self._steps_ahead(memory, call):
-            await self._send_ahead(lease, memory, step, call.session)
-        self._mark_change(memory, call)
-        call.begun = True
-        try:
-            return await lease.request(call.command, call.args, timeout=call.timeout, on_event=call.on_event)
-        except ProgramError:
-            raise
-        except BaseException:
-            if call.command == "configure_lm":
-                # Whether it took effect is unknown, and it cannot be undone.
-                lease.retire("half_configured")
-            raise
-
-    def _steps_ahead(self, memory: WorkerMemory, call: Call) -> list[Step]:
-        if call.session is None:
-            is_new_model = call.command == "configure_lm"
-            return memory.missing(None, None, None if is_new_model else self._default_model)
-        program_id = call.args.get("program_id") if call.command in USING else None
-        steps = memory.missing(call.session, program_id, self._default_model)
-        if call.command == "create_program":
-            steps += memory.clearing(call.session.id, call.args["id"])
-        return steps
-
-    async def _send_ahead(
-        self, lease: Lease, memory: WorkerMemory, step: Step, session: Session | None
-    ) -> None:
-        try:
-            await lease.request(step.command, step.args, timeout=self.config.call_timeout)
-        except WorkerDiedError as error:
-            # The caller's own command was not sent; whatever this step did has died with the worker.
-            error.request_sent = False
-            raise
-        except ProgramNotFoundError:
-            # What was to be removed is not there.
-            pass
-        memory.note(step, session, self._default_model)
-
-    @staticmethod
-    def _memory(lease: Lease) -> WorkerMemory:
-        if not isinstance(lease.worker.state, WorkerMemory):
-            lease.update(WorkerMemory())
-        memory: WorkerMemory = lease.worker.state
-        return memory
-
-    def _mark_change(self, memory: WorkerMemory, call: Call) -> None:
-        """Note that what the worker holds is in question until the change is committed."""
-        if call.session is None or call.command not in BEGINNING:
-            return
-        call.memory, call.mark = memory, next(self._marks)
-        if call.command == "configure_lm":
-            memory.note_model(call.session.id, call.mark)
-        else:
-            memory.note_program(call.session.id, call.makes, call.mark)
-
-    async def _commit(self, call: Call) -> None:
-        if call.session is None:
-            return
-        program = await self._books.commit(call.session, call.command, call.args)
-        if program is not None and call.memory is not None:
-            call.memory.confirm_program(call.session.id, program.id, call.mark, program.revision)
 
     # --- housekeeping ----------------------------------------------------------------------------------------
 
@@ -346,32 +326,25 @@ class SessionPool:
             with trio.move_on_after(self.config.monitor_interval):
                 await self._housework.wait()
             self._housework = trio.Event()
-            await self._expire()
+            self._expire()
             for worker in self.workers.workers():
                 if isinstance(worker.state, WorkerMemory) and worker.state.cleaning():
-                    await self._clean(worker.state, self.workers.claim(worker))
-            await self._books.save_uses()
+                    # One in use is cleaned before its next command, or in the next round.
+                    claim = self.workers.claim(worker)
+                    if claim is not None:
+                        async with claim as lease:
+                            await forget_ended(lease, timeout=self.config.ping_timeout)
+            await self._books.save()
 
-    async def _clean(self, memory: WorkerMemory, claim: Checkout | None) -> None:
-        if claim is None:
-            # In use: it is cleaned before its next command, or in the next round.
-            return
-        async with claim as lease:
-            try:
-                for step in memory.cleaning():
-                    await self._send_ahead(lease, memory, step, None)
-            except WorkerError:
-                # The worker is lost, and with it what it was to forget.
-                return
+    def _expire(self) -> None:
+        for session in self._books.expire():
+            self._let_go(session.id)
+            if session.is_kept:
+                self.telemetry.emit("session_expired", {"count": 1}, {"session": session.id})
 
-    async def _expire(self) -> None:
-        for session in await self._books.expire():
-            self.workers.forget_session(session.id)
-            self._have_forgotten(session.id)
-            self.telemetry.emit("session_expired", {"count": 1}, {"session": session.id})
-
-    def _have_forgotten(self, session_id: str) -> None:
-        """Have every worker that holds something of the session forget it when it is free."""
+    def _let_go(self, session_id: str) -> None:
+        """Have every worker that may hold something of an ended session forget it when it is free."""
+        self.workers.forget_session(session_id)
         for worker in self.workers.workers():
             if isinstance(worker.state, WorkerMemory) and worker.state.note_ended(session_id):
                 self._housework.set()

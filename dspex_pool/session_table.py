@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from dspex_pool.errors import (
-    InvalidArgumentError,
-    SessionExpiredError,
-    SessionLimitError,
-    SessionNotFoundError,
-)
+from dspex_pool.errors import InvalidArgumentError, SessionExpiredError, SessionLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,10 +51,14 @@ def check_session_id(session_id: object) -> str:
 class Session:
     """One live session: the record that the store keeps, and what only this process knows."""
 
-    __slots__ = ("lm_revision", "lm_secrets", "lock", "record", "revision")
+    __slots__ = ("is_kept", "lm_revision", "lm_secrets", "lock", "record", "revision", "users")
 
-    def __init__(self, record: SessionRecord) -> None:
+    def __init__(self, record: SessionRecord, *, is_kept: bool = False) -> None:
         self.record = record
+        #: Whether the store has anything of it. Until then it is only about to begin.
+        self.is_kept = is_kept
+        #: Commands of it under way; while there are any, it is in use, however long they take.
+        self.users = 0
         #: Held while the session is changed, so that store and memory change in the same order.
         self.lock = trio.Lock()
         #: Number of the last change to a program. Never falls, so that a worker's copy can be told to be stale.
@@ -106,7 +105,7 @@ class SessionTable:
     def fill(self, records: Iterable[SessionRecord]) -> None:
         """Take over the sessions that a store kept."""
         for record in sorted(records, key=lambda record: record.last_used):
-            self._sessions[record.id] = Session(record)
+            self._sessions[record.id] = Session(record, is_kept=True)
 
     def peek(self, session_id: str) -> Session | None:
         """Return the live session of this id without using it, or ``None``."""
@@ -129,21 +128,17 @@ class SessionTable:
                     idle=idle,
                 )
             return None
+        self.touch(session, now)
+        return session
+
+    def touch(self, session: Session, now: float) -> None:
+        """Note that a live session is used."""
         session.record.last_used = max(session.record.last_used, now)
-        self._sessions.move_to_end(session_id)
-        return session
+        self._sessions.move_to_end(session.id)
 
-    def require(self, session_id: str, now: float) -> Session:
-        """Return the live session of this id and note that it is used.
-
-        Raises:
-            SessionNotFoundError: There is none.
-            SessionExpiredError: There was one.
-        """
-        session = self.find(session_id, now)
-        if session is None:
-            raise SessionNotFoundError(f"there is no session {session_id!r}.", session_id=session_id)
-        return session
+    def is_live(self, session: Session) -> bool:
+        """Tell whether this very session lives; another of the same id may."""
+        return self._sessions.get(session.id) is session
 
     def begin(self, record: SessionRecord) -> Session:
         """Add a new session.
@@ -167,13 +162,16 @@ class SessionTable:
         return self._sessions.pop(session_id, None)
 
     def expire(self, now: float) -> list[Session]:
-        """Remove and return the sessions whose time to live is over."""
+        """Remove and return the sessions whose time to live is over; none that is in use."""
         gone = []
-        while self._sessions:
+        for _ in range(len(self._sessions)):
             session = next(iter(self._sessions.values()))
             idle = now - session.record.last_used
             if idle < self._time_to_live:
                 break
+            if session.users:
+                self.touch(session, now)
+                continue
             del self._sessions[session.id]
             self._expired[session.id] = idle
             gone.append(session)

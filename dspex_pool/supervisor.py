@@ -99,6 +99,7 @@ class PoolSupervisor:
         assert self._monitor is not None, "the supervisor is not open"
         return self._monitor
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
         store = (
             self._store if self._store is not None else await open_session_store(self.config.session_store)
@@ -109,14 +110,14 @@ class PoolSupervisor:
         try:
             await self._pool.__aenter__()
         except BaseException:
-            with trio.CancelScope(shield=True):
-                await store.aclose()
+            self._attachment.detach()
             raise
         self._nursery = await self._services.__aenter__()
         self._nursery.start_soon(self._keep_running, "monitor", self._monitor.run)
         self._nursery.start_soon(self._keep_running, "housekeeping", self._pool.keep_house)
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
@@ -133,6 +134,7 @@ class PoolSupervisor:
         if self._failure is not None:
             raise self._failure
 
+    @trio.lowlevel.enable_ki_protection
     async def _keep_running(self, name: str, service: Callable[[], Awaitable[None]]) -> None:
         failures: deque[float] = deque(maxlen=self.config.max_restarts + 1)
         while True:

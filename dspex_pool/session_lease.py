@@ -1,0 +1,202 @@
+"""One command in a lent worker: what the worker must be told first, the command, and what is known afterwards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from dspex_pool.errors import (
+    DspexPoolError,
+    ProgramError,
+    ProgramNotFoundError,
+    SessionNotFoundError,
+    WorkerDiedError,
+)
+from dspex_pool.session_books import BEGINNING, USING
+from dspex_pool.worker_memory import WorkerMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dspex_pool.session_call import Call
+    from dspex_pool.session_table import Session
+    from dspex_pool.worker import Lease
+    from dspex_pool.worker_memory import DefaultModel, Step
+
+__all__ = ["SessionLease", "forget_ended", "memory_of"]
+
+#: Commands that take away what a worker holds of all sessions.
+_EMPTYING = frozenset({"cleanup", "reset_state"})
+
+#: Commands whose effect, once in doubt, can neither be seen nor undone.
+_INDELIBLE = _EMPTYING | {"configure_lm"}
+
+
+def memory_of(lease: Lease) -> WorkerMemory:
+    """Return the memory of a lent worker, an empty one if it has none yet."""
+    if not isinstance(lease.worker.state, WorkerMemory):
+        lease.update(WorkerMemory())
+    memory: WorkerMemory = lease.worker.state
+    return memory
+
+
+async def forget_ended(lease: Lease, *, timeout: float) -> None:
+    """Have a lent worker forget the sessions that have ended. If it cannot, it is replaced.
+
+    Args:
+        timeout: Seconds for each of them.
+
+    Cancellation: What was not forgotten is forgotten before the worker's next command.
+    """
+    memory = memory_of(lease)
+    for step in memory.cleaning():
+        try:
+            await _send(lease, memory, step, timeout)
+        except DspexPoolError:
+            lease.retire("cannot_forget")
+            return
+
+
+class SessionLease:
+    """A call in one lease.
+
+    Args:
+        lease: The lease.
+        call: The call.
+        default: The language model of sessions without one.
+        is_live: Tells whether a session has not ended.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        call: Call,
+        *,
+        default: DefaultModel | None,
+        is_live: Callable[[Session], bool],
+    ) -> None:
+        self._lease = lease
+        self._call = call
+        self._default = default
+        self._is_live = is_live
+        self._memory = memory_of(lease)
+        self._model_before = 0
+
+    async def run(self) -> Any:
+        """Bring the worker up to date, and run the command.
+
+        Raises:
+            SessionNotFoundError: The session was ended meanwhile.
+            DspexPoolError: What ``Lease.request`` raises.
+
+        Cancellation: The caller leaves at once; what the worker then holds is in doubt, and told again.
+        """
+        call, timeout = self._call, self._call.timeout
+        steps = self._steps_ahead()
+        if steps and timeout is not None:
+            deadline = trio.current_time() + timeout
+            for step in steps:
+                await self._send_ahead(step, deadline - trio.current_time())
+            timeout = deadline - trio.current_time()
+        else:
+            for step in steps:
+                await self._send_ahead(step, None)
+        self._require_live()
+        self._doubt_what_changes()
+        call.begun = True
+        return await self._run_command(None if timeout is None else max(0.0, timeout))
+
+    def _steps_ahead(self) -> list[Step]:
+        call, memory = self._call, self._memory
+        program_id = call.args.get("program_id") if call.command in USING else None
+        sets_model = call.command == "configure_lm"
+        steps = memory.missing(call.session, program_id, self._default, needs_model=not sets_model)
+        if call.command == "create_program" and call.session is not None:
+            steps += memory.clearing(call.session.id, call.makes)
+        return steps
+
+    async def _send_ahead(self, step: Step, timeout: float | None) -> None:
+        self._require_live()
+        try:
+            await _send(self._lease, self._memory, step, None if timeout is None else max(0.0, timeout))
+        except WorkerDiedError as error:
+            # The caller's own command was not sent; whatever this step did has died with the worker.
+            facts = error.facts() | {"request_sent": False, "request_read": False}
+            raise WorkerDiedError(
+                f"{error.message} This was {step.command!r}, sent ahead; {self._call.command!r} was not sent.",
+                **facts,
+            ) from error
+        except ProgramError:
+            if step.command != "cleanup_session":
+                raise
+            # No affair of this caller.
+            self._lease.retire("cannot_forget")
+
+    async def _run_command(self, timeout: float | None) -> Any:
+        call = self._call
+        try:
+            result = await self._lease.request(
+                call.command, call.args, timeout=timeout, on_event=call.on_event
+            )
+        except BaseException as error:
+            if isinstance(error, DspexPoolError) and error.worker_survives:
+                self._note_refusal()
+            elif call.command in _INDELIBLE:
+                self._lease.retire("half_changed")
+            raise
+        if call.command in _EMPTYING:
+            self._lease.update(WorkerMemory())
+        return result
+
+    def _require_live(self) -> None:
+        session = self._call.session
+        if session is not None and not self._is_live(session):
+            raise SessionNotFoundError(
+                f"session {session.id!r} was ended before {self._call.command!r} was sent.",
+                session_id=session.id,
+            )
+
+    def _doubt_what_changes(self) -> None:
+        """Note that what the worker holds is in doubt until the change is committed."""
+        call = self._call
+        if call.session is not None:
+            self._memory.meet(call.session.id)
+        if call.command not in BEGINNING:
+            return
+        call.memory = self._memory
+        if call.command == "configure_lm":
+            self._model_before = self._memory.model_of(self._model_owner)
+            call.mark = self._memory.doubt_model(self._model_owner)
+        elif call.session is not None:
+            call.mark = self._memory.doubt_program(call.session.id, call.makes)
+
+    def _note_refusal(self) -> None:
+        """Note that the worker refused the command, or never got it: a language model is what it was."""
+        if self._call.command == "configure_lm":
+            self._memory.confirm_model(self._model_owner, self._call.mark, self._model_before)
+
+    @property
+    def _model_owner(self) -> str | None:
+        return self._call.session.id if self._call.session is not None else None
+
+
+async def _send(lease: Lease, memory: WorkerMemory, step: Step, timeout: float | None) -> None:
+    """Send one step and note what the worker has then.
+
+    Raises:
+        DspexPoolError: What ``Lease.request`` raises.
+
+    Cancellation: What the worker then has is in doubt.
+    """
+    memory.begin(step)
+    try:
+        await lease.request(step.command, step.args, timeout=timeout)
+    except ProgramNotFoundError:
+        # What was to be removed is not there.
+        pass
+    except ProgramError as error:
+        if step.command != "cleanup_session" or error.type != "UnknownCommand":
+            raise
+        # A handler without sessions has nothing to forget.
+    memory.note(step)
