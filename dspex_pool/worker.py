@@ -225,7 +225,7 @@ class PoolWorker:
         self.is_torn = self.is_torn or sent < whole
         self._conversation.abandon(request_id)
 
-    async def _died(self, error: PortClosedError, request_id: int, *, sent: int) -> WorkerDiedError:
+    async def _died(self, error: PortClosedError, request_id: int | None, *, sent: int) -> WorkerDiedError:
         # The stream ends a moment before the process is reaped; its exit status is worth that moment.
         with trio.move_on_after(EXIT_NEWS_TIMEOUT):
             await self.exited.wait()
@@ -236,9 +236,10 @@ class PoolWorker:
         if self.retired_because is not None:
             how += f" (the pool ended it: {self.retired_because})"
         was_read = self._was_read(sent)
-        last_words = f"; its last words: {tail.strip().splitlines()[-1]}" if tail.strip() else ""
+        if tail.strip():
+            how += f"; its last words: {tail.strip().splitlines()[-1]}"
         return WorkerDiedError(
-            f"worker {self.worker_id} died: {how}{last_words}. "
+            f"worker {self.worker_id} died: {how}. "
             + ("The request may have taken effect." if was_read is not False else "It never had the request."),
             worker_id=self.worker_id,
             pid=self.port.pid,
@@ -248,6 +249,7 @@ class PoolWorker:
             request_id=request_id,
             request_sent=sent > 0,
             request_read=was_read,
+            how=how,
         )
 
     def _was_read(self, sent: int) -> bool | None:
@@ -261,7 +263,7 @@ class PoolWorker:
         """Have the command that its caller left stopped, and take in its answer.
 
         Raises:
-            PortClosedError: The worker ended.
+            WorkerDiedError: The worker ended.
             RemoteProtocolError: It broke the protocol.
 
         Cancellation: Loses nothing; the answer stays due.
@@ -271,7 +273,11 @@ class PoolWorker:
             # Again and again: the worker ignores the first if it has not begun the command yet.
             self.port.interrupt()
             with trio.move_on_after(pause):
-                await self._take_late_answers()
+                try:
+                    await self._take_late_answers()
+                except PortClosedError as error:
+                    self.is_cut = True
+                    raise await self._died(error, None, sent=0) from error
             pause = min(2 * pause, longest)
 
     async def _take_late_answers(self) -> None:
