@@ -19,9 +19,9 @@ from dspex_pool.worker_memory import WorkerMemory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dspex_pool.lease import Lease
     from dspex_pool.session_call import Call
     from dspex_pool.session_table import Session
-    from dspex_pool.worker import Lease
     from dspex_pool.worker_memory import DefaultModel, Step
 
 __all__ = ["SessionLease", "forget_ended", "memory_of"]

@@ -18,9 +18,10 @@ from dspex_pool.core.records import Granted, PoolStatistics, Waiter
 from dspex_pool.core.refusals import WouldWaitError, holders
 from dspex_pool.decision_runner import DecisionRunner
 from dspex_pool.errors import PoolClosedError, UseAfterReturnError
+from dspex_pool.lease import Lease
 from dspex_pool.pool_state import PoolState
 from dspex_pool.telemetry import Telemetry
-from dspex_pool.worker import Lease, PoolWorker
+from dspex_pool.worker import PoolWorker
 
 if TYPE_CHECKING:
     import random

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from dspex_pool.worker import Lease, PoolWorker
+    from dspex_pool.lease import Lease
+    from dspex_pool.worker import PoolWorker
 
 
 def ready_pool(pool_size: int = 1, **options: Any) -> PoolDriver:

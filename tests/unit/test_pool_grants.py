@@ -26,7 +26,8 @@ from tests.search_profiles import depth
 if TYPE_CHECKING:
     from types import FrameType
 
-    from dspex_pool.worker import Lease, PoolWorker
+    from dspex_pool.lease import Lease
+    from dspex_pool.worker import PoolWorker
     from dspex_testkit.mock_port import MockPort
     from dspex_testkit.sweep import Act, Scenario
 

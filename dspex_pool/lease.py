@@ -1,0 +1,112 @@
+"""A worker in a caller's hands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dspex_pool.core.records import Outcome
+from dspex_pool.errors import UseAfterReturnError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dspex_pool.core.records import Granted
+    from dspex_pool.protocol import Event
+    from dspex_pool.worker import PoolWorker
+
+__all__ = ["Lease"]
+
+
+class Lease:
+    """A worker in a caller's hands, from ``async with pool.checkout()`` until that block ends."""
+
+    __slots__ = ("_is_ended", "_reason", "_sent_before", "granted", "session", "worker")
+
+    def __init__(self, worker: PoolWorker, granted: Granted, session: str | None) -> None:
+        #: The worker lent.
+        self.worker = worker
+        #: What the pool's core knows of this lease.
+        self.granted = granted
+        #: The session that it was checked out for.
+        self.session = session
+        self._is_ended = False
+        self._reason: str | None = None
+        self._sent_before = worker.port.bytes_sent
+
+    @property
+    def token(self) -> int:
+        """Fencing token of this lease; strictly increasing in the pool."""
+        return self.granted.token
+
+    @property
+    def worker_id(self) -> str:
+        """Name of the worker."""
+        return self.worker.worker_id
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the worker was returned."""
+        return self._is_ended
+
+    async def request(
+        self,
+        command: str,
+        args: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Any:
+        """Run a command in the lent worker; see ``PoolWorker.request``.
+
+        Raises:
+            UseAfterReturnError: The lease has ended; not a byte was written.
+
+        Cancellation: The caller leaves at once; what the worker still owes becomes the pool's affair.
+        """
+        self._require_live()
+        return await self.worker.request(command, args or {}, timeout=timeout, on_event=on_event)
+
+    def update(self, state: Any) -> None:
+        """Attach ``state`` to the worker for its later leases.
+
+        Raises:
+            UseAfterReturnError: The lease has ended.
+        """
+        self._require_live()
+        self.worker.state = state
+
+    def retire(self, reason: str = "caller") -> None:
+        """Have the worker replaced when this lease ends.
+
+        Raises:
+            UseAfterReturnError: The lease has ended.
+        """
+        self._require_live()
+        self._reason = reason
+
+    def end(self, *, resets: bool = False) -> tuple[Outcome, str]:
+        """End the lease and say what that proves about the worker. For the pool.
+
+        Args:
+            resets: Whether a used worker needs the reset hook before others may use it.
+        """
+        self._is_ended = True
+        if self._reason is not None:
+            return Outcome.RETIRE, self._reason
+        unclean = self.worker.why_unclean()
+        if unclean == "answer_due":
+            return Outcome.CARE, unclean
+        if unclean is not None:
+            return Outcome.RETIRE, unclean
+        if self.worker.port.bytes_sent == self._sent_before:
+            return Outcome.UNUSED, ""
+        return (Outcome.CARE, "reset") if resets else (Outcome.CLEAN, "")
+
+    def _require_live(self) -> None:
+        if self._is_ended:
+            raise UseAfterReturnError(
+                f"the lease of worker {self.worker_id} (token {self.token}) has ended. "
+                "Use a lease only inside its 'async with' block.",
+                worker_id=self.worker_id,
+                token=self.token,
+            )
