@@ -21,7 +21,6 @@ from dspex_pool.errors import PoolClosedError, UseAfterReturnError
 from dspex_pool.lease import Lease
 from dspex_pool.pool_state import PoolState
 from dspex_pool.telemetry import Telemetry
-from dspex_pool.worker import PoolWorker
 
 if TYPE_CHECKING:
     import random
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from dspex_pool.transport.port import PortFactory
+    from dspex_pool.worker import PoolWorker
 
 __all__ = ["Checkout", "WorkerPool"]
 
