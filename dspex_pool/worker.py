@@ -235,9 +235,9 @@ class PoolWorker:
         was_read = self._was_read(sent)
         if tail.strip():
             how += f"; its last words: {tail.strip().splitlines()[-1]}"
+        effect = "It never had the request." if was_read is False else "The request may have taken effect."
         return WorkerDiedError(
-            f"worker {self.worker_id} died: {how}. "
-            + ("The request may have taken effect." if was_read is not False else "It never had the request."),
+            f"worker {self.worker_id} died: {how}. {effect}",
             worker_id=self.worker_id,
             pid=self.port.pid,
             exit_status=status.code if status is not None else None,
