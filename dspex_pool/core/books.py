@@ -42,6 +42,7 @@ __all__ = ["Books", "Watch"]
 
 _STARTING, _IDLE = WorkerState.STARTING, WorkerState.IDLE
 _PINGING, _LEASED, _RETIRING = WorkerState.PINGING, WorkerState.LEASED, WorkerState.RETIRING
+_IN_SERVICE = frozenset({_IDLE, _PINGING, _LEASED, WorkerState.DRAINING})
 
 
 class Watch(Protocol):
@@ -395,6 +396,10 @@ class Books:
         record.since = now
         if self.watch.observed:
             self._emit_moved(event, record, left, measurements, **metadata)
+            if left not in _IN_SERVICE and to in _IN_SERVICE and self.ready_count == 1:
+                self._emit("ready", {"workers": 1})
+            elif left in _IN_SERVICE and to not in _IN_SERVICE and self.ready_count == 0:
+                self._emit("unready", {"workers": 0})
 
     def _emit_moved(
         self,

@@ -50,7 +50,6 @@ METADATA = {
     "outcome": "What the lease's end proved: clean, unused, care or retire.",
     "queued": "Whether the caller stood in line.",
     "reason": "Why, in a word or a sentence.",
-    "request_id": "Id of the request.",
     "service": "Name of the service.",
     "session": "Id of the session, or none.",
     "to": "State that the worker entered. Missing if it stayed.",
@@ -72,7 +71,7 @@ class EventSpec:
 
 # What every event of a worker that moves carries, so that the gauges are the sum of the events.
 _WORKER = ("worker_id", "incarnation", "from", "to")
-_CALL = ("session", "worker_id", "command", "request_id", "attempts")
+_CALL = ("session", "worker_id", "command", "attempts")
 
 #: Every event, by the last part of its name.
 EVENTS: dict[str, EventSpec] = {
