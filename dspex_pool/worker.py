@@ -290,9 +290,11 @@ class PoolWorker:
             on_event(event)
 
     def _log(self, data: Mapping[str, Any], request_id: int | None) -> None:
-        level = data.get("level", logging.INFO)
+        level = data.get("level")
         if isinstance(level, str):
-            level = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+            level = logging.getLevelNamesMapping().get(level.upper())
+        if not isinstance(level, int):
+            level = logging.INFO
         if not _worker_log.isEnabledFor(level):
             return
         extra = {
