@@ -46,7 +46,10 @@ class Adapter(ABC):
 
     @abstractmethod
     async def configure_lm(self, *, timeout: float | None = None, **settings: Any) -> dict[str, Any]:
-        """Set the session's language model: ``model``, ``api_key_env``, ``engine``, ``temperature``, …"""
+        """Set the session's language model: ``model``, ``api_key_env``, ``engine``, ``temperature``, …
+
+        The adapter of the session ``anonymous`` sets that of all sessions that have none of their own.
+        """
 
     @abstractmethod
     async def create_program(

@@ -61,7 +61,9 @@ class CommandAdapter(Adapter):
         return await self._ask("ping", {}, timeout)
 
     async def configure_lm(self, *, timeout: float | None = None, **settings: Any) -> dict[str, Any]:
-        """Set the session's language model."""
+        """Set the session's language model, or as ``anonymous`` that of all sessions without one."""
+        if self._session_id == ANONYMOUS:
+            return await self._ask("configure_lm", settings, timeout)
         return await self._ask_of_session("configure_lm", settings, timeout)
 
     async def create_program(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspex_pool.adapters.commands import CommandAdapter
 from dspex_pool.session_call import ANONYMOUS, Reply
+from dspex_pool.session_table import check_session_id
 from dspex_pool.supervisor import PoolSupervisor
 
 if TYPE_CHECKING:
@@ -88,8 +89,12 @@ class PythonPool(CommandAdapter):
         return self.sessions.telemetry
 
     def session_adapter(self, session_id: str) -> PythonPool:
-        """Return the adapter of another session on the same pool."""
-        return PythonPool(self._supervisor, session_id)
+        """Return the adapter of another session on the same pool.
+
+        Raises:
+            InvalidArgumentError: The id cannot be one.
+        """
+        return PythonPool(self._supervisor, check_session_id(session_id))
 
     def statistics(self) -> PoolStatistics:
         """Return gauges and counters of the workers and the line."""
@@ -137,6 +142,4 @@ class PythonPool(CommandAdapter):
         if "session_id" not in args:
             return (await self.sessions.execute_anonymous(command, args, timeout=timeout)).result
         session_id = args.pop("session_id")
-        if command == "configure_lm" and session_id == ANONYMOUS:
-            return (await self.sessions.execute_anonymous(command, args, timeout=timeout)).result
         return (await self.call(session_id, command, args, timeout=timeout)).result

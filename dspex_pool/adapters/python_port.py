@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -10,8 +11,8 @@ import trio
 from dspex_pool.adapters.commands import CommandAdapter
 from dspex_pool.background import Background
 from dspex_pool.config import PoolConfig
-from dspex_pool.errors import DspexPoolError, WorkerStartError
-from dspex_pool.session_call import ANONYMOUS
+from dspex_pool.errors import CallTimeoutError, DspexPoolError, WorkerStartError
+from dspex_pool.session_call import ANONYMOUS, check_timeout
 from dspex_pool.session_table import check_session_id
 from dspex_pool.supervisor import ports_for
 from dspex_pool.worker_life import WorkerLife
@@ -29,8 +30,9 @@ class PythonPort(CommandAdapter):
     """Programs of sessions on one process: ``async with PythonPort.open() as port``.
 
     For scripts and notebooks that want the isolation but not the pool. Calls of several tasks take turns. A call
-    that was left is stopped before the next one begins. Nothing outlives the process: when it dies, every further
-    call raises ``WorkerDiedError``, and its programs are gone.
+    that was left is stopped before the next one begins; if it will not stop, the next one waits for it, as long as
+    its ``timeout``. Nothing outlives the process: when it dies, every further call raises ``WorkerDiedError``, and
+    its programs are gone.
     """
 
     def __init__(self, worker: PoolWorker, turn: trio.Lock, session_id: str = ANONYMOUS) -> None:
@@ -79,9 +81,21 @@ class PythonPort(CommandAdapter):
         return PythonPort(self.worker, self._turn, check_session_id(session_id))
 
     async def _run(self, command: str, args: dict[str, Any], timeout: float | None) -> Any:
+        timeout = check_timeout(timeout)
         async with self._turn:
-            # A call that was left, or timed out, is still being stopped.
-            await self.worker.settle()
+            with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
+                # A call that was left, or timed out, is still being stopped.
+                await self.worker.settle()
+            if scope.cancelled_caught:
+                raise CallTimeoutError(
+                    f"worker {self.worker.worker_id} is still busy with an earlier command, which has not stopped "
+                    f"within {timeout:g} s; {command!r} was not sent.",
+                    worker_id=self.worker.worker_id,
+                    pid=self.pid,
+                    command=command,
+                    waited=timeout,
+                    request_sent=False,
+                )
             return await self.worker.request(command, args, timeout=timeout)
 
 
