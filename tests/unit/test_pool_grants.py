@@ -412,12 +412,13 @@ def run_interrupted(at_line: int | None) -> InterruptAtLine:
     """Run the scenario with an interrupt before that line, and check that nothing is left."""
     ports = MockPortFactory(slow_to_answer)
     interrupt = InterruptAtLine(at_line)
+    tracer = sys.gettrace()  # of whoever measures coverage
     sys.settrace(interrupt)
     try:
         trio.run(work_through_an_interrupt, ports, clock=MockClock(autojump_threshold=0))
     except* KeyboardInterrupt:
         assert at_line is not None
     finally:
-        sys.settrace(None)
+        sys.settrace(tracer)
     assert not ports.live, f"line {at_line}"
     return interrupt

@@ -168,8 +168,10 @@ class Unstoppable(MockPortFactory):
 
         Cancellation: Comes too late.
         """
+        port = None
         with trio.CancelScope(shield=True):
             port = await super().open(worker_id=worker_id, incarnation=incarnation)
+        assert port is not None
         return port
 
 
