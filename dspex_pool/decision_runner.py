@@ -29,6 +29,18 @@ __all__ = ["DecisionRunner"]
 _log = logging.getLogger("dspex_pool")
 
 
+class _Place:
+    """Where a caller waits for what the core decides of it."""
+
+    __slots__ = ("answer", "sleeper")
+
+    def __init__(self) -> None:
+        #: The caller's task, once it sleeps.
+        self.sleeper: trio.lowlevel.Task | None = None
+        #: What it gets, if that came before it slept: a telemetry handler may serve or refuse it.
+        self.answer: outcome.Value[Granted] | outcome.Error | None = None
+
+
 class DecisionRunner:
     """The hands of a pool.
 
@@ -53,7 +65,7 @@ class DecisionRunner:
         self._ports = ports
         self._telemetry = telemetry
         self._reset = reset
-        self._parked: dict[int, trio.lowlevel.Task] = {}
+        self._parked: dict[int, _Place] = {}
         self._changed = trio.lowlevel.ParkingLot()
         self._timer = trio.CancelScope()
         self._is_carrying_out = False
@@ -95,13 +107,18 @@ class DecisionRunner:
 
         @trio.lowlevel.enable_ki_protection
         def leave(_: object) -> trio.lowlevel.Abort:
+            if not self._state.cancel_waiter(number, trio.current_time()):
+                # Its turn has come, and a telemetry handler that was told of that has cancelled it.
+                return trio.lowlevel.Abort.FAILED
             del self._parked[number]
-            self._state.cancel_waiter(number, trio.current_time())
             self.carry_out()
             return trio.lowlevel.Abort.SUCCEEDED
 
-        self._parked[number] = trio.lowlevel.current_task()
+        place = self._parked[number] = _Place()
         self.carry_out()
+        if place.answer is not None:
+            return place.answer.unwrap()
+        place.sleeper = trio.lowlevel.current_task()
         granted: Granted = await trio.lowlevel.wait_task_rescheduled(leave)
         return granted
 
@@ -144,10 +161,17 @@ class DecisionRunner:
         self._nursery.start_soon(self._live, life, name=f"dspex_pool {decision.worker_id}")
 
     def _grant(self, decision: Grant) -> None:
-        trio.lowlevel.reschedule(self._parked.pop(decision.waiter), outcome.Value(decision.lease))
+        self._tell(decision.waiter, outcome.Value(decision.lease))
 
     def _refuse(self, decision: Refuse) -> None:
-        trio.lowlevel.reschedule(self._parked.pop(decision.waiter), outcome.Error(decision.error))
+        self._tell(decision.waiter, outcome.Error(decision.error))
+
+    def _tell(self, waiter: int, answer: outcome.Value[Granted] | outcome.Error) -> None:
+        place = self._parked.pop(waiter)
+        if place.sleeper is None:
+            place.answer = answer
+        else:
+            trio.lowlevel.reschedule(place.sleeper, answer)
 
     def _begin_ping(self, decision: Ping) -> None:
         self._begin_care(decision.number, "ping", self._ping)
