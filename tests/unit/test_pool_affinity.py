@@ -268,7 +268,7 @@ def test_table_of_sessions_forgets_those_not_used_for_their_time() -> None:
     driver.advance(5.0)
     assert driver.state.worker_of("a") is None
     assert driver.state.worker_of("b") == worker
-    assert [event.metadata["session"] for event in driver.events if event.name == "session_expired"] == ["a"]
+    assert [event.metadata["session"] for event in driver.events if event.name == "session_unbound"] == ["a"]
     assert driver.in_state(WorkerState.IDLE) == [worker]
     assert driver.record(worker).last_used == 5.0
 
