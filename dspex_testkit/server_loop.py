@@ -65,7 +65,7 @@ class ServerLoop:
         options: What worker it is.
         stdin: Descriptor to read requests from.
         stdout: Descriptor to write answers to; made non-blocking.
-        signals: Descriptor to read signal numbers from, one byte each.
+        signals: Descriptor to read signal numbers from, one byte each; made non-blocking.
         say: Called with text for stderr.
     """
 
@@ -97,6 +97,7 @@ class ServerLoop:
     def run(self) -> ExitStatus:
         """Serve until the worker ends, and return how."""
         os.set_blocking(self._stdout, False)
+        os.set_blocking(self._signals, False)
         while self.model.exit_status is None:
             self._wait(self.model.next_wakeup - time.monotonic())
             self.model.advance(time.monotonic())
@@ -113,8 +114,9 @@ class ServerLoop:
         if self._unwritten:
             poll.register(self._stdout, select.POLLOUT)
         ready = {number for number, _ in poll.poll(None if timeout == math.inf else max(0.0, timeout * 1000))}
-        if self._signals in ready:
-            self._take_signals()
+        # Always, and first: a signal that came before a request may be told after it. Its byte is written when the
+        # poll above returns, so that the poll itself has not seen it.
+        self._take_signals()
         if self._stdin in ready:
             self._take_input()
 
@@ -124,7 +126,11 @@ class ServerLoop:
             signal.SIGTERM: self.model.terminate,
             signal.SIGKILL: self.model.kill,
         }
-        for number in os.read(self._signals, 100):
+        try:
+            numbers = os.read(self._signals, 100)
+        except BlockingIOError:
+            return
+        for number in numbers:
             self._is_killed = self._is_killed or number == signal.SIGKILL
             acts[signal.Signals(number)](time.monotonic())
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +25,7 @@ from dspex_pool.transport.port import ExitStatus
 from dspex_testkit.bridge_mock_server import BridgeMockServer, ServerOptions
 from dspex_testkit.pipe_port import PipePort, PipePortFactory
 from dspex_testkit.server_faults import Fault
+from dspex_testkit.server_loop import ServerLoop
 from dspex_testkit.worker_model import Reactions
 
 if TYPE_CHECKING:
@@ -137,6 +141,47 @@ def test_interrupt_cancels_what_runs() -> None:
         assert wire.hear() == "Cancelled"
         assert wire.ask("ping")["status"] == "ok"
         assert server.injected == [(1, "get_stats", "hang")]
+
+
+class BlindPoll:
+    """A poll that overlooks ``hidden``, as the system's does when the signal comes while it looks."""
+
+    def __init__(self, hidden: int) -> None:
+        self._poll = select.poll()
+        self._hidden = hidden
+
+    def register(self, number: int, events: int) -> None:
+        self._poll.register(number, events)
+
+    def poll(self, timeout: float | None = None) -> list[tuple[int, int]]:
+        ready = self._poll.poll(timeout)
+        return [found for found in ready if found[0] != self._hidden]
+
+
+def test_interrupt_means_nothing_to_a_later_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that came before a request was sent never hits that request.
+
+    It did, once in hundreds of times: input and signal were there, but the system's poll told of the input only,
+    because the byte for the signal is written when it returns.
+    """
+    (stdin, requests), (answers, stdout), (signals, interrupts) = os.pipe(), os.pipe(), os.pipe()
+    wire = Wire(requests, answers)
+    os.write(interrupts, bytes([signal.SIGINT]))
+    wire.say("ping", HELLO)
+    wire.say("get_stats")
+    os.close(requests)
+    options = ServerOptions(delays={"get_stats": 0.05}, reactions=Reactions(eof=0.2))
+    polls = itertools.chain([BlindPoll(signals)], iter(select.poll, None))
+    monkeypatch.setattr(
+        "dspex_testkit.server_loop.select", SimpleNamespace(**{**vars(select), "poll": lambda: next(polls)})
+    )
+    try:
+        ServerLoop(options, stdin=stdin, stdout=stdout, signals=signals, say=lambda text: None).run()
+        assert wire.hear()["status"] == "ok"
+        assert wire.hear() != "Cancelled"
+    finally:
+        for descriptor in (stdin, answers, stdout, signals, interrupts):
+            os.close(descriptor)
 
 
 def test_violations_are_reported_with_their_rule() -> None:
