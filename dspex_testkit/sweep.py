@@ -27,11 +27,12 @@ from dspex_pool.errors import DspexPoolError, WorkerDiedError
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.invariants import check_books, check_steady
 from dspex_testkit.mock_port import MockPort, MockPortFactory
+from dspex_testkit.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
-__all__ = ["Act", "Scenario", "Stage", "cancel", "echo", "kill_worker", "sweep"]
+__all__ = ["Act", "Scenario", "Stage", "cancel", "echo", "kill_worker", "order_of_tasks", "sweep"]
 
 #: Virtual seconds within which a pool must be back at full strength, whatever happened to it.
 RECOVERY: Final = 30.0
@@ -40,8 +41,9 @@ PATIENCE: Final = 600.0
 
 
 def echo(port: MockPort) -> None:
-    """Have a worker answer every command with its arguments."""
+    """Have a worker answer every command with its arguments, and ``slow`` after a second."""
     port.answer("*", lambda args: args)
+    port.answer("slow", lambda args: Plan().after(1.0).reply(args))
 
 
 class Stage:
@@ -252,7 +254,13 @@ def sweep(scenario: Scenario, *, act: Act = cancel, seeds: Iterable[int] = range
 
     Raises:
         AssertionError: Something does not hold; a note names the seed and the step.
+        RuntimeError: This version of trio does not let its order of tasks be decided.
     """
+    if not hasattr(scheduler, "_r") or not hasattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING"):
+        raise RuntimeError(
+            f"trio {trio.__version__} does not let its order of tasks be seeded as the sweep knows it. "
+            "Look in trio._core._run for what replaced _r and _ALLOW_DETERMINISTIC_SCHEDULING."
+        )
     return trio.run(_sweep, scenario, act, list(seeds), clock=MockClock(autojump_threshold=0))
 
 
@@ -275,7 +283,7 @@ async def _play(scenario: Scenario, act: Act, seed: int, step: int | None) -> St
     stage = Stage(act, step)
     trio.lowlevel.add_instrument(stage.meter)
     try:
-        with _order_of_tasks(seed), trio.fail_after(PATIENCE):
+        with order_of_tasks(seed), trio.fail_after(PATIENCE):
             await scenario(stage)
         if stage.meter.fault is not None:
             raise stage.meter.fault
@@ -288,17 +296,8 @@ async def _play(scenario: Scenario, act: Act, seed: int, step: int | None) -> St
 
 
 @contextlib.contextmanager
-def _order_of_tasks(seed: int) -> Iterator[None]:
-    """Have trio run tasks that are ready together in an order that ``seed`` decides.
-
-    Raises:
-        RuntimeError: This version of trio has no such seam.
-    """
-    if not hasattr(scheduler, "_r") or not hasattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING"):
-        raise RuntimeError(
-            f"trio {trio.__version__} does not let its order of tasks be seeded as the sweep knows it. "
-            "Look in trio._core._run for what replaced _r and _ALLOW_DETERMINISTIC_SCHEDULING."
-        )
+def order_of_tasks(seed: int) -> Iterator[None]:
+    """Have trio run tasks that are ready together in an order that ``seed`` decides."""
     seam: Any = scheduler
     was_allowed, state = seam._ALLOW_DETERMINISTIC_SCHEDULING, seam._r.getstate()
     seam._ALLOW_DETERMINISTIC_SCHEDULING = True

@@ -136,11 +136,11 @@ async def test_nobody_reads_another_callers_answer(seed: int, autojump_clock: Mo
 @pytest.mark.trio
 async def test_late_answer_is_dropped_and_the_worker_kept(autojump_clock: MockClock) -> None:
     """An answer to a call that was given up reaches nobody and costs nothing. [property 51]"""
-    pool, _ = pool_of_one(lambda port: echo(port.answer("slow", Plan().late_reply("late", after=1.5))))
+    pool, _ = pool_of_one(lambda port: echo(port.answer("late", Plan().late_reply("late", after=1.5))))
     async with pool:
         with pytest.raises(CallTimeoutError):
             async with pool.checkout() as lease:
-                await lease.request("slow", timeout=1.0)
+                await lease.request("late", timeout=1.0)
         assert await serving(pool) == 1
         assert trio.current_time() == 1.5
 
@@ -181,11 +181,11 @@ async def test_wrong_answer_while_a_late_one_is_due_condemns_the_worker(
     """In the pool's care the same rules hold: only the id that is due is taken. [property 51]"""
     plan = Plan().after(1.0, deaf=True)
     plan = plan.reply(request_id=99) if late == "never asked" else plan.reply().duplicate()
-    pool, _ = pool_of_one(lambda port: port.answer("slow", plan))
+    pool, _ = pool_of_one(lambda port: port.answer("late", plan))
     async with pool:
         with trio.move_on_after(0.5):
             async with pool.checkout() as lease:
-                await lease.request("slow")
+                await lease.request("late")
         assert await serving(pool) == 2
 
 
@@ -209,11 +209,11 @@ async def test_worker_with_unread_bytes_is_never_lent(when: str, autojump_clock:
 @pytest.mark.trio
 async def test_request_still_running_at_check_in_costs_the_worker(autojump_clock: MockClock) -> None:
     """A lease that ends under a request of another task proves nothing, so the worker goes. [property 52]"""
-    pool, _ = pool_of_one(lambda port: port.answer("slow", Plan().late_reply(after=9.0)))
+    pool, _ = pool_of_one(lambda port: port.answer("late", Plan().late_reply(after=9.0)))
 
     async def ask(lease: Any) -> None:
         with pytest.raises(WorkerDiedError):
-            await lease.request("slow")
+            await lease.request("late")
 
     async with pool, trio.open_nursery() as nursery:
         async with pool.checkout() as lease:
