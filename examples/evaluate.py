@@ -29,7 +29,7 @@ def main() -> None:
         pool.create_program("flaky", factory="flaky_program:make")
         asked = rows(40)
         inputs = [{name: row[name] for name in ("context", "question")} for row in asked]
-        answers = pool.map("flaky", inputs, timeout=2.0, return_exceptions=True)
+        answers = pool.map("flaky", inputs, timeout=5.0, return_exceptions=True)
         for row, answer in zip(asked, answers, strict=True):
             if isinstance(answer, DspexPoolError):
                 verdicts[type(answer).__name__] += 1
