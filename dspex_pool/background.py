@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
 __all__ = ["Background"]
@@ -22,11 +23,13 @@ class Background:
     """
 
     def __init__(self) -> None:
-        self._manager = trio.open_nursery()
+        self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> trio.Nursery:
+        # Not before: a pool may be made where trio does not run yet.
+        self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
         return self._nursery
 
@@ -37,6 +40,7 @@ class Background:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        assert self._manager is not None
         assert self._nursery is not None
         self._nursery.cancel_scope.cancel()
         await self._manager.__aexit__(None, None, None)

@@ -1,0 +1,226 @@
+"""The front door: it opens whole or not at all, keeps its services running, and closes in order."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from dspex_pool import supervisor as supervisor_module
+from dspex_pool.config import PoolConfig
+from dspex_pool.errors import InvalidConfigError, PoolClosedError, PoolFailedError, SessionStoreError
+from dspex_pool.session_store import MemorySessionStore
+from dspex_pool.supervisor import PoolSupervisor, ports_for
+from dspex_pool.telemetry import Telemetry
+from tests.cancel_at_step import CancelAtStep
+from tests.session_workers import CALM, CannedWorkers, EventLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio.testing import MockClock
+
+    from dspex_pool.transport.subprocess import SubprocessOptions
+
+CREATE = ("create_program", {"id": "p", "signature": "a -> b"})
+
+
+class TalkativeStore(MemorySessionStore):
+    """Notes when it is closed, beside what workers are alive; refuses what it is told to."""
+
+    def __init__(self, workers: CannedWorkers) -> None:
+        super().__init__()
+        #: Workers that lived when it was closed, one entry for each closing.
+        self.closings: list[int] = []
+        self.is_failing = False
+        self.workers = workers
+
+    async def _begin(self) -> None:
+        await super()._begin()
+        if self.is_failing:
+            raise SessionStoreError("the disk is full")
+
+    async def aclose(self) -> None:
+        self.closings.append(len(self.workers.live))
+        await super().aclose()
+
+
+def supervise(workers: CannedWorkers, **options: Any) -> PoolSupervisor:
+    """Make a supervisor on mock workers."""
+    parts = {name: options.pop(name) for name in ("store", "telemetry") if name in options}
+    config = PoolConfig(**(CALM | {"pool_size": 2} | options))
+    return PoolSupervisor(config, ports=workers, **parts)
+
+
+@pytest.mark.trio
+async def test_services_that_fail_are_started_again(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pool serves on while its monitor and its housekeeping fail now and then, and says so."""
+    workers, log = CannedWorkers(), EventLog()
+    async with supervise(workers, telemetry=log.telemetry, monitor_interval=5.0) as supervisor:
+        pool = supervisor.pool
+        await pool.execute_in_session("s", *CREATE)
+        failures = iter([RuntimeError("first"), RuntimeError("second")] * 2)
+
+        def fail() -> None:
+            if (failure := next(failures, None)) is not None:
+                raise failure
+
+        setattr(pool, "_expire", fail)  # noqa: B010 - mypy takes no assignment to a method
+        setattr(pool.workers, "measure_memory", fail)  # noqa: B010 - the same
+        await trio.sleep(30)
+        assert next(failures, None) is None
+        assert (await pool.execute_in_session("t", *CREATE)).attempts == 1
+    restarted = [log.of("monitor_restarted"), log.of("service_restarted")]
+    assert sum(len(events) for events in restarted) == 4
+    assert {event["reason"] for events in restarted for event in events} == {
+        "RuntimeError: first",
+        "RuntimeError: second",
+    }
+    assert {event["service"] for event in log.of("service_restarted")} == {"housekeeping"}
+    assert log.problems == []
+    assert caplog.text.count("Traceback") == 4
+
+
+@pytest.mark.trio
+async def test_service_that_fails_again_and_again_closes_the_pool(autojump_clock: MockClock) -> None:
+    """Beyond the limit all who wait are told, the block is cancelled, and the error names service and cause."""
+    workers, outcomes = CannedWorkers(), []
+    store = TalkativeStore(workers)
+
+    async def wait_for_a_worker(supervisor: PoolSupervisor) -> None:
+        try:
+            await supervisor.pool.execute_anonymous("ping")
+        except PoolClosedError as error:
+            outcomes.append(error)
+
+    async def serve(nursery: trio.Nursery) -> None:
+        async with supervise(workers, pool_size=1, store=store, monitor_interval=5.0) as supervisor:
+            await supervisor.pool.execute_in_session("s", *CREATE)
+            async with supervisor.pool.workers.checkout():
+                nursery.start_soon(wait_for_a_worker, supervisor)
+                store.is_failing = True
+                await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(PoolFailedError, match=r"more than 3 times within 60 s.*disk is full") as info:
+            await serve(nursery)
+    assert (info.value.service, type(info.value.__cause__)) == ("housekeeping", SessionStoreError)
+    assert len(outcomes) == 1
+    assert (workers.live, store.closings) == ([], [0])
+    assert trio.current_time() < 60
+
+
+@pytest.mark.trio
+async def test_failures_that_are_far_apart_are_forgiven(autojump_clock: MockClock) -> None:
+    """More failures than the limit, but not within the window, do not close the pool."""
+    workers = CannedWorkers()
+    options = {"monitor_interval": 50.0, "max_restarts": 1, "restart_window": 60.0}
+    async with supervise(workers, **options) as supervisor:
+        failures = itertools.count()
+
+        def fail() -> None:
+            if next(failures) % 2 == 0:
+                raise RuntimeError("every other time")
+
+        setattr(supervisor.pool, "_expire", fail)  # noqa: B010 - mypy takes no assignment to a method
+        await trio.sleep(1000)
+        assert next(failures) > 10
+
+
+@pytest.mark.trio
+async def test_closing_ends_services_then_workers_then_the_store(autojump_clock: MockClock) -> None:
+    """The store is closed last and once; an error of the block leaves as it is, whatever the store says."""
+    telemetry = Telemetry()
+
+    async def serve(store: TalkativeStore, error: Exception | None, *, is_failing: bool) -> None:
+        async with supervise(store.workers, store=store, telemetry=telemetry) as supervisor:
+            await supervisor.pool.execute_in_session("s", *CREATE)
+            assert telemetry.observed
+            store.is_failing = is_failing
+            if error is not None:
+                raise error
+
+    for is_failing in (False, True):
+        store = TalkativeStore(CannedWorkers())
+        await serve(store, None, is_failing=is_failing)
+        assert (store.workers.live, store.closings, telemetry.observed) == ([], [0], False)
+        store = TalkativeStore(CannedWorkers())
+        with pytest.raises(KeyError, match="mine"):
+            await serve(store, KeyError("mine"), is_failing=is_failing)
+        assert (store.workers.live, store.closings, telemetry.observed) == ([], [0], False)
+
+
+@pytest.mark.trio
+async def test_pool_that_is_cancelled_at_any_step_leaves_nothing(autojump_clock: MockClock) -> None:
+    """While it opens, serves or closes: no worker, open store or listener is left, nor by an opening that fails."""
+    for step in itertools.count(1):
+        workers, telemetry = CannedWorkers(), Telemetry()
+        store = TalkativeStore(workers)
+        with trio.CancelScope() as scope:
+            instrument = CancelAtStep(step, scope)
+            trio.lowlevel.add_instrument(instrument)
+            try:
+                async with supervise(workers, store=store, telemetry=telemetry, pool_size=1) as supervisor:
+                    await supervisor.pool.workers.wait_ready()
+            finally:
+                trio.lowlevel.remove_instrument(instrument)
+        assert (workers.live, store.closings, telemetry.observed) == ([], [0], False)
+        if not scope.cancel_called:
+            break
+    assert step > 10
+    store = TalkativeStore(workers)
+    store.is_failing = True
+    with pytest.raises(SessionStoreError, match="disk is full"):
+        async with supervise(workers, store=store, telemetry=telemetry):
+            raise AssertionError("opened")
+    assert (store.closings, telemetry.observed) == ([0], False)
+
+
+def test_settings_reach_the_workers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the configuration says of workers is what they are started with; their stderr goes to the log."""
+    made: list[tuple[SubprocessOptions, Callable[[str, str], None]]] = []
+
+    def make(options: SubprocessOptions, *, on_stderr_line: Callable[[str, str], None]) -> None:
+        made.append((options, on_stderr_line))
+
+    monkeypatch.setattr(supervisor_module, "SubprocessPortFactory", make)
+    worker: dict[str, Any] = {
+        "python": "/usr/bin/python3",
+        "handler": "package.module:Handler",
+        "allow": ("package",),
+        "nice": 5,
+        "limit_address_space": 2**30,
+        "limit_cpu_seconds": 60,
+        "limit_open_files": 64,
+        "max_frame_bytes": 4096,
+    }
+    ports_for(PoolConfig(worker_env={"NAME": "value"}, worker_cwd="/", **worker))
+    ports_for(PoolConfig(command=("worker", "{worker_id}")))
+    (options, on_stderr_line), (other, _) = made
+    assert {name: getattr(options, name) for name in worker} == worker
+    assert (options.env, options.cwd) == ({"NAME": "value"}, "/")
+    assert other.command == ("worker", "{worker_id}")
+    caplog.set_level(logging.INFO)
+    on_stderr_line("w-3", "a word")
+    (record,) = caplog.records
+    assert (record.name, record.getMessage()) == ("dspex_pool.worker.stderr", "w-3: a word")
+
+
+def test_supervisor_takes_single_settings_over_a_configuration() -> None:
+    """Keywords win over the configuration given with them, and are checked like it."""
+    workers = CannedWorkers()
+    config = PoolConfig(pool_size=3, retries=2)
+    supervisor = PoolSupervisor(config, ports=workers, pool_size=1)
+    assert (supervisor.config.pool_size, supervisor.config.retries) == (1, 2)
+    with pytest.raises(InvalidConfigError, match="pool_sise"):
+        PoolSupervisor(ports=workers, pool_sise=1)
+    with pytest.raises(AssertionError, match="not open"):
+        _ = supervisor.pool
