@@ -22,25 +22,26 @@ from dspex_pool.bridge.extractive import MODEL
 from dspex_pool.bridge.lm import EXTRACTIVE_MODEL, read_settings
 from dspex_pool.bridge.sessions import Program, Sessions
 from dspex_pool.errors import InvalidArgumentError, ProgramExistsError, ProgramNotFoundError
+from tests.cases import case
 
 pytestmark = pytest.mark.fast
 
 Reader = Callable[[dict[str, Any], str], Any]
 
 
-def refusal_of(read: Callable[[], object]) -> InvalidArgumentError:
+def refusal_of(read: Callable[..., object], *arguments: object) -> InvalidArgumentError:
     """Return the error by which an argument is refused."""
     with pytest.raises(InvalidArgumentError) as caught:
-        read()
+        read(*arguments)
     return caught.value
 
 
 # --- single arguments --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("read", "value"),
-    [
+def test_argument_of_the_right_type_is_returned() -> None:
+    """As it came."""
+    cases: list[tuple[Reader, Any]] = [
         (text, "x"),
         (optional_text, "x"),
         (mapping, {"a": 1}),
@@ -49,11 +50,9 @@ def refusal_of(read: Callable[[], object]) -> InvalidArgumentError:
         (number, 0),
         (number, 1.5),
         (positive_int, 1),
-    ],
-)
-def test_argument_of_the_right_type_is_returned(read: Reader, value: Any) -> None:
-    """As it came."""
-    assert read({"it": value}, "it") == value
+    ]
+    for read, value in cases:
+        assert read({"it": value}, "it") == value, (read, value)
 
 
 @pytest.mark.parametrize("args", [{}, {"it": None}])
@@ -67,34 +66,31 @@ def test_optional_argument_may_be_missing_or_null(args: dict[str, Any]) -> None:
 @pytest.mark.parametrize("read", [text, mapping])
 def test_required_argument_that_is_missing_is_named(read: Reader) -> None:
     """The message and the fact both say which."""
-    error = refusal_of(lambda: read({}, "it"))
+    error = refusal_of(read, {}, "it")
     assert error.message.startswith("it is required")
     assert error.argument == "it"
 
 
-@pytest.mark.parametrize(
-    ("read", "value"),
-    [
+def test_argument_of_another_type_is_refused() -> None:
+    """Nothing is converted."""
+    cases: list[tuple[Reader, Any]] = [
         (text, ""), (text, 3), (optional_text, []), (mapping, []), (optional_mapping, "x"), (number, True),
         (number, -1), (number, "1"), (positive_int, 0), (positive_int, 1.0), (positive_int, True), (names, "x"),
         (names, [1]), (names, [""]),
-    ],
-)  # fmt: skip
-def test_argument_of_another_type_is_refused(read: Reader, value: Any) -> None:
-    """Nothing is converted."""
-    assert refusal_of(lambda: read({"it": value}, "it")).message.startswith("it must be")
+    ]  # fmt: skip
+    for read, value in cases:
+        with case(read, value):
+            assert refusal_of(read, {"it": value}, "it").message.startswith("it must be")
 
 
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
+def test_value_is_described_in_the_words_of_json() -> None:
+    """And never at length: it may be a prompt."""
+    cases: list[tuple[Any, str]] = [
         (None, "null"), (True, "true"), (1.5, "the number 1.5"), ("x", "the string 'x'"),
         ("x" * 99, "a string of 99 characters"), ({}, "an object"), ([], "a list"), ((), "of type tuple"),
-    ],
-)  # fmt: skip
-def test_value_is_described_in_the_words_of_json(value: Any, words: str) -> None:
-    """And never at length: it may be a prompt."""
-    assert describe(value) == words
+    ]  # fmt: skip
+    for value, words in cases:
+        assert describe(value) == words, value
 
 
 # --- definitions -------------------------------------------------------------------------------------------
@@ -118,9 +114,9 @@ def test_definition_survives_its_json() -> None:
     assert read_definition(made.to_json()) == made
 
 
-@pytest.mark.parametrize(
-    ("args", "argument", "problem"),
-    [
+def test_bad_definition_is_refused() -> None:
+    """The kind is never ignored, and never guessed (R31)."""
+    cases: list[tuple[dict[str, Any], str, str]] = [
         ({}, "signature", "required, unless a factory"),
         ({"signature": "q"}, "signature", "exactly one '->'"),
         (
@@ -133,13 +129,12 @@ def test_definition_survives_its_json() -> None:
         ({"signature": "q -> a", "tools": ["m:f"]}, "tools", "are for program_type 'react'"),
         ({"signature": "q -> a", "max_iters": 3}, "max_iters", "not 'predict'"),
         ({"signature": "q -> a", "program_type": "react", "max_iters": 0}, "max_iters", "1 or more"),
-    ],
-)
-def test_bad_definition_is_refused(args: dict[str, Any], argument: str, problem: str) -> None:
-    """The kind is never ignored, and never guessed (R31)."""
-    error = refusal_of(lambda: read_definition(args))
-    assert error.argument == argument
-    assert problem in error.message
+    ]
+    for args, argument, problem in cases:
+        with case(args, argument):
+            error = refusal_of(read_definition, args)
+            assert error.argument == argument
+            assert problem in error.message
 
 
 def test_program_of_thought_needs_its_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +142,7 @@ def test_program_of_thought_needs_its_sandbox(monkeypatch: pytest.MonkeyPatch) -
     args = {"signature": "q -> a", "program_type": "program_of_thought", "max_iters": 2}
     monkeypatch.setattr("dspex_pool.bridge.definitions.shutil.which", lambda name: None)
     monkeypatch.setattr("dspex_pool.bridge.definitions.importlib.util.find_spec", lambda name: None)
-    assert "Deno sandbox" in refusal_of(lambda: read_definition(args)).message
+    assert "Deno sandbox" in refusal_of(read_definition, args).message
     monkeypatch.setattr("dspex_pool.bridge.definitions.shutil.which", lambda name: f"/usr/bin/{name}")
     assert read_definition(args).max_iters == 2
 
@@ -160,9 +155,9 @@ def test_embedded_model_has_one_name_in_both_places() -> None:
     assert EXTRACTIVE_MODEL == MODEL
 
 
-@pytest.mark.parametrize(
-    ("args", "provider", "qualified", "engine"),
-    [
+def test_model_is_named_as_dspy_names_it() -> None:
+    """Provider and model are put together once, here."""
+    cases: list[tuple[dict[str, Any], str, str, str]] = [
         ({"model": "openai/gpt-4o-mini"}, "openai", "openai/gpt-4o-mini", "auto"),
         ({"model": "gpt-4o-mini"}, "openai", "openai/gpt-4o-mini", "auto"),
         ({"model": "claude", "provider": "anthropic"}, "anthropic", "anthropic/claude", "auto"),
@@ -172,15 +167,13 @@ def test_embedded_model_has_one_name_in_both_places() -> None:
         ({"model": EXTRACTIVE_MODEL}, "dspex", EXTRACTIVE_MODEL, "extractive"),
         ({"engine": "extractive"}, "dspex", EXTRACTIVE_MODEL, "extractive"),
         ({"engine": "extractive", "model": EXTRACTIVE_MODEL}, "dspex", EXTRACTIVE_MODEL, "extractive"),
-    ],
-)
-def test_model_is_named_as_dspy_names_it(
-    args: dict[str, Any], provider: str, qualified: str, engine: str
-) -> None:
-    """Provider and model are put together once, here."""
-    settings = read_settings(args, {})
-    assert (settings.provider, settings.qualified_model, settings.engine) == (provider, qualified, engine)
-    assert settings.answer()["provider"] == provider
+    ]
+    for args, provider, qualified, engine in cases:
+        with case(args):
+            settings = read_settings(args, {})
+            assert settings.engine == engine
+            assert (settings.provider, settings.qualified_model) == (provider, qualified)
+            assert settings.answer()["provider"] == provider
 
 
 def test_settings_are_read_and_the_key_is_not_shown() -> None:
@@ -207,9 +200,9 @@ def test_embedded_engine_takes_no_key() -> None:
     assert settings.api_base is None
 
 
-@pytest.mark.parametrize(
-    ("args", "argument", "problem"),
-    [
+def test_bad_settings_are_refused() -> None:
+    """A refusal is a failure, never a success with an error in it (R32)."""
+    cases: list[tuple[dict[str, Any], str, str]] = [
         ({}, "model", "is required"),
         ({"model": "a/b", "api_key": "x", "api_key_env": "Y"}, "api_key_env", "give one"),
         ({"model": "a/b", "api_key_env": "Y"}, "api_key_env", "'Y', which is not set"),
@@ -218,13 +211,12 @@ def test_embedded_engine_takes_no_key() -> None:
         ({"model": "a/b", "engine": "steam"}, "engine", "known are extractive"),
         ({"model": "a/b", "engine": "extractive"}, "engine", "only, not 'a/b'"),
         ({"model": EXTRACTIVE_MODEL, "engine": "lm15"}, "engine", "does not serve"),
-    ],
-)
-def test_bad_settings_are_refused(args: dict[str, Any], argument: str, problem: str) -> None:
-    """A refusal is a failure, never a success with an error in it (R32)."""
-    error = refusal_of(lambda: read_settings(args, {}))
-    assert error.argument == argument
-    assert problem in error.message
+    ]
+    for args, argument, problem in cases:
+        with case(args, argument):
+            error = refusal_of(read_settings, args, {})
+            assert error.argument == argument
+            assert problem in error.message
 
 
 # --- sessions ----------------------------------------------------------------------------------------------
@@ -250,12 +242,9 @@ def test_programs_of_sessions_are_apart() -> None:
 
 def test_session_id_is_required_in_pool_worker_mode() -> None:
     """With the words that the protocol gives."""
-    error = refusal_of(lambda: Sessions("pool-worker").key({}))
+    error = refusal_of(Sessions("pool-worker").key, {})
     assert error.message == "session_id is required in pool-worker mode"
-    assert (
-        "must be a non-empty string"
-        in refusal_of(lambda: Sessions("pool-worker").key({"session_id": 3})).message
-    )
+    assert "must be a non-empty string" in refusal_of(Sessions("pool-worker").key, {"session_id": 3}).message
 
 
 def test_standalone_worker_has_one_space() -> None:

@@ -11,6 +11,7 @@ from dspex_pool.bridge.failures import describe
 from dspex_pool.bridge.interrupts import CommandCancelledError
 from dspex_pool.bridge.secrets import Secrets
 from dspex_pool.errors import InvalidArgumentError, ProgramExistsError, ProgramNotFoundError
+from tests.cases import case
 
 pytestmark = pytest.mark.fast
 
@@ -22,20 +23,18 @@ def raised(error: BaseException) -> BaseException:
     return caught.value
 
 
-@pytest.mark.parametrize(
-    ("error", "wire_type"),
-    [
+def test_exception_has_its_type_on_the_wire() -> None:
+    """The names that the protocol gives, else the class name."""
+    cases: list[tuple[BaseException, str]] = [
         (InvalidArgumentError("x"), "InvalidArgument"),
         (ProgramNotFoundError("x"), "ProgramNotFound"),
         (ProgramExistsError("x"), "ProgramExists"),
         (CommandCancelledError(), "Cancelled"),
         (KeyboardInterrupt(), "Cancelled"),
         (ZeroDivisionError("x"), "ZeroDivisionError"),
-    ],
-)
-def test_exception_has_its_type_on_the_wire(error: BaseException, wire_type: str) -> None:
-    """The names that the protocol gives, else the class name."""
-    assert describe(error)[1].type == wire_type
+    ]
+    for error, wire_type in cases:
+        assert describe(error)[1].type == wire_type, error
 
 
 def test_callers_mistake_needs_no_traceback() -> None:
@@ -69,25 +68,22 @@ def test_chain_that_bites_its_tail_is_survived() -> None:
     assert describe(one)[1].type == "ValueError"
 
 
-@pytest.mark.parametrize(
-    ("attributes", "facts"),
-    [
+def test_attributes_are_told_if_they_have_the_right_type() -> None:
+    """Other libraries use the same names for other things."""
+    cases: list[tuple[dict[str, Any], tuple[Any, ...]]] = [
         ({"code": "c", "status": 500, "retry_after": 3, "retryable": False}, ("c", 500, 3.0, False)),
         ({"code": 7, "status": "500", "retry_after": "3", "retryable": 1}, (None, None, None, None)),
         ({"status": True, "retry_after": True}, (None, None, None, None)),
         ({"retry_after": math.inf}, (None, None, None, None)),
         ({"retry_after": -1}, (None, None, None, None)),
         ({}, (None, None, None, None)),
-    ],
-)
-def test_attributes_are_told_if_they_have_the_right_type(
-    attributes: dict[str, Any], facts: tuple[Any, ...]
-) -> None:
-    """Other libraries use the same names for other things."""
-    error = RuntimeError("x")
-    vars(error).update(attributes)
-    info = describe(error)[1]
-    assert (info.code, info.status, info.retry_after_s, info.retryable) == facts
+    ]
+    for attributes, facts in cases:
+        with case(attributes):
+            error = RuntimeError("x")
+            vars(error).update(attributes)
+            info = describe(error)[1]
+            assert (info.code, info.status, info.retry_after_s, info.retryable) == facts
 
 
 def test_handlers_knowledge_comes_first_and_fills_gaps_only_with_something() -> None:

@@ -17,6 +17,7 @@ from dspex_pool.bridge.handler import (
 )
 from dspex_pool.bridge.versions import installed_version, is_installed
 from dspex_pool.errors import InvalidArgumentError
+from tests.cases import case
 
 pytestmark = pytest.mark.fast
 
@@ -89,19 +90,18 @@ def test_name_leads_to_code() -> None:
     assert import_named("dspex_pool.bridge.handler:Handler", argument="handler") is Handler
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
+def test_name_that_leads_nowhere_is_refused() -> None:
+    """The error repeats the name and says where it was given."""
+    cases: list[str] = [
         "", ":", "os", "os:", ":getcwd", "os:path.join", "os path:join", "os:no_such", "no_such_module:x", "../os:x",
         "os:getcwd()", "a..b:c", "os:path:join",
-    ],
-)  # fmt: skip
-def test_name_that_leads_nowhere_is_refused(name: str) -> None:
-    """The error repeats the name and says where it was given."""
-    with pytest.raises(InvalidArgumentError, match="factory") as caught:
-        import_named(name, argument="factory")
-    assert caught.value.argument == "factory"
-    assert repr(name) in caught.value.message
+    ]  # fmt: skip
+    for name in cases:
+        with case(name):
+            with pytest.raises(InvalidArgumentError, match="factory") as caught:
+                import_named(name, argument="factory")
+            assert caught.value.argument == "factory"
+            assert repr(name) in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -112,14 +112,14 @@ def test_prefix_allows_its_module_and_all_below(allow: list[str]) -> None:
     assert import_allowed("dspex_pool.bridge.handler:Handler", allow, argument="factory") is Handler
 
 
-@pytest.mark.parametrize(
-    "allow", [[], ["dspex"], ["dspex_pool.bridge.hand"], ["dspex_pool.bridge.handler.deeper"]]
-)
-def test_what_is_not_on_the_list_is_not_imported(allow: list[str]) -> None:
+def test_what_is_not_on_the_list_is_not_imported() -> None:
     """Requests reach only code that whoever started the worker has named."""
-    with pytest.raises(InvalidArgumentError, match="not on the allow-list") as caught:
-        import_allowed("dspex_pool.bridge.handler:Handler", allow, argument="factory")
-    assert "--allow dspex_pool.bridge.handler" in caught.value.message
+    cases: list[list[str]] = [[], ["dspex"], ["dspex_pool.bridge.hand"], ["dspex_pool.bridge.handler.deeper"]]
+    for allow in cases:
+        with case(allow):
+            with pytest.raises(InvalidArgumentError, match="not on the allow-list") as caught:
+                import_allowed("dspex_pool.bridge.handler:Handler", allow, argument="factory")
+            assert "--allow dspex_pool.bridge.handler" in caught.value.message
 
 
 def test_versions_are_found_without_importing() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dspex_pool.bridge.field_types import mismatch, parse_type
 from dspex_pool.bridge.signatures import FieldSpec, parse_signature, validate_inputs
 from dspex_pool.errors import InvalidArgumentError
+from tests.cases import case
 
 pytestmark = pytest.mark.fast
 
@@ -62,36 +63,33 @@ def test_object_gives_name_instructions_types_and_descriptions() -> None:
     assert spec.outputs == (FieldSpec("answer"), FieldSpec("score", float))
 
 
-@pytest.mark.parametrize(
-    ("text", "annotation"),
-    [
+def test_type_is_read_under_all_its_names() -> None:
+    """Python's names, JSON's, and those of Elixir clients."""
+    cases: list[tuple[str, Any]] = [
         ("str", str), ("string", str), ("int", int), ("integer", int), ("float", float), ("number", float),
         ("bool", bool), ("boolean", bool), ("list", list), ("array", list), ("dict", dict), ("object", dict),
         ("map", dict), (" list[ str ] ", list[str]), ("List[list[int]]", list[list[int]]),
         ("dict[str, bool]", dict[str, bool]), ("Dict[string, map[str, int]]", dict[str, dict[str, int]]),
         ("Literal['a']", Literal["a"]), ("Literal['a', 1, True, -2]", Literal["a", 1, True, -2]),
         ("Optional[int]", int | None), ("list[str] | None", list[str] | None),
-    ],
-)  # fmt: skip
-def test_type_is_read_under_all_its_names(text: str, annotation: Any) -> None:
-    """Python's names, JSON's, and those of Elixir clients."""
-    assert parse_type(text, "field") == annotation
+    ]  # fmt: skip
+    for text, annotation in cases:
+        assert parse_type(text, "field") == annotation, text
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_unknown_type_is_refused_with_the_field_and_the_known_types() -> None:
+    """No silent fallback to text (R31)."""
+    cases: list[str] = [
         "", "text", "os.path", "set", "bytes", "Any", "None", "list[text]", "list[int, str]", "dict[int, str]",
         "dict[str]", "Literal[]", "Literal[()]", "Literal[x]", "Literal[1.5]", "Literal[None]", "int | str",
         "print('x')", "str str", "lambda: 0", "\0", "list[" * 500 + "int" + "]" * 500, "3",
-    ],
-)  # fmt: skip
-def test_unknown_type_is_refused_with_the_field_and_the_known_types(text: str) -> None:
-    """No silent fallback to text (R31)."""
-    with pytest.raises(InvalidArgumentError) as caught:
-        parse_type(text, "score")
-    assert "'score'" in caught.value.message
-    assert "known are str, int" in caught.value.message
+    ]  # fmt: skip
+    for text in cases:
+        with case(text):
+            with pytest.raises(InvalidArgumentError) as caught:
+                parse_type(text, "score")
+            assert "'score'" in caught.value.message
+            assert "known are str, int" in caught.value.message
 
 
 def test_type_is_never_imported() -> None:
@@ -102,9 +100,9 @@ def test_type_is_never_imported() -> None:
     assert "antigravity" not in sys.modules
 
 
-@pytest.mark.parametrize(
-    ("signature", "problem"),
-    [
+def test_bad_signature_is_refused_with_the_reason() -> None:
+    """Error, never fallback (R31)."""
+    cases: list[tuple[object, str]] = [
         ("question", "exactly one '->'"),
         ("a -> b -> c", "exactly one '->'"),
         (" -> answer", "at least one input"),
@@ -136,11 +134,10 @@ def test_type_is_never_imported() -> None:
         ({"inputs": [{"name": "not good"}], "outputs": [{"name": "b"}]}, "'not good', which is no identifier"),
         ({"inputs": [{"name": "if"}], "outputs": [{"name": "b"}]}, "'if', which is no identifier"),
         ({"name": 3, "inputs": [{"name": "a"}], "outputs": [{"name": "b"}]}, "'name' that is no string"),
-    ],
-)  # fmt: skip
-def test_bad_signature_is_refused_with_the_reason(signature: object, problem: str) -> None:
-    """Error, never fallback (R31)."""
-    assert problem in refusal_of(signature)
+    ]  # fmt: skip
+    for signature, problem in cases:
+        with case(signature):
+            assert problem in refusal_of(signature)
 
 
 @given(st.text())
@@ -171,10 +168,12 @@ def problems_of(inputs: dict[str, Any]) -> str:
     return caught.value.message
 
 
-@pytest.mark.parametrize("change", [{}, {"note": "n"}, {"rate": 0.5}, {"tags": []}, {"text": ["any", 1]}])
-def test_inputs_of_the_right_types_are_accepted(change: dict[str, Any]) -> None:
+def test_inputs_of_the_right_types_are_accepted() -> None:
     """An int serves as a float; an untyped field takes any value."""
-    validate_inputs(SPEC, GOOD | change, program_id="p-1")
+    changes: list[dict[str, Any]] = [{}, {"note": "n"}, {"rate": 0.5}, {"tags": []}, {"text": ["any", 1]}]
+    for change in changes:
+        with case(change):
+            validate_inputs(SPEC, GOOD | change, program_id="p-1")
 
 
 def test_input_that_allows_null_may_be_left_out() -> None:
@@ -191,9 +190,9 @@ def test_missing_and_unknown_inputs_are_all_named() -> None:
     assert "its inputs are count, rate, tags, kind, note, text" in message
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "problem"),
-    [
+def test_input_of_another_type_is_refused() -> None:
+    """Nothing is converted behind the caller's back (R30)."""
+    cases: list[tuple[str, Any, str]] = [
         ("count", True, "is true, not int"),
         ("count", "1", "is the string '1', not int"),
         ("count", 1.5, "is the number 1.5, not int"),
@@ -205,17 +204,16 @@ def test_missing_and_unknown_inputs_are_all_named() -> None:
         ("kind", "c", "is the string 'c', not one of 'a', 'b'"),
         ("note", [], "is a list, not str"),
         ("text", None, "is null"),
-    ],
-)
-def test_input_of_another_type_is_refused(name: str, value: Any, problem: str) -> None:
-    """Nothing is converted behind the caller's back (R30)."""
-    assert f"got an input {name!r} that " in (message := problems_of(GOOD | {name: value}))
-    assert problem in message
+    ]
+    for name, value, problem in cases:
+        with case(name, value):
+            assert f"got an input {name!r} that " in (message := problems_of(GOOD | {name: value}))
+            assert problem in message
 
 
-@pytest.mark.parametrize(
-    ("value", "annotation", "fits"),
-    [
+def test_value_is_held_against_its_type() -> None:
+    """The types of JSON, no more and no less."""
+    cases: list[tuple[Any, Any, bool]] = [
         ({"a": 1}, dict, True),
         ({"a": [1.5]}, dict[str, list[float]], True),
         ({"a": ["x"]}, dict[str, list[float]], False),
@@ -227,8 +225,6 @@ def test_input_of_another_type_is_refused(name: str, value: Any, problem: str) -
         ("x", int | None, False),
         (True, bool, True),
         (1, bool, False),
-    ],
-)
-def test_value_is_held_against_its_type(value: Any, annotation: Any, fits: bool) -> None:
-    """The types of JSON, no more and no less."""
-    assert (mismatch(value, annotation) is None) is fits
+    ]
+    for value, annotation, fits in cases:
+        assert (mismatch(value, annotation) is None) is fits, (value, annotation)

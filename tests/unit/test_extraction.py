@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dspex_pool.bridge.extraction import extract
 from dspex_pool.bridge.words import split_sentences
+from tests.cases import case
 
 pytestmark = pytest.mark.fast
 
@@ -18,9 +19,9 @@ COMPANY = (
 )
 
 
-@pytest.mark.parametrize(
-    ("question", "piece"),
-    [
+def test_extract_finds_the_sentence_for_each_kind_of_question() -> None:
+    """Who, when, where, how many, why and what lead to the sentence that says it."""
+    cases: list[tuple[str, str]] = [
         ("Who founded Acme?", "Ada Berg"),
         ("When was Acme founded?", "1987"),
         ("In which city was Acme founded?", "Oslo"),
@@ -30,11 +31,9 @@ COMPANY = (
         ("What does Acme make?", "bicycle bells"),
         ("Who or what paints the bells?", "Robots"),
         ("What is produced of brass?", "brass"),
-    ],
-)
-def test_extract_finds_the_sentence_for_each_kind_of_question(question: str, piece: str) -> None:
-    """Who, when, where, how many, why and what lead to the sentence that says it."""
-    assert piece in extract(COMPANY, question).answer
+    ]
+    for question, piece in cases:
+        assert piece in extract(COMPANY, question).answer, question
 
 
 def test_rare_word_counts_more_than_a_common_one() -> None:
@@ -135,8 +134,9 @@ def test_answer_is_a_sentence_of_the_text_or_a_refusal(text: str, question: str)
     assert found == extract(text, question)
 
 
-@pytest.mark.parametrize("piece", ["A", "a", ".", "1", "1,", ". ", "\u2019", "A-", "[", "the A "])
-def test_monotonous_text_takes_no_longer_than_its_length(piece: str) -> None:
+def test_monotonous_text_takes_no_longer_than_its_length() -> None:
     """Data pasted as text does not hang the worker: no pattern tries the same place again and again."""
-    found = extract(f"Dogs bark. {piece * 5_000}", "Who barks?")
-    assert found.answer.startswith("Dogs bark.")
+    for piece in ["A", "a", ".", "1", "1,", ". ", "\u2019", "A-", "[", "the A "]:
+        with case(piece):
+            found = extract(f"Dogs bark. {piece * 5_000}", "Who barks?")
+            assert found.answer.startswith("Dogs bark.")

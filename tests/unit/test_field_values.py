@@ -8,6 +8,7 @@ import pytest
 
 from dspex_pool.bridge.extraction import extract
 from dspex_pool.bridge.field_values import OutputField, Unfilled, fill
+from tests.cases import case
 
 pytestmark = pytest.mark.fast
 
@@ -23,9 +24,9 @@ def filled(type_: str, question: str = DEPTH, *, name: str = "value", choices: t
     return fill(OutputField(name, type_, choices), extract(LAKE, question))
 
 
-@pytest.mark.parametrize(
-    ("type_", "question", "value"),
-    [
+def test_typed_field_gets_what_the_sentence_holds() -> None:
+    """Numbers, truth values, choices, lists and unions are read from the text."""
+    cases: list[tuple[str, str, Any]] = [
         ("int", DEPTH, 1640),
         ("float", DEPTH, 1640.0),
         ("int", "In which year was the lake mapped?", 1902),
@@ -48,20 +49,19 @@ def filled(type_: str, question: str = DEPTH, *, name: str = "value", choices: t
         ("int | str", "Do boats cross?", "Boats do not cross the lake in winter."),
         ("NoneType", DEPTH, None),
         ("list[str]", "Who is queen?", []),
-    ],
-)
-def test_typed_field_gets_what_the_sentence_holds(type_: str, question: str, value: Any) -> None:
-    """Numbers, truth values, choices, lists and unions are read from the text."""
-    result = filled(type_, question)
-    assert result == value
-    assert type(result) is type(value)
+    ]
+    for type_, question, value in cases:
+        with case(type_, question):
+            result = filled(type_, question)
+            assert result == value
+            assert type(result) is type(value)
 
 
-@pytest.mark.parametrize("type_", ["str", "Any", "list", "list[str]", "Optional[str]"])
-def test_text_field_gets_the_sentence(type_: str) -> None:
+def test_text_field_gets_the_sentence() -> None:
     """Text is the chosen sentence, as it stands."""
     sentence = "The lake is 1,640 metres deep and was mapped in 1902."
-    assert filled(type_) == ([sentence] if type_.startswith("list") else sentence)
+    for type_ in ["str", "Any", "list", "list[str]", "Optional[str]"]:
+        assert filled(type_) == ([sentence] if type_.startswith("list") else sentence), type_
 
 
 def test_field_named_like_an_explanation_gets_one() -> None:
@@ -86,9 +86,9 @@ def test_agent_finishes_without_a_tool() -> None:
     assert filled("dict[str, Any]", name="next_tool_args") == {}
 
 
-@pytest.mark.parametrize(
-    ("type_", "question", "reason"),
-    [
+def test_field_without_an_honest_value_stays_unfilled() -> None:
+    """No number, choice or truth value is made up; the reason says what was missing."""
+    cases: list[tuple[str, str, str]] = [
         ("int", "Do boats cross?", "the chosen sentence holds none: Boats do not cross"),
         ("float", "Who is queen?", "must be a number, and no sentence fits"),
         ("int", "Is the lake 1640 metres deep, mapped in 1902?", "must be a whole number"),
@@ -105,18 +105,17 @@ def test_agent_finishes_without_a_tool() -> None:
         ("Union[int, Person]", "Do boats cross?", "cannot be made out of a sentence"),
         ("Union[()]", DEPTH, "empty union"),
         ("list[", DEPTH, "cannot be read: list["),
-    ],
-)
-def test_field_without_an_honest_value_stays_unfilled(type_: str, question: str, reason: str) -> None:
-    """No number, choice or truth value is made up; the reason says what was missing."""
-    result = filled(type_, question)
-    assert isinstance(result, Unfilled)
-    assert reason in result.reason
+    ]
+    for type_, question, reason in cases:
+        with case(type_, question):
+            result = filled(type_, question)
+            assert isinstance(result, Unfilled)
+            assert reason in result.reason
 
 
-@pytest.mark.parametrize(
-    ("sentence", "number"),
-    [
+def test_number_is_read_as_people_write_it() -> None:
+    """Scales, words, signs and years are told apart, and the number nearest to the question's words wins."""
+    cases: list[tuple[str, int]] = [
         ("The price is 3.8 million crowns.", 3_800_000),
         ("The price is one of the two highest.", 2),
         ("The price is two million.", 2_000_000),
@@ -125,8 +124,6 @@ def test_field_without_an_honest_value_stays_unfilled(type_: str, question: str,
         ("The price was 12 in 1950.", 12),
         ("In 1950 the price was 12.", 12),
         ("From 7 shops, the price of 12 is from one.", 12),
-    ],
-)
-def test_number_is_read_as_people_write_it(sentence: str, number: int) -> None:
-    """Scales, words, signs and years are told apart, and the number nearest to the question's words wins."""
-    assert fill(OutputField("price", "int"), extract(sentence, "What is the price?")) == number
+    ]
+    for sentence, number in cases:
+        assert fill(OutputField("price", "int"), extract(sentence, "What is the price?")) == number, sentence

@@ -7,13 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex_pool.bridge.words import content_words, sense, split_sentences, stem
+from tests.cases import case
 
 pytestmark = pytest.mark.fast
 
 
-@pytest.mark.parametrize(
-    ("text", "sentences"),
-    [
+def test_text_is_split_at_the_ends_of_sentences_only() -> None:
+    """Numbers, initials, abbreviations and line breaks end no sentence; blank lines do."""
+    cases: list[tuple[str, list[str]]] = [
         ("", []),
         (" \n ", []),
         ("One. Two! Three? Four", ["One.", "Two!", "Three?", "Four"]),
@@ -25,11 +26,10 @@ pytestmark = pytest.mark.fast
         ("A heading\n\nA text.", ["A heading", "A text."]),
         ("It was e.g. a cat.", ["It was e.g. a cat."]),
         ("It ends here. and goes on", ["It ends here. and goes on"]),
-    ],
-)
-def test_text_is_split_at_the_ends_of_sentences_only(text: str, sentences: list[str]) -> None:
-    """Numbers, initials, abbreviations and line breaks end no sentence; blank lines do."""
-    assert split_sentences(text) == sentences
+    ]
+    for text, sentences in cases:
+        with case(text):
+            assert split_sentences(text) == sentences
 
 
 @settings(max_examples=25)
@@ -41,9 +41,9 @@ def test_splitting_loses_nothing_but_white_space(text: str) -> None:
     assert all(len(sentence.splitlines()) == 1 for sentence in sentences)
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
+def test_forms_of_one_word_have_one_stem() -> None:
+    """Inflection does not keep a question from its answer."""
+    cases: list[tuple[str, str]] = [
         ("invented", "inventing"),
         ("families", "family"),
         ("boxes", "box"),
@@ -55,19 +55,15 @@ def test_splitting_loses_nothing_but_white_space(text: str) -> None:
         ("skies", "sky"),
         ("quickly", "quick"),
         ("glasses", "glass"),
-    ],
-)
-def test_forms_of_one_word_have_one_stem(one: str, other: str) -> None:
-    """Inflection does not keep a question from its answer."""
-    assert stem(one) == stem(other)
+    ]
+    for one, other in cases:
+        assert stem(one) == stem(other), one
 
 
-@pytest.mark.parametrize(
-    ("one", "other"), [("king", "kin"), ("speed", "spe"), ("glass", "glas"), ("virus", "viru")]
-)
-def test_what_only_looks_like_an_ending_stays(one: str, other: str) -> None:
+def test_what_only_looks_like_an_ending_stays() -> None:
     """A word is not cut down to another."""
-    assert stem(one) != stem(other)
+    for one, other in [("king", "kin"), ("speed", "spe"), ("glass", "glas"), ("virus", "viru")]:
+        assert stem(one) != stem(other), one
 
 
 @settings(max_examples=25)
