@@ -16,6 +16,7 @@ from dspex_pool.cli import app as app_module
 from dspex_pool.cli.app import app
 from dspex_pool.cli.problems import ExitCode
 from dspex_pool.cli.run_command import RunOptions
+from tests.cases import case
 
 pytestmark = pytest.mark.fast
 
@@ -59,24 +60,23 @@ def test_help_says_that_retries_may_ask_twice() -> None:
     assert "may then ask the model twice" in " ".join(out.split())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
+def test_slip_of_the_pen_is_one_line() -> None:
+    """Status 2, one line on stderr that names what is wrong, and nothing on stdout."""
+    cases: list[tuple[list[str], str]] = [
         (["run", "a -> b", "x.jsonl", "--wrokers", "4"], "--wrokers"),
         (["run", "a -> b"], "INPUT"),
         (["run", "a -> b", "x.jsonl", "--workers", "0"], "--workers"),
         (["run", "a -> b", "x.jsonl", "--workers", "many"], "--workers"),
         (["rum"], "rum"),
-    ],
-)
-def test_slip_of_the_pen_is_one_line(arguments: list[str], text: str) -> None:
-    """Status 2, one line on stderr that names what is wrong, and nothing on stdout."""
-    code, out, err = shell(*arguments)
-    assert code == ExitCode.USAGE
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert text in err
+    ]
+    for arguments, text in cases:
+        with case(arguments):
+            code, out, err = shell(*arguments)
+            assert code == ExitCode.USAGE
+            assert out == ""
+            assert err.startswith("error: ")
+            assert err.count("\n") == 1
+            assert text in err
 
 
 def test_options_of_run_are_those_of_the_command_line() -> None:

@@ -29,6 +29,7 @@ from dspex_pool.cli.problems import ExitCode
 from dspex_pool.config import PoolConfig
 from dspex_pool.errors import WorkerStartError
 from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE, own_run_tag
+from tests.cases import case
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,24 +45,23 @@ def test_interpreter_must_be_new_enough(version: tuple[int, ...], level: str) ->
     assert check_interpreter(version, "python").level == level
 
 
-@pytest.mark.parametrize(
-    ("dspy", "has_own_worker", "level"),
-    [
+def test_dspy_must_be_there_and_new_enough() -> None:
+    """Unless workers run something of their own, which may not need it."""
+    cases: list[tuple[str | None, bool, str]] = [
         ("3.4.1", False, "ok"),
         ("3.10.0rc1", False, "ok"),
         ("3.3.9", False, "fail"),
         ("dev", False, "fail"),
         (None, False, "fail"),
         (None, True, "warn"),
-    ],
-)
-def test_dspy_must_be_there_and_new_enough(dspy: str | None, has_own_worker: bool, level: str) -> None:
-    """Unless workers run something of their own, which may not need it."""
+    ]
+    for dspy, has_own_worker, level in cases:
 
-    def version_of(package: str) -> str | None:
-        return dspy if package == "dspy" else "1.0"
+        def version_of(package: str, dspy: str | None = dspy) -> str | None:
+            return dspy if package == "dspy" else "1.0"
 
-    assert check_packages(version_of, has_own_worker=has_own_worker).level == level
+        found = check_packages(version_of, has_own_worker=has_own_worker).level
+        assert found == level, (dspy, has_own_worker)
 
 
 def test_missing_package_is_named() -> None:
@@ -85,15 +85,19 @@ def test_descriptors_must_suffice_for_all_workers(limit: int, level: str) -> Non
     assert level == "ok" or "ulimit -n 104" in finding.message
 
 
-@pytest.mark.parametrize(
-    ("limit", "is_root", "level"),
-    [(139, False, "fail"), (140, False, "ok"), (139, True, "ok"), (UNLIMITED, False, "ok")],
-)
-def test_processes_must_suffice_for_all_workers(limit: int, is_root: bool, level: str) -> None:
+def test_processes_must_suffice_for_all_workers() -> None:
     """Threads count, and what the user runs already; root passes any limit."""
-    finding = check_processes(10, limit, 100, is_root=is_root)
-    assert finding.level == level
-    assert finding.facts["limit"] == (None if limit == UNLIMITED else limit)
+    cases: list[tuple[int, bool, str]] = [
+        (139, False, "fail"),
+        (140, False, "ok"),
+        (139, True, "ok"),
+        (UNLIMITED, False, "ok"),
+    ]
+    for limit, is_root, level in cases:
+        with case(limit, is_root):
+            finding = check_processes(10, limit, 100, is_root=is_root)
+            assert finding.level == level
+            assert finding.facts["limit"] == (None if limit == UNLIMITED else limit)
 
 
 def test_own_tasks_count_this_process() -> None:

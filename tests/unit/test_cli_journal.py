@@ -11,6 +11,7 @@ import pytest
 from dspex_pool.cli.journal import Mark, open_journal, write_output
 from dspex_pool.cli.problems import CliError
 from dspex_pool.cli.records import Answer, Entry, Fingerprint, RowError
+from tests.cases import case
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,18 +130,19 @@ def test_existing_journal_is_kept_unless_told_otherwise(path: str) -> None:
         assert os.path.getsize(path) < len(data)  # noqa: PTH202 - the path is a text here
 
 
-@pytest.mark.parametrize("data", [b'{"id": 1}\n', b"a,b\n1,2\n", b"\xff\n", b"no newline"])
-def test_file_that_is_no_journal_is_never_overwritten(path: str, data: bytes) -> None:
+def test_file_that_is_no_journal_is_never_overwritten(path: str) -> None:
     """Not even with --overwrite: it is somebody's data."""
     recorded(path)
-    rewrite(path, data)
-    with (
-        pytest.raises(CliError, match="is no journal of dspex-pool"),
-        open_journal(path, OURS, go_on=False, overwrite=True),
-    ):
-        raise AssertionError
-    with open(path, "rb") as file:  # noqa: PTH123 - the path is a text here as on the command line
-        assert file.read() == data
+    for data in [b'{"id": 1}\n', b"a,b\n1,2\n", b"\xff\n", b"no newline"]:
+        with case(data):
+            rewrite(path, data)
+            with (
+                pytest.raises(CliError, match="is no journal of dspex-pool"),
+                open_journal(path, OURS, go_on=False, overwrite=True),
+            ):
+                raise AssertionError
+            with open(path, "rb") as file:  # noqa: PTH123 - the path is a text here as on the command line
+                assert file.read() == data
 
 
 def test_journal_of_a_later_version_is_refused(path: str) -> None:
@@ -154,15 +156,15 @@ def test_journal_of_a_later_version_is_refused(path: str) -> None:
         raise AssertionError
 
 
-@pytest.mark.parametrize(
-    "damage", [b"{broken\n", b'{"line": 1}\n', b'{"line":1,"match":null,"row":7}\n', b"\xff\n"]
-)
-def test_damage_in_the_middle_is_refused_with_its_line(path: str, damage: bytes) -> None:
+def test_damage_in_the_middle_is_refused_with_its_line(path: str) -> None:
     """Skipping it would run, and pay for, rows twice."""
+    cases: list[bytes] = [b"{broken\n", b'{"line": 1}\n', b'{"line":1,"match":null,"row":7}\n', b"\xff\n"]
     data = recorded(path, entry(1))
-    rewrite(path, data + damage + data.splitlines(keepends=True)[1])
-    with pytest.raises(CliError, match="is damaged in line 3"), open_journal(path, OURS, go_on=True):
-        raise AssertionError
+    for damage in cases:
+        with case(damage):
+            rewrite(path, data + damage + data.splitlines(keepends=True)[1])
+            with pytest.raises(CliError, match="is damaged in line 3"), open_journal(path, OURS, go_on=True):
+                raise AssertionError
 
 
 def test_discarded_journal_is_gone(path: str) -> None:

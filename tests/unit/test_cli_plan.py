@@ -20,6 +20,7 @@ from dspex_pool.cli.problems import CliError
 from dspex_pool.cli.rows import Survey
 from dspex_pool.config import PoolConfig
 from dspex_pool.errors import InvalidConfigError
+from tests.cases import case
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,9 +87,9 @@ def test_existing_output_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
     choose_files("in.jsonl", str(output), None, selection=Selection(missing=True))
 
 
-@pytest.mark.parametrize(
-    ("given", "output", "journal", "text"),
-    [
+def test_files_that_would_destroy_something_are_refused() -> None:
+    """Nothing is written over that is still needed."""
+    cases: list[tuple[str, str | None, str | None, str]] = [
         ("a.jsonl", "a.jsonl", None, "input and output are the same file"),
         ("a.jsonl", "./a.jsonl", None, "input and output are the same file"),
         ("a.jsonl", None, "a.jsonl", "input and journal are the same file"),
@@ -96,14 +97,11 @@ def test_existing_output_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
         ("in", "a.csv", None, "is JSON lines"),
         ("in", "/", None, "is a directory"),
         ("in", "/dev/null/x", None, "cannot make the directory"),
-    ],
-)
-def test_files_that_would_destroy_something_are_refused(
-    given: str, output: str | None, journal: str | None, text: str
-) -> None:
-    """Nothing is written over that is still needed."""
-    with pytest.raises(CliError, match=text):
-        choose_files(given, output, journal)
+    ]
+    for given, output, journal, text in cases:
+        with case(given, output, journal):
+            with pytest.raises(CliError, match=text):
+                choose_files(given, output, journal)
 
 
 def test_going_on_needs_a_journal(tmp_path: Path) -> None:
@@ -158,19 +156,18 @@ def test_settings_of_the_command_line_win(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert config.sources["pool_size"] == "argument"
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+def test_setting_that_cannot_be_is_refused() -> None:
+    """Key, value and source are named."""
+    cases: list[tuple[str, str]] = [
         ("pool_size", "write KEY=VALUE"),
         ("=3", "write KEY=VALUE"),
         ("pool_sise=3", "did you mean pool_size"),
         ("pool_size=many", r"pool_size = 'many' \(from --set pool_size\) is refused"),
-    ],
-)
-def test_setting_that_cannot_be_is_refused(text: str, message: str) -> None:
-    """Key, value and source are named."""
-    with pytest.raises((CliError, InvalidConfigError), match=message):
-        load_config(settings=[text])
+    ]
+    for text, message in cases:
+        with case(text):
+            with pytest.raises((CliError, InvalidConfigError), match=message):
+                load_config(settings=[text])
 
 
 def test_pool_is_fitted_to_the_run() -> None:

@@ -11,6 +11,7 @@ from dspex_pool.cli.program import ProgramChoice
 from dspex_pool.config import PoolConfig
 from dspex_pool.errors import RemoteProtocolError, WorkerDiedError, WorkerStartError
 from dspex_pool.session_call import Reply
+from tests.cases import case
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,11 +117,13 @@ async def test_row_is_given_up_in_the_end() -> None:
 
 
 @pytest.mark.trio
-@pytest.mark.parametrize("said", [None, [], {}, {"outputs": 3}, {"outputs": {}, "execution_time": "long"}])
-async def test_answer_without_outputs_is_an_error_of_the_row(said: object) -> None:
+async def test_answer_without_outputs_is_an_error_of_the_row() -> None:
     """A handler that serves something else does not end the run with a defect."""
-    with pytest.raises(RemoteProtocolError, match="worker w-2 answered execute_program without outputs"):
-        await runner(FakePool(said)).run_row("t", {})
+    answers: list[object] = [None, [], {}, {"outputs": 3}, {"outputs": {}, "execution_time": "long"}]
+    complaint = "worker w-2 answered execute_program without outputs"
+    for said in answers:
+        with case(said), pytest.raises(RemoteProtocolError, match=complaint):
+            await runner(FakePool(said)).run_row("t", {})
 
 
 @pytest.mark.trio

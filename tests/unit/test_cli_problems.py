@@ -22,13 +22,14 @@ from dspex_pool.errors import (
     PoolClosedError,
     WorkerStartError,
 )
+from tests.cases import case
 
 pytestmark = pytest.mark.fast
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
+def test_exit_code_tells_what_kind_of_problem_it_was() -> None:
+    """A script can tell a slip of the pen from a pool that does not start and from a defect."""
+    cases: list[tuple[Exception, ExitCode]] = [
         (CliError("x"), ExitCode.USAGE),
         (CliError("x", ExitCode.BROKEN_PIPE), ExitCode.BROKEN_PIPE),
         (InvalidConfigError("x"), ExitCode.USAGE),
@@ -40,16 +41,14 @@ pytestmark = pytest.mark.fast
         (BrokenPipeError(), ExitCode.BROKEN_PIPE),
         (KeyError("x"), ExitCode.DEFECT),
         (ExceptionGroup("g", [ValueError("y"), ExceptionGroup("h", [CliError("x")])]), ExitCode.USAGE),
-    ],
-)
-def test_exit_code_tells_what_kind_of_problem_it_was(error: Exception, code: ExitCode) -> None:
-    """A script can tell a slip of the pen from a pool that does not start and from a defect."""
-    assert exit_code_of(error) == code
+    ]
+    for error, code in cases:
+        assert exit_code_of(error) == code, error
 
 
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
+def test_problem_is_described_in_one_line() -> None:
+    """The line says what happened; a worker's last words and a group's content are in it."""
+    cases: list[tuple[Exception, str]] = [
         (CliError("a\nb"), "a b"),
         (
             WorkerStartError("left at once.", stderr_tail="x\n\nNo module named 'y'\n"),
@@ -62,13 +61,12 @@ def test_exit_code_tells_what_kind_of_problem_it_was(error: Exception, code: Exi
         (KeyError("x"), "unexpected KeyError: 'x' (--verbose shows where)"),
         (ExceptionGroup("g", [ExceptionGroup("h", [CliError("inner")])]), "inner"),
         (CircuitOpenError(), "CircuitOpenError"),
-    ],
-)
-def test_problem_is_described_in_one_line(error: Exception, text: str) -> None:
-    """The line says what happened; a worker's last words and a group's content are in it."""
-    line = describe_problem(error)
-    assert line.startswith(text)
-    assert "\n" not in line
+    ]
+    for error, text in cases:
+        with case(error):
+            line = describe_problem(error)
+            assert line.startswith(text)
+            assert "\n" not in line
 
 
 def test_last_words_of_a_worker_are_quoted() -> None:

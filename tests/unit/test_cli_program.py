@@ -16,6 +16,7 @@ from dspex_pool.cli.program import (
     choose_program,
 )
 from dspex_pool.cli.rows import Row
+from tests.cases import case
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,11 +45,12 @@ def test_signature_is_a_program() -> None:
     assert choose_program("a -> b", module="react").definition["program_type"] == "react"
 
 
-@pytest.mark.parametrize("signature", ["-> b", "a ->", "a b -> c", "a: strr -> c", "1 -> c", "a -> b -> c"])
-def test_text_that_is_no_signature_is_refused(signature: str) -> None:
+def test_text_that_is_no_signature_is_refused() -> None:
     """Before a worker starts; the message says what is wrong and shows how one looks."""
-    with pytest.raises(CliError, match=r"PROGRAM: signature .*; a signature is such as"):
-        choose_program(signature)
+    for signature in ["-> b", "a ->", "a b -> c", "a: strr -> c", "1 -> c", "a -> b -> c"]:
+        with case(signature):
+            with pytest.raises(CliError, match=r"PROGRAM: signature .*; a signature is such as"):
+                choose_program(signature)
 
 
 def test_tools_are_part_of_a_react_program() -> None:
@@ -112,9 +114,9 @@ def test_state_option_is_the_state_of_signature_and_factory(tmp_path: Path) -> N
     assert choose_program("m:f", state=path).state == {"demos": []}
 
 
-@pytest.mark.parametrize(
-    ("program", "options", "text"),
-    [
+def test_options_that_contradict_the_program_are_refused(tmp_path: Path) -> None:
+    """An option without effect would be a surprise later."""
+    cases: list[tuple[str, dict[str, str], str]] = [
         ("a -> b", {"signature": "a -> b"}, "PROGRAM is a signature already"),
         ("m:f", {"module": "predict"}, "do not go with the factory 'm:f'"),
         ("m:f", {"signature": "a -> b"}, "do not go with the factory 'm:f'"),
@@ -122,32 +124,28 @@ def test_state_option_is_the_state_of_signature_and_factory(tmp_path: Path) -> N
         ("FILE", {"state": "x.json"}, "has a state of its own"),
         ("what is this", {}, "is no signature"),
         ("missing.json", {}, "cannot read 'missing.json': No such file"),
-    ],
-)
-def test_options_that_contradict_the_program_are_refused(
-    tmp_path: Path, program: str, options: dict[str, str], text: str
-) -> None:
-    """An option without effect would be a surprise later."""
-    path = saved(tmp_path, {"definition": {"signature": "q -> a"}})
-    with pytest.raises(CliError, match=text):
-        choose_program(path if program == "FILE" else program, **options)
+    ]
+    for program, options, text in cases:
+        with case(program, options):
+            path = saved(tmp_path, {"definition": {"signature": "q -> a"}})
+            with pytest.raises(CliError, match=text):
+                choose_program(path if program == "FILE" else program, **options)
 
 
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
+def test_saved_program_that_is_none_is_refused(tmp_path: Path) -> None:
+    """File and place are named."""
+    cases: list[tuple[str, str]] = [
         ('{"definition": }', "line 1, column 16: not valid JSON"),
         ("[1]", "a JSON object is wanted"),
         ('{"definition": [1]}', "are JSON objects"),
         ('{"definition": {}, "state": 3}', "are JSON objects"),
         ('{"definition": {}}', "neither a signature nor a factory"),
         ('{"definition": {"signature": {"inputs": [3]}}}', "an entry in 'inputs' that is no object"),
-    ],
-)
-def test_saved_program_that_is_none_is_refused(tmp_path: Path, content: str, text: str) -> None:
-    """File and place are named."""
-    with pytest.raises(CliError, match=text):
-        choose_program(saved(tmp_path, content))
+    ]
+    for content, text in cases:
+        with case(content):
+            with pytest.raises(CliError, match=text):
+                choose_program(saved(tmp_path, content))
 
 
 def test_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
@@ -177,23 +175,22 @@ def test_input_of_another_type_names_row_and_field() -> None:
         program.inputs_of(Row(2, 2, {"k": "3"}))
 
 
-@pytest.mark.parametrize(
-    ("cell", "kind", "value"),
-    [
+def test_cell_becomes_what_the_signature_wants() -> None:
+    """A table knows texts alone; a cell that is no such value is refused."""
+    cases: list[tuple[str, str, object]] = [
         ("3", "int", 3),
         ("3", "str", "3"),
         ("true", "bool", True),
         ('["a"]', "list[str]", ["a"]),
         ("0.5", "float", 0.5),
-    ],
-)
-def test_cell_becomes_what_the_signature_wants(cell: str, kind: str, value: object) -> None:
-    """A table knows texts alone; a cell that is no such value is refused."""
-    program = choose_program(f"x: {kind} -> y")
-    assert program.inputs_of(Row(1, 1, {"x": cell}, is_text=True)) == {"x": value}
-    if kind != "str":
-        with pytest.raises(UnfitRowError, match="got an input 'x'"):
-            program.inputs_of(Row(1, 1, {"x": "soon"}, is_text=True))
+    ]
+    for cell, kind, value in cases:
+        with case(cell, kind):
+            program = choose_program(f"x: {kind} -> y")
+            assert program.inputs_of(Row(1, 1, {"x": cell}, is_text=True)) == {"x": value}
+            if kind != "str":
+                with pytest.raises(UnfitRowError, match="got an input 'x'"):
+                    program.inputs_of(Row(1, 1, {"x": "soon"}, is_text=True))
 
 
 def test_number_that_json_cannot_carry_names_row_and_field() -> None:

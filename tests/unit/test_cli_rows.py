@@ -21,6 +21,7 @@ from dspex_pool.cli.rows import (
     session_of,
     survey_rows,
 )
+from tests.cases import case
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,9 +59,9 @@ def test_byte_order_mark_is_no_part_of_the_first_row() -> None:
     assert next(jsonl(b'\xef\xbb\xbf{"q": 1}').rows()).fields == {"q": 1}
 
 
-@pytest.mark.parametrize(
-    ("line", "text"),
-    [
+def test_bad_jsonl_line_is_named() -> None:
+    """File, line and, where there is one, column are in the message."""
+    cases: list[tuple[str, str]] = [
         ('{"q": 1,}', "line 2, column 9: not valid JSON (Expecting property name"),
         ('{"q" 1}', "line 2, column 6: not valid JSON (Expecting ':' delimiter)"),
         ('{"q":', "line 2, column 6: not valid JSON (Expecting value)"),
@@ -74,13 +75,12 @@ def test_byte_order_mark_is_no_part_of_the_first_row() -> None:
         ('{"id": "\\ud800"}', "line 2: 'id' has half a surrogate pair"),
         ('{"q": ' + "9" * 5000 + "}", "line 2: Exceeds the limit"),
         ("[" * 100_000, "line 2: nested too deeply"),
-    ],
-)
-def test_bad_jsonl_line_is_named(line: str, text: str) -> None:
-    """File, line and, where there is one, column are in the message."""
-    with pytest.raises(CliError) as caught:
-        list(jsonl('{"q": 1}\n' + line + "\n").rows())
-    assert str(caught.value).startswith(f"rows.jsonl {text}")
+    ]
+    for line, text in cases:
+        with case(line):
+            with pytest.raises(CliError) as caught:
+                list(jsonl('{"q": 1}\n' + line + "\n").rows())
+            assert str(caught.value).startswith(f"rows.jsonl {text}")
 
 
 def test_line_that_is_not_utf8_is_named() -> None:
@@ -113,37 +113,34 @@ def test_csv_rows_carry_the_line_where_they_begin() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+def test_bad_csv_is_named() -> None:
+    """File, line and what is wrong are in the message."""
+    cases: list[tuple[str, str]] = [
         ("id,q\na\n", "rows.csv line 2: 1 cells, the header has 2"),
         ("id,q\na,b,c\n", "rows.csv line 2: 3 cells, the header has 2"),
         ("q,q\n", "rows.csv: the header line has the column 'q' twice"),
         ("q,\n", "rows.csv: the header line has a column without a name"),
         ('q\n"a"b\n', "rows.csv line 2: not valid CSV"),
-    ],
-)
-def test_bad_csv_is_named(text: str, message: str) -> None:
-    """File, line and what is wrong are in the message."""
-    with pytest.raises(CliError) as caught:
-        list(table(text).rows())
-    assert str(caught.value).startswith(message)
+    ]
+    for text, message in cases:
+        with case(text):
+            with pytest.raises(CliError) as caught:
+                list(table(text).rows())
+            assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize(
-    ("label", "wanted", "chosen"),
-    [
+def test_format_follows_the_option_then_the_suffix() -> None:
+    """The option wins; stdin is JSONL."""
+    cases: list[tuple[str, str | None, str]] = [
         ("a.jsonl", None, "jsonl"),
         ("a.NDJSON", None, "jsonl"),
         ("a.csv", None, "csv"),
         ("-", None, "jsonl"),
         ("-", "csv", "csv"),
         ("a.txt", "jsonl", "jsonl"),
-    ],
-)
-def test_format_follows_the_option_then_the_suffix(label: str, wanted: str | None, chosen: str) -> None:
-    """The option wins; stdin is JSONL."""
-    assert input_format(label, wanted) == chosen
+    ]
+    for label, wanted, chosen in cases:
+        assert input_format(label, wanted) == chosen, (label, wanted)
 
 
 @pytest.mark.parametrize(("label", "wanted"), [("a.txt", None), ("a.json", None), ("a.csv", "xml")])
@@ -225,27 +222,31 @@ def test_input_without_rows_is_refused() -> None:
         survey_rows(jsonl("\n\n").rows(), "rows.jsonl")
 
 
-@pytest.mark.parametrize(
-    ("value", "session"),
-    [("a", "a"), (7, "7"), ("", None), (None, None), (True, None), (1.5, None), ([], None)],
-)
-def test_session_is_a_text_or_a_whole_number(value: object, session: str | None) -> None:
+def test_session_is_a_text_or_a_whole_number() -> None:
     """Everything else names no session."""
-    assert session_of(Row(1, 1, {"t": value}), "t") == session
+    cases: list[tuple[object, str | None]] = [
+        ("a", "a"),
+        (7, "7"),
+        ("", None),
+        (None, None),
+        (True, None),
+        (1.5, None),
+        ([], None),
+    ]
+    for value, session in cases:
+        assert session_of(Row(1, 1, {"t": value}), "t") == session, value
 
 
-@pytest.mark.parametrize(
-    ("value", "place"),
-    [
+def test_number_that_json_cannot_carry_is_found() -> None:
+    """The place inside the field is named."""
+    cases: list[tuple[object, str | None]] = [
         (float("nan"), "x is nan"),
         ([1, [2, float("inf")]], "x[1][1] is inf"),
         ({"a": {"b": float("-inf")}}, "x.a.b is -inf"),
         ({"a": [1.5, "nan", None]}, None),
-    ],
-)
-def test_number_that_json_cannot_carry_is_found(value: object, place: str | None) -> None:
-    """The place inside the field is named."""
-    assert non_finite_place(value, "x") == place
+    ]
+    for value, place in cases:
+        assert non_finite_place(value, "x") == place, value
 
 
 def test_row_is_named_shortly_whatever_its_id() -> None:

@@ -24,6 +24,7 @@ from dspex_pool.errors import (
     SessionLostError,
     WorkerDiedError,
 )
+from tests.cases import case
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -150,22 +151,21 @@ async def test_failure_of_a_row_is_a_record() -> None:
     assert sum(entry.row.error is None for entry in desk.entries) == 2
 
 
-@pytest.mark.parametrize(
-    ("error", "kind", "attempts", "worker_id"),
-    [
+def test_record_of_a_failed_row_says_why() -> None:
+    """Type, message, attempts and worker are those of the error."""
+    cases: list[tuple[Any, str, int, str | None]] = [
         (WorkerDiedError("died", worker_id="w-1"), "WorkerDiedError", 1, "w-1"),
         (CallTimeoutError("slow", worker_id="w-1", attempts=2), "CallTimeoutError", 2, "w-1"),
         (SessionLostError("lost"), "SessionLostError", 0, None),
         (ProgramError("odd"), "ProgramError", 0, None),
         (UnfitRowError("no field"), "InvalidArgumentError", 0, None),
-    ],
-)
-def test_record_of_a_failed_row_says_why(error: Any, kind: str, attempts: int, worker_id: str | None) -> None:
-    """Type, message, attempts and worker are those of the error."""
-    answer = failed_answer(Row(1, "a", {}), error, 1.5)
-    assert answer.error is not None
-    assert (answer.error.type, answer.error.message) == (kind, str(error))
-    assert (answer.attempts, answer.worker_id, answer.duration_s) == (attempts, worker_id, 1.5)
+    ]
+    for error, kind, attempts, worker_id in cases:
+        with case(error):
+            answer = failed_answer(Row(1, "a", {}), error, 1.5)
+            assert answer.error is not None
+            assert (answer.error.type, answer.error.message) == (kind, str(error))
+            assert (answer.attempts, answer.worker_id, answer.duration_s) == (attempts, worker_id, 1.5)
 
 
 @pytest.mark.trio
@@ -286,15 +286,21 @@ async def test_cancelled_row_is_no_record(autojump_clock: trio.testing.MockClock
 
 
 @pytest.mark.trio
-@pytest.mark.parametrize(
-    ("expected", "match"), [("Paris", True), ("  pARIS ", True), ("Rome", False), (None, None), ("", None)]
-)
-async def test_answer_is_compared_with_what_was_expected(expected: object, match: bool | None) -> None:
+async def test_answer_is_compared_with_what_was_expected() -> None:
     """In any case and spacing; a row that expects nothing is not counted."""
-    runner = FakeRunner(lambda _session, _inputs: {"why": "maps", "a": "It is PARIS, of course"})
-    desk = Desk(runner, expected_field="gold")
-    await desk.run.run(rows(1, gold=expected))
-    assert [entry.match for entry in desk.entries] == [match]
+    cases: list[tuple[object, bool | None]] = [
+        ("Paris", True),
+        ("  pARIS ", True),
+        ("Rome", False),
+        (None, None),
+        ("", None),
+    ]
+    for expected, match in cases:
+        with case(expected):
+            runner = FakeRunner(lambda _session, _inputs: {"why": "maps", "a": "It is PARIS, of course"})
+            desk = Desk(runner, expected_field="gold")
+            await desk.run.run(rows(1, gold=expected))
+            assert [entry.match for entry in desk.entries] == [match]
 
 
 @pytest.mark.trio
@@ -305,9 +311,9 @@ async def test_failed_row_does_not_match() -> None:
     assert [entry.match for entry in desk.entries] == [False]
 
 
-@pytest.mark.parametrize(
-    ("expected", "outputs", "match"),
-    [
+def test_match_is_containment_in_any_output() -> None:
+    """A list of expectations is met by one of them."""
+    cases: list[tuple[object, dict[str, Any], bool]] = [
         (["Rome", "Paris"], {"a": "paris"}, True),
         (["", None], {"a": "paris"}, False),
         (42, {"a": "about 42 km"}, True),
@@ -315,11 +321,9 @@ async def test_failed_row_does_not_match() -> None:
         ("two  words", {"a": "TWO\nwords"}, True),
         ("x", {"a": ["w", "x"]}, True),
         ("x", {}, False),
-    ],
-)
-def test_match_is_containment_in_any_output(expected: object, outputs: dict[str, Any], match: bool) -> None:
-    """A list of expectations is met by one of them."""
-    assert is_match(expected, outputs) is match
+    ]
+    for expected, outputs, match in cases:
+        assert is_match(expected, outputs) is match, (expected, outputs)
 
 
 def stop_with(rows_run: RowsRun | None) -> tuple[Stop, list[str]]:

@@ -16,6 +16,7 @@ from dspex_pool.cli.problems import CliError, ExitCode, exit_code_of
 from dspex_pool.cli.run import RowReply
 from dspex_pool.cli.run_command import RunOptions, run_command
 from dspex_pool.errors import CircuitOpenError, InvalidConfigError, ProgramError
+from tests.cases import case
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -248,9 +249,9 @@ def test_wrong_input_is_refused_before_the_pool_starts(shop: Shop) -> None:
     assert [path.name for path in shop.folder.iterdir()] == ["rows.jsonl"]
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "text"),
-    [
+def test_wrong_option_is_refused(shop: Shop) -> None:
+    """Before the pool starts."""
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"session_field": "tenant"}, CliError, "--session-field 'tenant': no row has this field"),
         ({"expected_field": "gold"}, CliError, "--expected-field 'gold': no row has this field"),
         ({"program": "m:f"}, CliError, "allow its module with --allow"),
@@ -258,15 +259,12 @@ def test_wrong_input_is_refused_before_the_pool_starts(shop: Shop) -> None:
         ({"resume": True, "output": None}, CliError, "need a journal"),
         ({"profile": "fast"}, InvalidConfigError, "profile"),
         ({"timeout": -1.0}, InvalidConfigError, "call_timeout"),
-    ],
-)
-def test_wrong_option_is_refused(
-    shop: Shop, options: dict[str, Any], error: type[Exception], text: str
-) -> None:
-    """Before the pool starts."""
-    with pytest.raises(error, match=text):
-        shop.run(**options)
-    assert shop.pool.plans == []
+    ]
+    for options, error, text in cases:
+        with case(options, error):
+            with pytest.raises(error, match=text):
+                shop.run(**options)
+            assert shop.pool.plans == []
 
 
 def test_factory_gets_the_fields_that_have_no_other_meaning(shop: Shop) -> None:

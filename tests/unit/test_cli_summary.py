@@ -19,6 +19,7 @@ from dspex_pool.cli.screen import (
     summary_lines,
 )
 from dspex_pool.cli.summary import Tally, exit_code_of_run, percentile
+from tests.cases import case
 
 pytestmark = pytest.mark.fast
 
@@ -55,31 +56,31 @@ def test_summary_of_nothing_has_no_percentiles() -> None:
     assert (summary.p50, summary.rows_per_second) == (None, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("values", "percent", "found"),
-    [([], 50, None), ([7.0], 1, 7.0), ([1.0, 2.0, 3.0, 4.0], 50, 2.0), (list(range(1, 101)), 99, 99)],
-)
-def test_percentile_is_a_value_that_occurred(
-    values: list[float], percent: float, found: float | None
-) -> None:
+def test_percentile_is_a_value_that_occurred() -> None:
     """The nearest rank: no interpolation invents a time."""
-    assert percentile(values, percent) == found
+    cases: list[tuple[list[float], float, float | None]] = [
+        ([], 50, None),
+        ([7.0], 1, 7.0),
+        ([1.0, 2.0, 3.0, 4.0], 50, 2.0),
+        (list(range(1, 101)), 99, 99),
+    ]
+    for values, percent, found in cases:
+        assert percentile(values, percent) == found, (values, percent)
 
 
-@pytest.mark.parametrize(
-    ("done", "failed", "stopped_by", "code"),
-    [
+def test_exit_status_of_a_run() -> None:
+    """0 only if every row of the input has an answer and nobody stopped the run."""
+    cases: list[tuple[int, int, ExitCode | None, ExitCode]] = [
         (3, 0, None, ExitCode.OK),
         (3, 1, None, ExitCode.FAILED),
         (2, 0, None, ExitCode.FAILED),
         (3, 0, ExitCode.INTERRUPTED, ExitCode.INTERRUPTED),
         (2, 1, ExitCode.TERMINATED, ExitCode.TERMINATED),
-    ],
-)
-def test_exit_status_of_a_run(done: int, failed: int, stopped_by: ExitCode | None, code: ExitCode) -> None:
-    """0 only if every row of the input has an answer and nobody stopped the run."""
-    tally = Tally(3, done=done, failed=failed)
-    assert exit_code_of_run(tally.summary(1.0), stopped_by=stopped_by) == code
+    ]
+    for done, failed, stopped_by, code in cases:
+        with case(done, failed, stopped_by):
+            tally = Tally(3, done=done, failed=failed)
+            assert exit_code_of_run(tally.summary(1.0), stopped_by=stopped_by) == code
 
 
 def test_table_has_a_line_for_each_number(capsys: pytest.CaptureFixture[str]) -> None:
