@@ -22,6 +22,7 @@ from dspex_pool.protocol import (
     encode_failure,
     encode_success,
 )
+from tests.cases import case
 
 WHEN = "2026-01-02T03:04:05+00:00"
 HANDSHAKE_1: dict[str, Any] = {"initialization": True, "worker_id": "w-1"}
@@ -267,9 +268,9 @@ def test_broken_client_refuses_everything_and_repeats_the_reason() -> None:
 # --- versions and events, client ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("args", "result", "version"),
-    [
+def test_client_speaks_the_lower_version_of_both_ends() -> None:
+    """Anything but a plain offer of 2 by both is version 1."""
+    cases: list[tuple[dict[str, Any], Any, int]] = [
         (HANDSHAKE_1, {"status": "ok"}, 1),
         (HANDSHAKE_2, {"status": "ok"}, 1),
         (HANDSHAKE_1, {"protocol": 2}, 1),
@@ -279,13 +280,9 @@ def test_broken_client_refuses_everything_and_repeats_the_reason() -> None:
         (HANDSHAKE_2, {"protocol": True}, 1),
         (HANDSHAKE_2, {"protocol": "2"}, 1),
         (HANDSHAKE_2, "pong", 1),
-    ],
-)
-def test_client_speaks_the_lower_version_of_both_ends(
-    args: dict[str, Any], result: Any, version: int
-) -> None:
-    """Anything but a plain offer of 2 by both is version 1."""
-    assert client_after(args, result).version == version
+    ]
+    for args, result, version in cases:
+        assert client_after(args, result).version == version, (args, result)
 
 
 def test_client_sends_no_version_2_field_to_a_version_1_worker() -> None:
@@ -436,14 +433,15 @@ def test_worker_answers_an_invalid_request_of_an_outstanding_id_without_id() -> 
     assert failure.id is None
 
 
-@pytest.mark.parametrize("payload", [b"garbage", b"[]", b'{"id":-1}', b"\xff", b"[" * 100_000])
-def test_worker_answers_garbage_without_id(payload: bytes) -> None:
+def test_worker_answers_garbage_without_id() -> None:
     """What has no usable id is answered with ``"id": null``, and the worker lives on."""
-    worker = new_worker()
-    failure = worker.receive(payload)
-    assert isinstance(failure, Failure)
-    assert encode_failure(failure).startswith(b'{"id":null,"success":false,"error":"Invalid request')
-    assert isinstance(worker.receive(request_bytes(0)), Request)
+    for payload in [b"garbage", b"[]", b'{"id":-1}', b"\xff", b"[" * 100_000]:
+        with case(payload):
+            worker = new_worker()
+            failure = worker.receive(payload)
+            assert isinstance(failure, Failure)
+            assert encode_failure(failure).startswith(b'{"id":null,"success":false,"error":"Invalid request')
+            assert isinstance(worker.receive(request_bytes(0)), Request)
 
 
 def test_worker_can_fail_without_an_id() -> None:
@@ -454,20 +452,18 @@ def test_worker_can_fail_without_an_id() -> None:
 # --- versions and events, worker ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("args", "version"),
-    [
+def test_worker_speaks_the_version_of_the_first_ping() -> None:
+    """Anything but a plain number from 2 upwards is version 1."""
+    cases: list[tuple[dict[str, Any], int]] = [
         (HANDSHAKE_1, 1),
         (HANDSHAKE_2, 2),
         ({"protocol": 9}, 2),
         ({"protocol": True}, 1),
         ({"protocol": -5}, 1),
         ({"protocol": [2]}, 1),
-    ],
-)
-def test_worker_speaks_the_version_of_the_first_ping(args: dict[str, Any], version: int) -> None:
-    """Anything but a plain number from 2 upwards is version 1."""
-    assert worker_after(args).version == version
+    ]
+    for args, version in cases:
+        assert worker_after(args).version == version, args
 
 
 def test_worker_negotiates_with_the_first_ping_only() -> None:
@@ -493,23 +489,22 @@ def test_worker_sends_events_that_the_client_asked_for() -> None:
     assert worker.event(None, "log", {}) == b'{"id":null,"event":"log","data":{}}'
 
 
-@pytest.mark.parametrize(
-    "args",
-    [
+def test_worker_refuses_events_that_the_client_did_not_ask_for() -> None:
+    """A version 1 client never gets an event, a version 2 client only the kinds it named."""
+    cases: list[dict[str, Any]] = [
         {},
         HANDSHAKE_1,
         {"events": ["progress"]},
         {"protocol": 2},
         {"protocol": 2, "events": "progress"},
         {"protocol": 2, "events": ["log", 3, None]},
-    ],
-)
-def test_worker_refuses_events_that_the_client_did_not_ask_for(args: dict[str, Any]) -> None:
-    """A version 1 client never gets an event, a version 2 client only the kinds it named."""
-    worker = worker_after(args)
-    assert not worker.wants_event("progress")
-    with pytest.raises(LocalProtocolError, match="did not ask for events of kind 'progress'"):
-        worker.event(1, "progress", {})
+    ]
+    for args in cases:
+        with case(args):
+            worker = worker_after(args)
+            assert not worker.wants_event("progress")
+            with pytest.raises(LocalProtocolError, match="did not ask for events of kind 'progress'"):
+                worker.event(1, "progress", {})
 
 
 def test_worker_refuses_an_event_of_an_answered_request() -> None:

@@ -23,6 +23,7 @@ from dspex_pool.protocol import (
     encode_request,
     encode_success,
 )
+from tests.cases import case
 
 WHEN = "2026-01-02T03:04:05Z"
 DEEP = b"[" * 100_000
@@ -91,43 +92,44 @@ def test_decode_request_ignores_unknown_fields() -> None:
     assert decode_request(payload) == Request(1, "ping", {}, "t")
 
 
-@pytest.mark.parametrize("missing", ["id", "command", "args", "timestamp"])
-def test_decode_request_refuses_a_missing_field_by_name(missing: str) -> None:
+def test_decode_request_refuses_a_missing_field_by_name() -> None:
     """All four fields of version 1 are required."""
-    fields = {"id": 1, "command": "ping", "args": {}, "timestamp": WHEN}
-    del fields[missing]
-    assert missing in str(refused_request(json.dumps(fields).encode()))
+    for missing in ["id", "command", "args", "timestamp"]:
+        with case(missing):
+            fields = {"id": 1, "command": "ping", "args": {}, "timestamp": WHEN}
+            del fields[missing]
+            assert missing in str(refused_request(json.dumps(fields).encode()))
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
+def test_decode_request_names_the_field_of_a_wrong_type_and_keeps_the_id() -> None:
+    """The answer can go to the request it belongs to."""
+    cases: list[tuple[str, Any]] = [
         ("command", 3),
         ("args", []),
         ("args", None),
         ("timestamp", 12.5),
         ("timeout_s", "soon"),
         ("traceparent", 1),
-    ],
-)
-def test_decode_request_names_the_field_of_a_wrong_type_and_keeps_the_id(field: str, value: Any) -> None:
-    """The answer can go to the request it belongs to."""
-    fields = {"id": 5, "command": "ping", "args": {}, "timestamp": WHEN, field: value}
-    error = refused_request(json.dumps(fields).encode())
-    assert f"$.{field}" in str(error)
-    assert error.request_id == 5
+    ]
+    for field, value in cases:
+        with case(field, value):
+            fields = {"id": 5, "command": "ping", "args": {}, "timestamp": WHEN, field: value}
+            error = refused_request(json.dumps(fields).encode())
+            assert f"$.{field}" in str(error)
+            assert error.request_id == 5
 
 
-@pytest.mark.parametrize("bad_id", ["-1", "null", "true", '"7"', "1.5", "1.0", "[]", "1e400"])
-def test_decode_request_finds_no_usable_id_where_it_is_no_natural_number(bad_id: str) -> None:
+def test_decode_request_finds_no_usable_id_where_it_is_no_natural_number() -> None:
     """Such a request can only be answered without an id."""
-    error = refused_request(b'{"id":%s,"command":"ping","args":{},"timestamp":"t"}' % bad_id.encode())
-    assert error.request_id is None
+    for bad_id in ["-1", "null", "true", '"7"', "1.5", "1.0", "[]", "1e400"]:
+        with case(bad_id):
+            error = refused_request(b'{"id":%s,"command":"ping","args":{},"timestamp":"t"}' % bad_id.encode())
+            assert error.request_id is None
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [
+def test_decode_request_finds_no_id_in_what_is_no_json_object() -> None:
+    """An id in broken JSON is not trusted."""
+    cases: list[bytes] = [
         b"",
         b"nonsense",
         b"[]",
@@ -136,11 +138,10 @@ def test_decode_request_finds_no_usable_id_where_it_is_no_natural_number(bad_id:
         b'{"id":1,"command":"ping","args":{"x":NaN},"timestamp":"t"}',
         b'{"id":1,"command":"ping","args":{"x":"\\ud800"},"timestamp":"t"}',
         b'{"id":1,"command":"ping","args":{},"timestamp":"t"}{}',
-    ],
-)
-def test_decode_request_finds_no_id_in_what_is_no_json_object(payload: bytes) -> None:
-    """An id in broken JSON is not trusted."""
-    assert refused_request(payload).request_id is None
+    ]
+    for payload in cases:
+        with case(payload):
+            assert refused_request(payload).request_id is None
 
 
 def test_decode_request_names_a_byte_order_mark() -> None:
@@ -241,26 +242,26 @@ def test_encode_event_writes_three_fields() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("payload", "message"),
-    [
-        (
+def test_decode_from_worker_tells_the_kinds_of_message_apart() -> None:
+    """Version 1 answers, with the spaces of Python's ``json``, and version 2 events."""
+    cases: dict[str, tuple[bytes, FromWorker]] = {
+        "success": (
             b'{"id": 7, "success": true, "result": {"status": "ok"}, "timestamp": 1767323045.678}',
             Success(7, {"status": "ok"}, 1767323045.678),
         ),
-        (
+        "failure": (
             b'{"timestamp": "2026-01-02", "success": false, "error": "Unknown command: X", "id": 7}',
             Failure(7, "Unknown command: X", "2026-01-02"),
         ),
-        (b'{"id":null,"success":false,"error":"bad","timestamp":1}', Failure(None, "bad", 1.0)),
-        (b'{"id":0,"success":true,"result":null,"timestamp":1}', Success(0, None, 1.0)),
-        (b'{"id":0,"event":"chunk","data":{"text":"a"}}', Event(0, "chunk", {"text": "a"})),
-    ],
-    ids=["success", "failure", "failure without id", "null result", "event"],
-)
-def test_decode_from_worker_tells_the_kinds_of_message_apart(payload: bytes, message: FromWorker) -> None:
-    """Version 1 answers, with the spaces of Python's ``json``, and version 2 events."""
-    assert decode_from_worker(payload) == message
+        "failure without id": (
+            b'{"id":null,"success":false,"error":"bad","timestamp":1}',
+            Failure(None, "bad", 1.0),
+        ),
+        "null result": (b'{"id":0,"success":true,"result":null,"timestamp":1}', Success(0, None, 1.0)),
+        "event": (b'{"id":0,"event":"chunk","data":{"text":"a"}}', Event(0, "chunk", {"text": "a"})),
+    }
+    for name, (payload, message) in cases.items():
+        assert decode_from_worker(payload) == message, name
 
 
 @pytest.mark.parametrize(
@@ -292,9 +293,9 @@ def test_decode_from_worker_ignores_fields_of_other_kinds() -> None:
     assert decode_from_worker(payload) == Success(1, 1, 1.0)
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [
+def test_decode_from_worker_refuses_what_is_no_message() -> None:
+    """The error names the worker and shows what it sent."""
+    cases: list[bytes] = [
         b"{}",
         b"[]",
         b"null",
@@ -312,31 +313,31 @@ def test_decode_from_worker_ignores_fields_of_other_kinds() -> None:
         b'{"id":1,"success":false,"error":"no","timestamp":1,"error_info":{"type":"E"}}',
         b'{"id":1,"event":"log"}',
         b'{"id":1,"event":"log","data":"text"}',
-    ],
-)
-def test_decode_from_worker_refuses_what_is_no_message(payload: bytes) -> None:
-    """The error names the worker and shows what it sent."""
-    error = refused_answer(payload)
-    assert "worker w-3 sent" in str(error)
-    assert error.data == payload[:64]
+    ]
+    for payload in cases:
+        with case(payload):
+            error = refused_answer(payload)
+            assert "worker w-3 sent" in str(error)
+            assert error.data == payload[:64]
 
 
-@pytest.mark.parametrize(
-    ("payload", "reason"),
-    [
-        (b"", "truncated"),
-        (b"Loading model...\n", "Loading model"),
-        (b"\xef\xbb\xbf{}", "byte order mark"),
-        (b'{"id":1,"success":true,"result":"\xff","timestamp":1}', "utf-8"),
-        (b'{"id":1,"success":true,"result":"\\ud800","timestamp":1}', "no message"),
-        (b'{"id":1,"success":true,"timestamp":1,"result":' + DEEP, "nested too deeply"),
-        (b'{"id":1,"success":true,"timestamp":1' + b"0" * 400 + b',"result":1}', "out of range"),
-    ],
-    ids=["empty", "print", "byte order mark", "not utf-8", "lone surrogate", "deep", "huge number"],
-)
-def test_decode_from_worker_gives_the_reason_for_what_it_cannot_read(payload: bytes, reason: str) -> None:
+def test_decode_from_worker_gives_the_reason_for_what_it_cannot_read() -> None:
     """Whatever the bytes are, the error is the documented one."""
-    assert reason in str(refused_answer(payload))
+    cases: dict[str, tuple[bytes, str]] = {
+        "empty": (b"", "truncated"),
+        "print": (b"Loading model...\n", "Loading model"),
+        "byte order mark": (b"\xef\xbb\xbf{}", "byte order mark"),
+        "not utf-8": (b'{"id":1,"success":true,"result":"\xff","timestamp":1}', "utf-8"),
+        "lone surrogate": (b'{"id":1,"success":true,"result":"\\ud800","timestamp":1}', "no message"),
+        "deep": (b'{"id":1,"success":true,"timestamp":1,"result":' + DEEP, "nested too deeply"),
+        "huge number": (
+            b'{"id":1,"success":true,"timestamp":1' + b"0" * 400 + b',"result":1}',
+            "out of range",
+        ),
+    }
+    for name, (payload, reason) in cases.items():
+        with case(name):
+            assert reason in str(refused_answer(payload))
 
 
 def test_decode_from_worker_quotes_the_bytes_around_a_fault_far_inside() -> None:

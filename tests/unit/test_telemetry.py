@@ -14,6 +14,7 @@ import pytest
 import dspex_pool
 from dspex_pool.telemetry import EVENTS, PREFIX, Telemetry, events_table, problem_with
 from dspex_pool.telemetry.catalogue import MEASUREMENTS, METADATA
+from tests.cases import case
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,9 +60,9 @@ def test_event_of_another_kind_is_emitted_by_its_whole_name() -> None:
     assert got.names == ["tick"]
 
 
-@pytest.mark.parametrize(
-    ("prefix", "expected"),
-    [
+def test_handler_gets_the_events_below_its_prefix() -> None:
+    """A prefix matches whole parts from the beginning, and nothing else."""
+    cases: list[tuple[tuple[str, ...], list[str]]] = [
         ((), ["checkout", "checkin", "other"]),
         (("dspex",), ["checkout", "checkin"]),
         (PREFIX, ["checkout", "checkin"]),
@@ -69,17 +70,15 @@ def test_event_of_another_kind_is_emitted_by_its_whole_name() -> None:
         ((*CHECKOUT, "more"), []),
         (("python_bridge",), []),
         ((*PREFIX, "check"), []),
-    ],
-    ids=".".join,
-)
-def test_handler_gets_the_events_below_its_prefix(prefix: tuple[str, ...], expected: list[str]) -> None:
-    """A prefix matches whole parts from the beginning, and nothing else."""
-    telemetry, got = Telemetry(), Recorder()
-    telemetry.attach(prefix, got)
-    telemetry.emit("checkout", {}, {})
-    telemetry.emit("checkin", {}, {})
-    telemetry.emit(("other",), {}, {})
-    assert got.names == expected
+    ]
+    for prefix, expected in cases:
+        with case(prefix):
+            telemetry, got = Telemetry(), Recorder()
+            telemetry.attach(prefix, got)
+            telemetry.emit("checkout", {}, {})
+            telemetry.emit("checkin", {}, {})
+            telemetry.emit(("other",), {}, {})
+            assert got.names == expected
 
 
 def test_handlers_are_called_in_the_order_of_attachment() -> None:
@@ -175,11 +174,13 @@ def test_handler_can_emit_events_of_its_own() -> None:
     assert got.names == ["mine", "checkout"]
 
 
-@pytest.mark.parametrize("prefix", ["checkout", ["dspex"], ("dspex", 1), None])
-def test_prefix_is_refused_when_it_is_no_tuple_of_strings(prefix: Any) -> None:
+def test_prefix_is_refused_when_it_is_no_tuple_of_strings() -> None:
     """A prefix that could never match is a mistake."""
-    with pytest.raises(TypeError, match="tuple of strings"):
-        Telemetry().attach(prefix, Recorder())
+    prefixes: list[Any] = ["checkout", ["dspex"], ("dspex", 1), None]
+    for prefix in prefixes:
+        with case(prefix):
+            with pytest.raises(TypeError, match="tuple of strings"):
+                Telemetry().attach(prefix, Recorder())
 
 
 def test_handler_is_refused_when_it_would_have_to_be_awaited() -> None:
@@ -266,17 +267,18 @@ def test_interrupt_in_a_handler_is_not_swallowed() -> None:
 # --- the catalogue -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", EVENTS)
-def test_event_is_described_in_one_sentence_with_known_parts(name: str) -> None:
+def test_event_is_described_in_one_sentence_with_known_parts() -> None:
     """Each event has a sentence, and each of its parts a meaning and a unit."""
-    spec = EVENTS[name]
-    assert spec.doc[0].isupper()
-    assert spec.doc.endswith(".")
-    assert spec.measurements
-    assert set(spec.measurements) <= MEASUREMENTS.keys()
-    assert set(spec.metadata) <= METADATA.keys()
-    example = dict.fromkeys(spec.measurements, 1.0), dict.fromkeys(spec.metadata, "x")
-    assert problem_with((*PREFIX, name), *example) is None
+    for name in EVENTS:
+        with case(name):
+            spec = EVENTS[name]
+            assert spec.doc[0].isupper()
+            assert spec.doc.endswith(".")
+            assert spec.measurements
+            assert set(spec.measurements) <= MEASUREMENTS.keys()
+            assert set(spec.metadata) <= METADATA.keys()
+            example = dict.fromkeys(spec.measurements, 1.0), dict.fromkeys(spec.metadata, "x")
+            assert problem_with((*PREFIX, name), *example) is None
 
 
 def test_every_event_that_is_emitted_is_in_the_catalogue() -> None:
@@ -299,9 +301,9 @@ def test_catalogue_explains_nothing_that_no_event_has() -> None:
     assert {part for spec in EVENTS.values() for part in spec.metadata} == METADATA.keys()
 
 
-@pytest.mark.parametrize(
-    ("event", "measurements", "metadata", "problem"),
-    [
+def test_problem_is_found_with_what_the_catalogue_does_not_list() -> None:
+    """A name, measurement or piece of metadata of somebody's own invention is found out."""
+    cases: list[tuple[tuple[str, ...], Any, Any, str]] = [
         (("checkout",), {"wait": 0}, {}, "no event checkout"),
         ((*PREFIX, "checkuot"), {"wait": 0}, {}, "no event dspex.python_bridge.pool.checkuot"),
         ((*PREFIX, "x", "checkout"), {"wait": 0}, {}, "no event"),
@@ -313,16 +315,13 @@ def test_catalogue_explains_nothing_that_no_event_has() -> None:
         (CHECKOUT, {"wait": True}, {}, "wait = True"),
         (CHECKOUT, {"wait": "0"}, {}, "wait = '0'"),
         (CHECKOUT, {"wait": 0}, {"tenant": "x"}, "tenant"),
-    ],
-)
-def test_problem_is_found_with_what_the_catalogue_does_not_list(
-    event: tuple[str, ...], measurements: Any, metadata: Any, problem: str
-) -> None:
-    """A name, measurement or piece of metadata of somebody's own invention is found out."""
-    found = problem_with(event, measurements, metadata)
-    assert found is not None
-    with pytest.raises(AssertionError, match=problem):
-        raise AssertionError(found)
+    ]
+    for event, measurements, metadata, problem in cases:
+        with case(event, measurements, metadata):
+            found = problem_with(event, measurements, metadata)
+            assert found is not None
+            with pytest.raises(AssertionError, match=problem):
+                raise AssertionError(found)
 
 
 def test_metadata_may_be_missing_where_it_does_not_apply() -> None:
