@@ -192,6 +192,7 @@ class DecisionRunner:
         if life is not None:
             if life.worker is not None:
                 life.worker.retired_because = decision.reason
+            life.add_last_words(decision.error)
             life.end(polite=decision.polite)
 
     def _emit(self, decision: Emit) -> None:

@@ -86,6 +86,14 @@ class WorkerLife:
             self._politeness.cancel()
         self._told_to_end.set()
 
+    def add_last_words(self, error: BaseException | None) -> None:
+        """Add to the error of a start what the process has said, if whoever made it could not know."""
+        if self.worker is None or not isinstance(error, WorkerStartError) or error.stderr_tail:
+            return
+        error.pid, error.stderr_tail = self.worker.port.pid, self.worker.port.stderr_tail
+        if error.stderr_tail.strip():
+            error.args = (f"{error.message} Its last words: {error.stderr_tail.strip().splitlines()[-1]}",)
+
     async def run(self) -> str | None:
         """Live this worker's life to its end.
 

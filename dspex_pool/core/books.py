@@ -284,7 +284,7 @@ class Books:
         self._emit(
             "worker_start_failed", {"delay": delay}, worker_id=record.worker_id, reason=str(error or reason)
         )
-        self._retire(record, reason, now, polite=False)
+        self._retire(record, reason, now, polite=False, error=error)
 
     def _back_to_idle(
         self, record: WorkerRecord, now: float, event: str, measurements: dict[str, float], **metadata: object
@@ -326,7 +326,15 @@ class Books:
             return "resized"
         return None
 
-    def _retire(self, record: WorkerRecord, reason: str, now: float, *, polite: bool) -> None:
+    def _retire(
+        self,
+        record: WorkerRecord,
+        reason: str,
+        now: float,
+        *,
+        polite: bool,
+        error: BaseException | None = None,
+    ) -> None:
         """Take a worker out of service; its sessions are unbound, their strict waiters told."""
         self._idle.pop(record.number, None)
         record.condemned = reason
@@ -338,7 +346,7 @@ class Books:
             {"age": record.age(now), "uses": record.uses},
             reason=reason,
         )
-        self._outbox.append(Retire(record.number, reason, polite))
+        self._outbox.append(Retire(record.number, reason, polite, error))
         sessions, lost = self._affinity.release(record.number)
         if self.watch.observed:
             for session in sessions:

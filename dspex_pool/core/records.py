@@ -171,6 +171,8 @@ class Retire:
     number: int
     reason: str
     polite: bool
+    #: Why its start failed, if it has; callers will hear of it.
+    error: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True)

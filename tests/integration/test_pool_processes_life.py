@@ -79,6 +79,8 @@ async def test_start_that_hangs_is_bounded_and_reported_with_its_last_words() ->
                 pass
     assert isinstance(caught.value.last_start_error, WorkerStartError)
     assert "did not answer its first ping within 0.5" in str(caught.value)
+    assert "last words: loading" in str(caught.value)
+    assert caught.value.last_start_error.stderr_tail == "loading\n"
     assert children() <= before
 
 

@@ -20,6 +20,7 @@ from dspex_pool.errors import (
 )
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPortFactory
+from dspex_testkit.plan import Plan
 from tests.echo_pool import echo, echo_pool, hold, until
 
 if TYPE_CHECKING:
@@ -185,6 +186,19 @@ async def test_waiting_for_readiness_fails_fast_if_asked_to(autojump_clock: Mock
         pool.drain()
         pool.resize(2)
         await pool.wait_ready(2)
+
+
+@pytest.mark.trio
+async def test_start_that_takes_too_long_is_reported_with_its_last_words(autojump_clock: MockClock) -> None:
+    """What a worker said before ``spawn_timeout`` ended it is in the error of who waits for it. [property 108]"""
+    hanging = Plan().stderr("loading\nasking for a licence\n").stall(deaf=True)
+    ports = MockPortFactory(lambda port: port.answer_handshake(hanging))
+    async with echo_pool(ports=ports, spawn_timeout=3.0) as pool:
+        with pytest.raises(WorkerStartError, match=r"within 3 s.*last words: asking for a licence$") as caught:
+            await pool.wait_ready(fail_fast=True)
+        assert caught.value.stderr_tail == "loading\nasking for a licence\n"
+        with pytest.raises(CheckoutTimeoutError, match="asking for a licence"):
+            await hold(pool, timeout=0.5)
 
 
 @pytest.mark.trio
