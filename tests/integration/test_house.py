@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from dspex_pool import errors
+from tests.cases import case
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,8 +79,6 @@ def files_under(folders: tuple[str, ...], suffixes: set[str]) -> list[str]:
 
 MODULES = files_under(CODE_FOLDERS, {".py"})
 PRODUCT = [name for name in MODULES if name.startswith(("dspex_pool/", "dspex_testkit/"))]
-# A few at a time: a test for each would cost as much again as the reading.
-SLICES = [MODULES[start : start + 8] for start in range(0, len(MODULES), 8)]
 TOP_FILES = sorted(path.name for path in ROOT.iterdir() if path.is_file() and path.suffix in {".md", ".toml"})
 TEXTS = [*files_under(TEXT_FOLDERS, TEXT_SUFFIXES), *TOP_FILES]
 
@@ -241,12 +240,13 @@ def broken_promises(module: Source) -> Iterator[str]:
         yield from silent_coroutines(module.tree.body)
 
 
-@pytest.mark.parametrize("names", SLICES, ids=lambda names: names[0])
-def test_modules_keep_the_house_rules(names: list[str]) -> None:
+def test_modules_keep_the_house_rules() -> None:
     """A module is short, introduces itself, keeps its docstrings' word, and hides nothing."""
-    found = [f"{name}: {what}" for name in names for what in facts_of(name).complaints]
-    found += [what for name in names for what in facts_of(name).long if what.rpartition(": ")[0] not in LONG]
-    assert not found
+    found = [f"{name}: {what}" for name in MODULES for what in facts_of(name).complaints]
+    found += [
+        what for name in MODULES for what in facts_of(name).long if what.rpartition(": ")[0] not in LONG
+    ]
+    assert not found, "\n".join(found)
 
 
 def test_texts_have_nothing_that_does_not_belong() -> None:
@@ -301,9 +301,9 @@ def test_exceptions_of_the_length_rule_are_still_needed() -> None:
     assert all(LONG.values())
 
 
-@pytest.mark.parametrize(
-    ("text", "accused"),
-    [
+def test_house_rules_tell_right_from_wrong() -> None:
+    """The check itself accuses what it should and nothing else."""
+    cases: list[tuple[str, str]] = [
         ("x = 1  # no" + "qa", "without its code"),
         ("x = 1  # no" + "qa: E501", "without its reason"),
         ("x = 1  # no" + "qa: E501 - a table reads better", ""),
@@ -311,12 +311,11 @@ def test_exceptions_of_the_length_rule_are_still_needed() -> None:
         ("wait_m" + "s = 5", "milliseconds"),
         ("# TO" + "DO: later", "come back later"),
         ("an issue with 2 workers", ""),
-    ],
-)
-def test_house_rules_tell_right_from_wrong(text: str, accused: str) -> None:
-    """The check itself accuses what it should and nothing else."""
-    found = " ".join(misplaced_text(text))
-    assert (accused in found) if accused else not found
+    ]
+    for text, accused in cases:
+        with case(text):
+            found = " ".join(misplaced_text(text))
+            assert (accused in found) if accused else not found
 
 
 def test_raises_section_is_read_as_written() -> None:

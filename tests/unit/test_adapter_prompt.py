@@ -11,6 +11,7 @@ from dspex_pool.bridge.adapter_prompt import PromptTask, read_prompt, write_answ
 from dspex_pool.bridge.extractive import answer_prompt
 from dspex_pool.bridge.field_values import OutputField
 from dspex_pool.errors import InvalidArgumentError
+from tests.cases import case
 
 pytestmark = pytest.mark.fast
 
@@ -51,22 +52,21 @@ def test_prompt_is_read_in_both_forms(request_: str, layout: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("names", "question", "context"),
-    [
+def test_question_and_text_are_told_apart() -> None:
+    """By their names, else by the question mark and by length."""
+    cases: list[tuple[dict[str, str], str, str]] = [
         ({"question": "Cats", "context": "A long text."}, "Cats", "A long text."),
         ({"title": "A", "topic": "Who?", "body": "A long text."}, "Who?", "A long text."),
         ({"context": "Short.", "note": "Longer than the context.", "query": "Who"}, "Who", "Short."),
         ({"text": "Only a text."}, "", "Only a text."),
         ({"question": "Who?"}, "Who?", ""),
         ({"context": "", "question": "Who?"}, "Who?", ""),
-    ],
-)
-def test_question_and_text_are_told_apart(names: dict[str, str], question: str, context: str) -> None:
-    """By their names, else by the question mark and by length."""
-    declared = "; ".join(f"{name}:str" for name in names)
-    task = read_prompt(system(declared, "answer:str"), user(**names))
-    assert (task.question, task.context) == (question, context)
+    ]
+    for names, question, context in cases:
+        with case(names):
+            declared = "; ".join(f"{name}:str" for name in names)
+            task = read_prompt(system(declared, "answer:str"), user(**names))
+            assert (task.question, task.context) == (question, context)
 
 
 def test_headers_within_a_value_change_nothing() -> None:
@@ -85,20 +85,20 @@ def test_input_that_is_missing_is_left_out() -> None:
     assert (task.question, task.context) == ("Who?", "")
 
 
-@pytest.mark.parametrize(
-    ("value", "context"),
-    [
+def test_list_of_passages_becomes_paragraphs() -> None:
+    """Passages are separate texts, in each of the ways in which DSPy writes lists."""
+    cases: list[tuple[str, str]] = [
         ('["One.", "Two."]', "One.\n\nTwo."),
         ('{"a": 1}', '{"a": 1}'),
         ("[1, 2", "[1, 2"),
         ("[" * 20_000, "[" * 20_000),
         ("[1] «One.»\n[2] «Two.»", "One.\n\nTwo.\n"),
         ("«One.»", "One."),
-    ],
-)
-def test_list_of_passages_becomes_paragraphs(value: str, context: str) -> None:
-    """Passages are separate texts, in each of the ways in which DSPy writes lists."""
-    assert read_prompt(system("context:list[str]", "answer:str"), user(context=value)).context == context
+    ]
+    for value, context in cases:
+        with case(value):
+            task = read_prompt(system("context:list[str]", "answer:str"), user(context=value))
+            assert task.context == context
 
 
 def test_enumeration_lists_its_choices() -> None:

@@ -9,6 +9,7 @@ import pytest
 from dspex_pool.protocol.messages import Request
 from dspex_testkit.canned_bridge import CannedBridge
 from dspex_testkit.plan import CommandFailedError, Exit, Plan, Reply
+from tests.cases import case
 
 QUESTION = {"signature": "question -> answer", "session_id": "s"}
 
@@ -49,21 +50,20 @@ def test_standalone_programs_are_global() -> None:
     assert bridge.run("list_programs", {})["total_count"] == 1
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
+def test_pool_worker_needs_the_session(bridge: CannedBridge) -> None:
+    """Commands that touch programs say what is missing, in the protocol's words."""
+    cases: list[str] = [
         "create_program",
         "execute_program",
         "list_programs",
         "get_program_info",
         "delete_program",
         "cleanup_session",
-    ],
-)
-def test_pool_worker_needs_the_session(bridge: CannedBridge, command: str) -> None:
-    """Commands that touch programs say what is missing, in the protocol's words."""
+    ]
     expected = ("InvalidArgument", "session_id is required in pool-worker mode")
-    assert refused(bridge, command, {"id": "p", "program_id": "p"}) == expected
+    for command in cases:
+        with case(command):
+            assert refused(bridge, command, {"id": "p", "program_id": "p"}) == expected
 
 
 def test_errors_have_the_words_of_the_protocol(bridge: CannedBridge) -> None:
@@ -75,9 +75,9 @@ def test_errors_have_the_words_of_the_protocol(bridge: CannedBridge) -> None:
     assert missing == ("ProgramNotFound", "Program not found: q")
 
 
-@pytest.mark.parametrize(
-    ("command", "args", "word"),
-    [
+def test_wrong_argument_is_named(bridge: CannedBridge) -> None:
+    """Every refusal of an argument is an ``InvalidArgument`` that names it."""
+    cases: list[tuple[str, dict[str, Any], str]] = [
         ("create_program", {"signature": "a -> b"}, "id"),
         ("create_program", {"id": "x"}, "signature"),
         ("create_program", {"id": "x", "signature": "a"}, "->"),
@@ -89,13 +89,12 @@ def test_errors_have_the_words_of_the_protocol(bridge: CannedBridge) -> None:
         ("load_program", {"program_id": "x"}, "definition"),
         ("configure_lm", {}, "model"),
         ("configure_lm", {"model": "m", "api_key_env": "NO_SUCH_VARIABLE"}, "NO_SUCH_VARIABLE"),
-    ],
-)
-def test_wrong_argument_is_named(bridge: CannedBridge, command: str, args: dict[str, Any], word: str) -> None:
-    """Every refusal of an argument is an ``InvalidArgument`` that names it."""
-    kind, message = refused(bridge, command, {"session_id": "s", **args})
-    assert kind == "InvalidArgument"
-    assert word in message
+    ]
+    for command, args, word in cases:
+        with case(command, args):
+            kind, message = refused(bridge, command, {"session_id": "s", **args})
+            assert kind == "InvalidArgument"
+            assert word in message
 
 
 def test_outputs_have_the_types_of_the_signature(bridge: CannedBridge) -> None:

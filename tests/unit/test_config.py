@@ -16,6 +16,7 @@ from dspex_pool.config import PROFILES, PoolConfig, PoolOptions, SettingRow, set
 from dspex_pool.config.rules import Seconds, SecondsRange
 from dspex_pool.config.settings import settings_of
 from dspex_pool.errors import InvalidConfigError
+from tests.cases import case
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,9 +127,9 @@ def test_setting_is_none_when_asked() -> None:
         assert SETTINGS[key].allowed.endswith(", or none")
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
+def test_value_is_refused_at_the_edge_of_its_range() -> None:
+    """The first value outside a range is refused."""
+    cases: list[dict[str, Any]] = [
         {"pool_size": 0},
         {"pool_size": True},
         {"pool_size": 2.0},
@@ -153,13 +154,11 @@ def test_setting_is_none_when_asked() -> None:
         {"worker_env": {"": "x"}},
         {"worker_env": {"A": "x\0"}},
         {"worker_env": [("A", "x")]},
-    ],
-    ids=repr,
-)
-def test_value_is_refused_at_the_edge_of_its_range(wrong: dict[str, Any]) -> None:
-    """The first value outside a range is refused."""
-    with pytest.raises(InvalidConfigError, match=next(iter(wrong))):
-        PoolConfig(**wrong)
+    ]
+    for wrong in cases:
+        with case(wrong):
+            with pytest.raises(InvalidConfigError, match=next(iter(wrong))):
+                PoolConfig(**wrong)
 
 
 def test_max_waiting_of_zero_means_that_nobody_waits() -> None:
@@ -172,12 +171,18 @@ def test_whole_seconds_become_a_float() -> None:
     assert type(PoolOptions(ping_timeout=3).ping_timeout) is float
 
 
-@pytest.mark.parametrize("wrong", ["x" * 100_000 + "\0", 10**100, 10**5_000], ids=["text", "long", "longer"])
-def test_long_value_is_cut_in_the_error(wrong: Any) -> None:
+def test_long_value_is_cut_in_the_error() -> None:
     """The message stays readable however long the value, even one that Python does not spell out."""
-    with pytest.raises(InvalidConfigError) as caught:
-        PoolConfig(python=wrong)
-    assert len(caught.value.message) < 500
+    cases: dict[str, Any] = {
+        "text": "x" * 100_000 + "\0",
+        "long": 10**100,
+        "longer": 10**5_000,
+    }
+    for name, wrong in cases.items():
+        with case(name):
+            with pytest.raises(InvalidConfigError) as caught:
+                PoolConfig(python=wrong)
+            assert len(caught.value.message) < 500
 
 
 def test_config_is_refused_when_frozen() -> None:
@@ -233,9 +238,9 @@ def test_variable_is_taken_or_refused_by_its_own_name(key: str, text: str) -> No
 # --- values against each other -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
+def test_settings_are_refused_when_they_contradict() -> None:
+    """Two values that are fine alone and not together are refused, and both are named. [property 75]"""
+    cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"backoff_min": 5.0}, {"backoff_max": 4.0}),
         ({"min_idle": 6}, {"pool_size": 5}),
         ({"terminate_grace": 9.0}, {"close_timeout": 8.0}),
@@ -243,33 +248,29 @@ def test_variable_is_taken_or_refused_by_its_own_name(key: str, text: str) -> No
         ({"python": "python3"}, {"command": ("worker",)}),
         ({"handler": "a:B"}, {"command": ("worker",)}),
         ({"allow": ("a",)}, {"command": ("worker",)}),
-    ],
-    ids=str,
-)
-def test_settings_are_refused_when_they_contradict(first: dict[str, Any], second: dict[str, Any]) -> None:
-    """Two values that are fine alone and not together are refused, and both are named. [property 75]"""
-    with pytest.raises(InvalidConfigError) as caught:
-        PoolConfig(**first, **second)
-    assert caught.value.key == next(iter(first))
-    for name, value in (first | second).items():
-        assert f"{name} = {value!r} (from argument)" in caught.value.message
+    ]
+    for first, second in cases:
+        with case(first, second):
+            with pytest.raises(InvalidConfigError) as caught:
+                PoolConfig(**first, **second)
+            assert caught.value.key == next(iter(first))
+            for name, value in (first | second).items():
+                assert f"{name} = {value!r} (from argument)" in caught.value.message
 
 
-@pytest.mark.parametrize(
-    "both",
-    [
+def test_settings_are_accepted_when_they_are_equal_or_one_is_off() -> None:
+    """The bound itself is allowed, and a setting that is off contradicts nothing."""
+    cases: list[dict[str, Any]] = [
         {"backoff_min": 5.0, "backoff_max": 5.0},
         {"min_idle": 4, "pool_size": 4},
         {"terminate_grace": 8.0, "close_timeout": 8.0},
         {"leak_warning_after": 9.0, "lease_timeout": None},
         {"leak_warning_after": None, "lease_timeout": 9.0},
         {"max_lifetime": (7.0, 7.0)},
-    ],
-    ids=str,
-)
-def test_settings_are_accepted_when_they_are_equal_or_one_is_off(both: dict[str, Any]) -> None:
-    """The bound itself is allowed, and a setting that is off contradicts nothing."""
-    assert PoolConfig(**both)
+    ]
+    for both in cases:
+        with case(both):
+            assert PoolConfig(**both)
 
 
 @pytest.mark.parametrize(
@@ -284,19 +285,16 @@ def test_contradiction_blames_the_value_that_was_given(given_: dict[str, Any], d
     assert (caught.value.key, caught.value.source) == (next(iter(given_)), "argument")
 
 
-@pytest.mark.parametrize(
-    ("options", "floor"),
-    [
-        (PoolOptions(pool_size=3), 3),
-        (PoolOptions(pool_size=3, lazy=True), 0),
-        (PoolOptions(pool_size=3, lazy=True, min_idle=2), 2),
-        (PoolOptions(pool_size=3, min_idle=0), 0),
-    ],
-    ids=["eager", "lazy", "lazy-with-floor", "eager-without-floor"],
-)
-def test_floor_follows_min_idle_and_laziness(options: PoolOptions, floor: int) -> None:
+def test_floor_follows_min_idle_and_laziness() -> None:
     """An eager pool keeps all its workers, a lazy one none, unless min_idle says otherwise."""
-    assert options.floor == floor
+    cases: dict[str, tuple[PoolOptions, int]] = {
+        "eager": (PoolOptions(pool_size=3), 3),
+        "lazy": (PoolOptions(pool_size=3, lazy=True), 0),
+        "lazy-with-floor": (PoolOptions(pool_size=3, lazy=True, min_idle=2), 2),
+        "eager-without-floor": (PoolOptions(pool_size=3, min_idle=0), 0),
+    }
+    for name, (options, floor) in cases.items():
+        assert options.floor == floor, name
 
 
 # --- unknown names -----------------------------------------------------------------------------------
@@ -332,9 +330,9 @@ def test_unknown_variable_is_refused_with_the_nearest_name() -> None:
     assert caught.value.key == "DSPEX_POOL_SIZE"
 
 
-@pytest.mark.parametrize(
-    "variable",
-    [
+def test_variable_is_ignored_when_it_is_not_a_setting() -> None:
+    """The mark of a running pool and the variables of a Kubernetes service of this name are no mistakes."""
+    cases: list[str] = [
         "DSPEX_POOL_RUN",
         "DSPEX_POOL_SERVICE_HOST",
         "DSPEX_POOL_SERVICE_PORT",
@@ -343,11 +341,10 @@ def test_unknown_variable_is_refused_with_the_nearest_name() -> None:
         "DSPEX_POOL_PORT_80_TCP_ADDR",
         "DSPEX_POOLSIDE",
         "POOL_SIZE",
-    ],
-)
-def test_variable_is_ignored_when_it_is_not_a_setting(variable: str) -> None:
-    """The mark of a running pool and the variables of a Kubernetes service of this name are no mistakes."""
-    assert load(environ={variable: "anything"}) == PoolConfig()
+    ]
+    for variable in cases:
+        with case(variable):
+            assert load(environ={variable: "anything"}) == PoolConfig()
 
 
 def test_unknown_key_in_toml_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
@@ -379,10 +376,11 @@ def test_variable_is_refused_when_its_text_is_wrong() -> None:
         assert (caught.value.key, caught.value.source) == (key, variable)
 
 
-@pytest.mark.parametrize("text", ["none", "None", "", " "])
-def test_variable_switches_off_when_it_says_none(text: str) -> None:
+def test_variable_switches_off_when_it_says_none() -> None:
     """The word none and the empty text are None where that is allowed."""
-    assert load(environ={"DSPEX_POOL_HEALTH_CHECK_INTERVAL": text}).health_check_interval is None
+    for text in ["none", "None", "", " "]:
+        with case(text):
+            assert load(environ={"DSPEX_POOL_HEALTH_CHECK_INTERVAL": text}).health_check_interval is None
 
 
 @pytest.mark.parametrize("text", ["none", ""])
@@ -392,33 +390,39 @@ def test_variable_is_refused_when_none_is_not_allowed(text: str) -> None:
         load(environ={"DSPEX_POOL_POOL_SIZE": text})
 
 
-@pytest.mark.parametrize(
-    ("text", "flag"), [("true", True), ("ON", True), ("1", True), ("no", False), ("Off", False), ("0", False)]
-)
-def test_variable_of_a_flag_takes_the_usual_words(text: str, flag: bool) -> None:
+def test_variable_of_a_flag_takes_the_usual_words() -> None:
     """Flags may be written in any of the ways that people write them."""
-    assert load(environ={"DSPEX_POOL_LAZY": text}).lazy is flag
+    cases: list[tuple[str, bool]] = [
+        ("true", True),
+        ("ON", True),
+        ("1", True),
+        ("no", False),
+        ("Off", False),
+        ("0", False),
+    ]
+    for text, flag in cases:
+        assert load(environ={"DSPEX_POOL_LAZY": text}).lazy is flag, text
 
 
-@pytest.mark.parametrize(
-    ("variable", "text", "value"),
-    [
+def test_variable_takes_json_when_commas_are_part_of_a_value() -> None:
+    """Lists and mappings have a form in which every text can be written, and an empty one."""
+    cases: list[tuple[str, str, object]] = [
         ("COMMAND", '["python", "-c", "a, b"]', ("python", "-c", "a, b")),
         ("ALLOW", "", ()),
         ("WORKER_ENV", '{"A": "1,2"}', {"A": "1,2"}),
         ("WORKER_ENV", "", {}),
-    ],
-)
-def test_variable_takes_json_when_commas_are_part_of_a_value(variable: str, text: str, value: object) -> None:
-    """Lists and mappings have a form in which every text can be written, and an empty one."""
-    assert getattr(load(environ={f"DSPEX_POOL_{variable}": text}), variable.lower()) == value
+    ]
+    for variable, text, value in cases:
+        with case(variable, text):
+            assert getattr(load(environ={f"DSPEX_POOL_{variable}": text}), variable.lower()) == value
 
 
-@pytest.mark.parametrize("text", ["[1", "[1]", "[" * 100_000])
-def test_variable_is_refused_when_its_json_is_broken(text: str) -> None:
+def test_variable_is_refused_when_its_json_is_broken() -> None:
     """Broken JSON is one clear error, however deep."""
-    with pytest.raises(InvalidConfigError, match="allow"):
-        load(environ={"DSPEX_POOL_ALLOW": text})
+    for text in ["[1", "[1]", "[" * 100_000]:
+        with case(text):
+            with pytest.raises(InvalidConfigError, match="allow"):
+                load(environ={"DSPEX_POOL_ALLOW": text})
 
 
 def test_environment_of_the_process_is_read_when_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,21 +477,24 @@ def test_file_takes_all_kinds_of_values(tmp_path: Path) -> None:
     assert config.worker_env == {"A": "1"}
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
+def test_file_is_refused_when_it_holds_no_settings(tmp_path: Path) -> None:
+    """A file that was named must be a file with settings."""
+    cases: list[tuple[str, str]] = [
         ("pool_size = ", "is no TOML"),
         ("[project]\nname = 'x'\n[tool.x]\n", "has no table"),
         ("[tool.dspex_pool]\n[dspex_pool]\n", "has both"),
         ("dspex_pool = 3", "must be a table"),
-    ],
-)
-def test_file_is_refused_when_it_holds_no_settings(tmp_path: Path, text: str, problem: str) -> None:
-    """A file that was named must be a file with settings."""
-    path = write_toml(tmp_path, text)
-    with pytest.raises(InvalidConfigError, match=problem) as caught:
-        load(file=path)
-    assert (caught.value.key, caught.value.value, caught.value.source) == ("file", str(path), str(path))
+    ]
+    for text, problem in cases:
+        with case(text):
+            path = write_toml(tmp_path, text)
+            with pytest.raises(InvalidConfigError, match=problem) as caught:
+                load(file=path)
+            assert (caught.value.key, caught.value.value, caught.value.source) == (
+                "file",
+                str(path),
+                str(path),
+            )
 
 
 def test_file_is_refused_when_it_is_a_pyproject_without_our_table(tmp_path: Path) -> None:
@@ -530,10 +537,10 @@ def test_profile_sets_size_and_start(
     assert config.sources["pool_size"] == f"profile {profile}"
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_profile_is_valid_on_this_machine(profile: str) -> None:
+def test_profile_is_valid_on_this_machine() -> None:
     """Every profile makes a valid configuration."""
-    assert load(profile=profile).pool_size >= 1
+    for profile in PROFILES:
+        assert load(profile=profile).pool_size >= 1, profile
 
 
 def test_usable_cores_are_counted_without_affinity(monkeypatch: pytest.MonkeyPatch) -> None:

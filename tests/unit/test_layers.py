@@ -7,6 +7,7 @@ from pathlib import PurePath
 import pytest
 
 from dspex_testkit.layers import LAYERS, FolderLayers, names_layers_only, selected_layers
+from tests.cases import case
 
 
 def test_longest_folder_decides() -> None:
@@ -17,17 +18,18 @@ def test_longest_folder_decides() -> None:
     assert folders.layer_of(PurePath("docs/test_x.py")) is None
 
 
-@pytest.mark.parametrize("line", ["tests/unit", "tests = quick", "= fast", "tests : fast"])
-def test_unreadable_line_is_shown(line: str) -> None:
+def test_unreadable_line_is_shown() -> None:
     """The error shows the line and the layers there are."""
-    with pytest.raises(ValueError, match=r"not of the form.*fast, protocol") as info:
-        FolderLayers.parse([line])
-    assert line in str(info.value)
+    for line in ["tests/unit", "tests = quick", "= fast", "tests : fast"]:
+        with case(line):
+            with pytest.raises(ValueError, match=r"not of the form.*fast, protocol") as info:
+                FolderLayers.parse([line])
+            assert line in str(info.value)
 
 
-@pytest.mark.parametrize(
-    ("expression", "layers"),
-    [
+def test_expression_asks_for_the_layers_that_it_names_in_the_positive() -> None:
+    """A layer is asked for if its mark can be what makes a test match."""
+    cases: list[tuple[str, list[str]]] = [
         ("", []),
         ("fast", ["fast"]),
         ("fast or protocol", ["fast", "protocol"]),
@@ -41,13 +43,9 @@ def test_unreadable_line_is_shown(line: str) -> None:
         ("slow", []),
         ("fast or (", []),
         ("fast + slow", []),
-    ],
-)
-def test_expression_asks_for_the_layers_that_it_names_in_the_positive(
-    expression: str, layers: list[str]
-) -> None:
-    """A layer is asked for if its mark can be what makes a test match."""
-    assert selected_layers(expression) == layers
+    ]
+    for expression, layers in cases:
+        assert selected_layers(expression) == layers, expression
 
 
 def test_only_fast_counts_cpu_time() -> None:
@@ -56,9 +54,9 @@ def test_only_fast_counts_cpu_time() -> None:
     assert [layer.name for layer in LAYERS.values() if layer.forbidden_modules] == ["fast", "protocol"]
 
 
-@pytest.mark.parametrize(
-    ("selected", "path", "out"),
-    [
+def test_folder_is_out_when_no_test_of_the_selected_layers_can_be_in_it() -> None:
+    """Deeper folders count, and layers without a folder may have tests anywhere."""
+    cases: list[tuple[list[str], str, bool]] = [
         (["fast"], "tests/chaos", False),
         (["fast"], "tests/chaos/deep/test_x.py", True),
         (["fast"], "tests/chaos/light/test_x.py", False),
@@ -67,21 +65,21 @@ def test_only_fast_counts_cpu_time() -> None:
         (["fast", "chaos"], "tests/chaos", False),
         (["fast", "stress"], "tests/chaos", False),
         ([], "tests/chaos", False),
-    ],
-)
-def test_folder_is_out_when_no_test_of_the_selected_layers_can_be_in_it(
-    selected: list[str], path: str, out: bool
-) -> None:
-    """Deeper folders count, and layers without a folder may have tests anywhere."""
+    ]
     lines = ["tests = integration", "tests/unit = fast", "tests/chaos = chaos", "tests/chaos/light = fast"]
     folders = FolderLayers.parse(lines)
-    assert folders.is_out_of(selected, PurePath(path)) is out
+    for selected, path, out in cases:
+        with case(selected, path):
+            assert folders.is_out_of(selected, PurePath(path)) is out
 
 
-@pytest.mark.parametrize(
-    ("expression", "only"),
-    [("fast or not chaos", True), ("fast or slow", False), ("fast or", False), ("", False)],
-)
-def test_expression_is_about_layers_only(expression: str, only: bool) -> None:
+def test_expression_is_about_layers_only() -> None:
     """Another mark may be on tests of any layer."""
-    assert names_layers_only(expression) is only
+    cases: list[tuple[str, bool]] = [
+        ("fast or not chaos", True),
+        ("fast or slow", False),
+        ("fast or", False),
+        ("", False),
+    ]
+    for expression, only in cases:
+        assert names_layers_only(expression) is only, expression

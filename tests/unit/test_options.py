@@ -10,6 +10,7 @@ import pytest
 from dspex_pool.errors import InvalidConfigError
 from dspex_pool.transport.options import SubprocessOptions, default_worker_command
 from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE, own_run_tag
+from tests.cases import case
 
 pytestmark = pytest.mark.fast
 
@@ -58,9 +59,9 @@ def test_environment_names_the_nearest_run(monkeypatch: pytest.MonkeyPatch) -> N
     assert SubprocessOptions().environment()[RUN_TAG_VARIABLE] == own_run_tag()
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
+def test_option_out_of_range_is_refused_by_name() -> None:
+    """A wrong option is refused before anything starts, with its name and what is allowed."""
+    cases: list[tuple[str, Any]] = [
         ("command", "python worker.py"),
         ("command", ()),
         ("command", ["nice", 5]),
@@ -71,11 +72,10 @@ def test_environment_names_the_nearest_run(monkeypatch: pytest.MonkeyPatch) -> N
         ("limit_open_files", 0),
         ("max_frame_bytes", 0),
         ("stderr_tail_bytes", -1),
-    ],
-)
-def test_option_out_of_range_is_refused_by_name(key: str, value: Any) -> None:
-    """A wrong option is refused before anything starts, with its name and what is allowed."""
-    with pytest.raises(InvalidConfigError, match=key) as caught:
-        SubprocessOptions(**{key: value})
-    assert (caught.value.key, caught.value.value) == (key, value)
-    assert caught.value.allowed
+    ]
+    for key, value in cases:
+        with case(key, value):
+            with pytest.raises(InvalidConfigError, match=key) as caught:
+                SubprocessOptions(**{key: value})
+            assert (caught.value.key, caught.value.value) == (key, value)
+            assert caught.value.allowed

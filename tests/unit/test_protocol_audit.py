@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dspex_pool.protocol.conversation import ClientConversation
 from dspex_pool.protocol.framing import encode_frame
 from dspex_testkit.protocol_audit import ProtocolAudit
+from tests.cases import case
 
 HELLO = {"initialization": True, "worker_id": "w-0", "protocol": 2, "events": ["log"]}
 
@@ -47,9 +47,9 @@ def test_product_client_keeps_to_the_protocol_in_any_split(chunk: int) -> None:
     assert audit.frames == 3
 
 
-@pytest.mark.parametrize(
-    ("payload", "rule"),
-    [
+def test_each_fault_has_its_rule() -> None:
+    """One fault, one violation, by name."""
+    cases: list[tuple[bytes, str]] = [
         (b"\xef\xbb\xbf" + message(), "byte-order-mark"),
         (b"\xff\xfe", "not-utf-8"),
         (b"hello", "not-json"),
@@ -66,14 +66,13 @@ def test_product_client_keeps_to_the_protocol_in_any_split(chunk: int) -> None:
         (message(timestamp=1.5), "wrong-type"),
         (message(timestamp="yesterday"), "bad-timestamp"),
         (message(timeout_s="soon"), "wrong-type"),
-    ],
-)
-def test_each_fault_has_its_rule(payload: bytes, rule: str) -> None:
-    """One fault, one violation, by name."""
-    audit = ProtocolAudit(max_frame_bytes=10_000)
-    audit.feed(encode_frame(HANDSHAKE) + encode_frame(payload))
-    assert [violation.rule for violation in audit.violations] == [rule]
-    assert str(audit.violations[0]).startswith(f"{rule}: ")
+    ]
+    for payload, rule in cases:
+        with case(payload):
+            audit = ProtocolAudit(max_frame_bytes=10_000)
+            audit.feed(encode_frame(HANDSHAKE) + encode_frame(payload))
+            assert [violation.rule for violation in audit.violations] == [rule]
+            assert str(audit.violations[0]).startswith(f"{rule}: ")
 
 
 def test_id_is_in_use_until_it_is_answered() -> None:
@@ -83,21 +82,20 @@ def test_id_is_in_use_until_it_is_answered() -> None:
     assert rules(message(id=5), message(id=6)) == []
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
+def test_first_request_must_be_the_handshake() -> None:
+    """Ping with id 0, initialization and the worker's id."""
+    cases: list[bytes] = [
         message(id=1, command="ping", args=HELLO),
         message(id=0, command="work"),
         message(id=0, command="ping", args={"worker_id": "w-0"}),
         message(id=0, command="ping", args={"initialization": True}),
         message(id=0, command="ping", args=None),
-    ],
-)
-def test_first_request_must_be_the_handshake(first: bytes) -> None:
-    """Ping with id 0, initialization and the worker's id."""
-    audit = ProtocolAudit(max_frame_bytes=1000)
-    audit.feed(encode_frame(first))
-    assert [violation.rule for violation in audit.violations] == ["no-handshake"]
+    ]
+    for first in cases:
+        with case(first):
+            audit = ProtocolAudit(max_frame_bytes=1000)
+            audit.feed(encode_frame(first))
+            assert [violation.rule for violation in audit.violations] == ["no-handshake"]
 
 
 def test_version_1_worker_must_not_see_newer_fields() -> None:

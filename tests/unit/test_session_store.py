@@ -8,6 +8,7 @@ from dspex_pool.errors import SessionStoreError
 from dspex_pool.session_store import MemorySessionStore, SessionStore, open_session_store
 from dspex_pool.session_store.encoding import ProgramRow, SessionRow, decode_session
 from dspex_testkit.contracts.session_store import SessionStoreContract, make_session
+from tests.cases import case
 
 pytestmark = pytest.mark.fast
 
@@ -28,18 +29,19 @@ async def test_setting_memory_opens_a_store_of_its_own() -> None:
     assert await other.load_all() == []
 
 
-@pytest.mark.parametrize(
-    ("session", "programs"),
-    [
-        (SessionRow("a", 1.0, 1.0, "{"), []),
-        (SessionRow("a", 1.0, 1.0, "[]"), []),
-        (SessionRow("a", 1.0, 1.0, None), [ProgramRow("p", "null", None, 1, 1.0, 0, None)]),
-        (SessionRow("a", 1.0, 1.0, None), [ProgramRow("p", "{}", "[" * 100_000, 1, 1.0, 0, None)]),
-    ],
-    ids=["broken", "no-object", "no-definition", "too-deep"],
-)
-def test_damaged_row_is_named_by_its_session(session: SessionRow, programs: list[ProgramRow]) -> None:
+def test_damaged_row_is_named_by_its_session() -> None:
     """What cannot be read is told with the session that it belongs to."""
-    with pytest.raises(SessionStoreError, match="session 'a' is damaged") as caught:
-        decode_session(session, programs)
-    assert caught.value.session_id == "a"
+    cases: dict[str, tuple[SessionRow, list[ProgramRow]]] = {
+        "broken": (SessionRow("a", 1.0, 1.0, "{"), []),
+        "no-object": (SessionRow("a", 1.0, 1.0, "[]"), []),
+        "no-definition": (SessionRow("a", 1.0, 1.0, None), [ProgramRow("p", "null", None, 1, 1.0, 0, None)]),
+        "too-deep": (
+            SessionRow("a", 1.0, 1.0, None),
+            [ProgramRow("p", "{}", "[" * 100_000, 1, 1.0, 0, None)],
+        ),
+    }
+    for name, (session, programs) in cases.items():
+        with case(name):
+            with pytest.raises(SessionStoreError, match="session 'a' is damaged") as caught:
+                decode_session(session, programs)
+            assert caught.value.session_id == "a"
