@@ -17,7 +17,7 @@ from dspex_testkit.plan import Plan
 from tests.echo_pool import attempt, echo, echo_pool, hold
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     from trio.testing import MockClock
 
@@ -59,6 +59,60 @@ class Listener:
         )
 
 
+async def crowd(pool: WorkerPool, ports: MockPortFactory) -> None:
+    """Send more callers than the line takes."""
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(functools.partial(attempt, pool, timeout=1.0 + number))
+
+
+async def sessions(pool: WorkerPool, ports: MockPortFactory) -> None:
+    """Use sessions, kill their workers, use them again."""
+    await trio.sleep(10.0)
+    for affinity in ("strict", "hint"):
+        await attempt(pool, 0.1, session=affinity, affinity=affinity)
+    for port in ports.live:
+        port.die(signal=9)
+    await trio.sleep(1.0)
+    await attempt(pool, session="strict", affinity="strict")
+    await attempt(pool, session="hint")
+
+
+async def impatient(pool: WorkerPool, ports: MockPortFactory) -> None:
+    """Leave a call, and leave the line."""
+    await trio.sleep(14.0)
+    with trio.move_on_after(1.0):
+        async with pool.checkout() as lease:
+            await lease.request("slow")
+    await trio.sleep(2.0)
+    pool.suspend()
+    await attempt(pool, timeout=0.5)
+    with trio.move_on_after(0.5):
+        await hold(pool)
+    pool.resume()
+
+
+async def leaker(pool: WorkerPool, ports: MockPortFactory) -> None:
+    """Hold a worker for longer than it may be held."""
+    await trio.sleep(20.0)
+    await attempt(pool, 15.0)
+
+
+async def unclean(pool: WorkerPool, ports: MockPortFactory) -> None:
+    """Meet an unclean worker, change the size, and let a ping hang."""
+    await trio.sleep(40.0)
+    ports.live[-1].inject(b"noise")
+    await attempt(pool)
+    pool.resize(1)
+    pool.drain()
+    pool.resize(2)
+    ports.live[-1].answer("ping", Plan().stall(deaf=True))
+
+
+#: What callers and administrators do, each in a task of its own.
+BUSY_DAY = [crowd, sessions, impatient, leaker, unclean]
+
+
 @pytest.mark.trio
 async def test_events_follow_the_catalogue_and_add_up_to_the_gauges(autojump_clock: MockClock) -> None:
     """Through all that can happen to a pool, every event is as listed, and their sum is what it reports."""
@@ -84,11 +138,11 @@ async def test_events_follow_the_catalogue_and_add_up_to_the_gauges(autojump_clo
     listener = Listener(pool)
     async with pool:
         async with trio.open_nursery() as nursery:
-            for act in _busy_day(pool, ports):
-                nursery.start_soon(act)
+            for act in BUSY_DAY:
+                nursery.start_soon(act, pool, ports)
             while len(nursery.child_tasks):
                 listener.compare()
-                await trio.sleep(0.05)
+                await trio.sleep(0.25)
         await trio.sleep(60.0)
         listener.compare()
     listener.compare()
@@ -104,52 +158,6 @@ NOT_OF_A_POOL_ALONE = {name for name in EVENTS if name.startswith(("call_", "bre
     "monitor_restarted",
     "service_restarted",
 }
-
-
-def _busy_day(pool: WorkerPool, ports: MockPortFactory) -> list[Callable[[], Awaitable[None]]]:
-    """Return what callers and administrators do, each in a task of its own."""
-
-    async def crowd() -> None:
-        async with trio.open_nursery() as nursery:
-            for number in range(8):
-                nursery.start_soon(functools.partial(attempt, pool, timeout=1.0 + number))
-
-    async def sessions() -> None:
-        await trio.sleep(10.0)
-        for affinity in ("strict", "hint"):
-            await attempt(pool, 0.1, session=affinity, affinity=affinity)
-        for port in ports.live:
-            port.die(signal=9)
-        await trio.sleep(1.0)
-        await attempt(pool, session="strict", affinity="strict")
-        await attempt(pool, session="hint")
-
-    async def impatient() -> None:
-        await trio.sleep(14.0)
-        with trio.move_on_after(1.0):
-            async with pool.checkout() as lease:
-                await lease.request("slow")
-        await trio.sleep(2.0)
-        pool.suspend()
-        await attempt(pool, timeout=0.5)
-        with trio.move_on_after(0.5):
-            await hold(pool)
-        pool.resume()
-
-    async def leaker() -> None:
-        await trio.sleep(20.0)
-        await attempt(pool, 15.0)
-
-    async def unclean() -> None:
-        await trio.sleep(40.0)
-        ports.live[-1].inject(b"noise")
-        await attempt(pool)
-        pool.resize(1)
-        pool.drain()
-        pool.resize(2)
-        ports.live[-1].answer("ping", Plan().stall(deaf=True))
-
-    return [crowd, sessions, impatient, leaker, unclean]
 
 
 @pytest.mark.trio
