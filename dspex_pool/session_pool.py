@@ -171,8 +171,9 @@ class SessionPool:
 
         Programs belong to sessions, so those commands run in the session ``anonymous``; all others run as
         they are, without a session. ``configure_lm`` sets the language model of all sessions that have none of
-        their own, on all workers, present and future. Arguments, errors and cancellation are those of
-        ``execute_in_session``.
+        their own, on all workers, present and future. Arguments and errors are those of ``execute_in_session``.
+
+        Cancellation: The caller leaves at once. A language model that was being set is not set.
         """
         if command in _OF_SESSIONS:
             return await self.execute_in_session(

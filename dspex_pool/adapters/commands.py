@@ -12,6 +12,8 @@ from dspex_pool.errors import (
     LocalFrameTooLargeError,
     LocalProtocolError,
 )
+from dspex_pool.session_call import check_timeout
+from dspex_pool.session_table import check_session_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,10 +28,13 @@ class CommandAdapter(Adapter):
 
     Args:
         session_id: The session it speaks for.
+
+    Raises:
+        InvalidArgumentError: The session's id cannot be one.
     """
 
     def __init__(self, session_id: str = ANONYMOUS) -> None:
-        self._session_id = session_id
+        self._session_id = check_session_id(session_id)
 
     @abstractmethod
     async def _run(self, command: str, args: dict[str, Any], timeout: float | None) -> Any:
@@ -43,7 +48,7 @@ class CommandAdapter(Adapter):
     async def _ask(self, command: str, args: Mapping[str, Any], timeout: float | None) -> dict[str, Any]:
         given = {name: value for name, value in args.items() if value is not None}
         try:
-            result: dict[str, Any] = await self._run(command, given, timeout)
+            result: dict[str, Any] = await self._run(command, given, check_timeout(timeout))
         except LocalFrameTooLargeError:
             raise
         except LocalProtocolError as error:

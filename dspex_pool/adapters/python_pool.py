@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from dspex_pool.adapters.commands import CommandAdapter
 from dspex_pool.session_call import ANONYMOUS, Reply
-from dspex_pool.session_table import check_session_id
 from dspex_pool.supervisor import PoolSupervisor
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class PythonPool(CommandAdapter):
         Raises:
             InvalidArgumentError: The id cannot be one.
         """
-        return PythonPool(self._supervisor, check_session_id(session_id))
+        return PythonPool(self._supervisor, session_id)
 
     def statistics(self) -> PoolStatistics:
         """Return gauges and counters of the workers and the line."""
@@ -125,7 +124,9 @@ class PythonPool(CommandAdapter):
     ) -> Reply:
         """Run any command in a session and say how its answer came about.
 
-        Arguments, errors and cancellation are those of ``SessionPool.execute_in_session``.
+        Arguments and errors are those of ``SessionPool.execute_in_session``.
+
+        Cancellation: The caller leaves at once. The change of a session is in the store if its commit had begun.
         """
         return await self.sessions.execute_in_session(
             session_id,

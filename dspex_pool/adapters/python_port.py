@@ -12,8 +12,7 @@ from dspex_pool.adapters.commands import CommandAdapter
 from dspex_pool.background import Background
 from dspex_pool.config import PoolConfig
 from dspex_pool.errors import CallTimeoutError, DspexPoolError, WorkerStartError
-from dspex_pool.session_call import ANONYMOUS, check_timeout
-from dspex_pool.session_table import check_session_id
+from dspex_pool.session_call import ANONYMOUS
 from dspex_pool.supervisor import ports_for
 from dspex_pool.worker_life import WorkerLife
 
@@ -78,10 +77,9 @@ class PythonPort(CommandAdapter):
 
     def session_adapter(self, session_id: str) -> PythonPort:
         """Return the adapter of another session on the same process."""
-        return PythonPort(self.worker, self._turn, check_session_id(session_id))
+        return PythonPort(self.worker, self._turn, session_id)
 
     async def _run(self, command: str, args: dict[str, Any], timeout: float | None) -> Any:
-        timeout = check_timeout(timeout)
         async with self._turn:
             with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
                 # A call that was left, or timed out, is still being stopped.

@@ -12,6 +12,7 @@ from dspex_pool.adapters import ANONYMOUS, PythonPool
 from dspex_pool.errors import DspexPoolError
 from dspex_pool.facades import pool_calls
 from dspex_pool.facades.host import PoolHost
+from dspex_pool.session_table import check_session_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
@@ -53,7 +54,7 @@ class SyncAdapter:
 
     def __init__(self, host: PoolHost, session_id: str = ANONYMOUS) -> None:
         self._host = host
-        self._session_id = session_id
+        self._session_id = check_session_id(session_id)
 
     @property
     def session_id(self) -> str:

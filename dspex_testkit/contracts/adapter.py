@@ -13,105 +13,30 @@ Where opening is dear, ``keep_all(adapter)`` runs every promise on one adapter, 
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import math
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
 from dspex_pool.errors import InvalidArgumentError, ProgramExistsError, ProgramNotFoundError
+from dspex_testkit.contracts.adapter_base import INPUTS, SIGNATURE, refused
+from dspex_testkit.contracts.adapter_refusals import RefusalPromises
+from dspex_testkit.contracts.adapter_sessions import SessionPromises
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from contextlib import AbstractAsyncContextManager
-
     from dspex_pool.adapters.base import Adapter
 
-__all__ = ["AdapterContract"]
+__all__ = ["INPUTS", "SIGNATURE", "AdapterContract"]
 
-SIGNATURE = "context, question -> answer"
-INPUTS = {"context": "Paris is the capital of France.", "question": "What is the capital of France?"}
 TYPED_SIGNATURE = {
     "name": "Capital",
     "description": "Find the capital.",
     "inputs": [{"name": "context", "type": "str"}, {"name": "question", "type": "str"}],
     "outputs": [{"name": "answer", "type": "str", "description": "the sentence that answers"}],
 }
-#: The embedded model: honest, free and offline.
-MODEL: dict[str, Any] = {"model": "dspex/extractive", "engine": "extractive"}
-BAD_SIGNATURES = (
-    "no arrow",
-    "question ->",
-    "-> ",
-    "a -> b -> c",
-    "question, question -> answer",
-    "a -> b: nonsense",
-)
 
 
-@contextlib.contextmanager
-def refused(kind: type[Exception], *words: str) -> Iterator[None]:
-    """Check that the block raises ``kind`` and that its message holds all ``words``."""
-    try:
-        yield
-    except kind as error:
-        message = str(error)
-    else:
-        raise AssertionError(f"no {kind.__name__} was raised")
-    missing = [word for word in words if word not in message]
-    assert not missing, f"{message!r} does not name {missing}"
-
-
-class AdapterContract(ABC):
+class AdapterContract(RefusalPromises, SessionPromises):
     """The promises. A subclass gives ``open_adapter``."""
-
-    _shared: Adapter | None = None
-    _numbers = itertools.count()
-
-    @abstractmethod
-    def open_adapter(self) -> AbstractAsyncContextManager[Adapter]:
-        """Open the adapter under test, and close it when the block is left."""
-
-    @contextlib.asynccontextmanager
-    async def session(self) -> AsyncIterator[Adapter]:
-        """Give an adapter for a session that nobody used before."""
-        if self._shared is not None:
-            yield await self._begin(self._shared)
-            return
-        async with self.open_adapter() as adapter:
-            yield await self._begin(adapter)
-
-    async def _begin(self, adapter: Adapter) -> Adapter:
-        """Return the adapter of a new session that has a language model."""
-        session = adapter.session_adapter(f"contract-{next(self._numbers)}")
-        await session.configure_lm(**MODEL)
-        return session
-
-    @contextlib.asynccontextmanager
-    async def program(self, program_id: str = "p") -> AsyncIterator[Adapter]:
-        """Give an adapter whose new session has one program."""
-        async with self.session() as adapter:
-            await adapter.create_program(program_id, SIGNATURE)
-            yield adapter
-
-    async def keep_all(self, adapter: Adapter) -> None:
-        """Run every promise on ``adapter``.
-
-        Raises:
-            ExceptionGroup: Of all promises that were broken, each with its name as a note.
-        """
-        self._shared = adapter
-        broken = []
-        for name in sorted(name for name in dir(self) if name.startswith("test_")):
-            try:
-                await getattr(self, name)()
-            except Exception as error:
-                error.add_note(f"promise: {name}")
-                broken.append(error)
-        if broken:
-            raise ExceptionGroup("broken promises", broken)
 
     # --- signs of life -------------------------------------------------------------------------------
 
@@ -232,98 +157,13 @@ class AdapterContract(ABC):
             await adapter.create_program(odd, SIGNATURE)
             assert [entry["id"] for entry in (await adapter.list_programs())["programs"]] == [odd]
 
-    # --- wrong input ---------------------------------------------------------------------------------
-
-    async def test_missing_input_is_named(self) -> None:
-        """The error names the field that is missing."""
-        async with self.program() as adapter:
-            with refused(InvalidArgumentError, "question"):
-                await adapter.execute_program("p", {"context": "x"})
-
-    async def test_unknown_input_is_named(self) -> None:
-        """The error names the field that the program does not have."""
-        async with self.program() as adapter:
-            with refused(InvalidArgumentError, "colour"):
-                await adapter.execute_program("p", {**INPUTS, "colour": "red"})
-
-    async def test_bad_signature_is_refused_and_creates_nothing(self) -> None:
-        """Whatever is wrong with a signature, it is an argument's fault."""
-        async with self.session() as adapter:
-            for signature in BAD_SIGNATURES:
-                with refused(InvalidArgumentError):
-                    await adapter.create_program("p", signature)
-            assert (await adapter.list_programs())["total_count"] == 0
-
-    async def test_unknown_program_type_is_named(self) -> None:
-        """A module kind that does not exist is refused by name."""
-        async with self.session() as adapter:
-            with refused(InvalidArgumentError, "clairvoyance"):
-                await adapter.create_program("p", SIGNATURE, program_type="clairvoyance")
-
-    async def test_empty_program_id_is_refused(self) -> None:
-        """A program needs a name."""
-        async with self.session() as adapter:
-            with refused(InvalidArgumentError, "id"):
-                await adapter.create_program("", SIGNATURE)
-
-    async def test_numbers_that_json_cannot_carry_are_refused(self) -> None:
-        """NaN and the infinities are refused with their place, and the next call works."""
-        async with self.program() as adapter:
-            for number in (math.nan, math.inf, -math.inf):
-                with refused(InvalidArgumentError, "inputs.question"):
-                    await adapter.execute_program("p", {**INPUTS, "question": number})
-            await adapter.execute_program("p", INPUTS)
-
-    async def test_values_that_json_does_not_have_are_refused(self) -> None:
-        """An object, a set or bytes is an argument's fault, not a protocol error."""
-        async with self.program() as adapter:
-            for value in (object(), {1, 2}):
-                with refused(InvalidArgumentError):
-                    await adapter.execute_program("p", {**INPUTS, "question": value})
-
-    async def test_refused_call_leaves_the_adapter_well(self) -> None:
-        """After an error the same adapter serves on."""
-        async with self.program() as adapter:
-            with refused(InvalidArgumentError):
-                await adapter.execute_program("p", {})
-            assert "answer" in (await adapter.execute_program("p", INPUTS))["outputs"]
-
-    # --- sessions ------------------------------------------------------------------------------------
-
-    async def test_session_adapter_speaks_for_its_session(self) -> None:
-        """The session's id can be read back."""
-        async with self.session() as adapter:
-            assert adapter.session_adapter("tenant 7").session_id == "tenant 7"
-
-    async def test_sessions_do_not_see_each_other(self) -> None:
-        """The same id in two sessions is two programs."""
-        async with self.program() as mine:
-            other = await self._begin(mine)
-            assert (await other.list_programs())["total_count"] == 0
-            with refused(ProgramNotFoundError, "p"):
-                await other.execute_program("p", INPUTS)
-            await other.create_program("p", SIGNATURE, program_type="chain_of_thought")
-            await other.delete_program("p")
-            assert (await mine.list_programs())["total_count"] == 1
-
-    async def test_cleanup_forgets_one_session_only(self) -> None:
-        """Cleaning says what it removed, and can be repeated."""
-        async with self.program() as mine:
-            other = await self._begin(mine)
-            await other.create_program("theirs", SIGNATURE)
-            cleaned = await mine.cleanup_session()
-            assert (cleaned["status"], cleaned["programs_removed"]) == ("cleaned", 1)
-            assert (await mine.list_programs())["total_count"] == 0
-            assert (await other.list_programs())["total_count"] == 1
-            assert (await mine.cleanup_session())["programs_removed"] == 0
-
     # --- programs as JSON ----------------------------------------------------------------------------
 
     async def test_dumped_program_can_be_loaded_elsewhere(self) -> None:
         """A dump is enough to have the program in another session."""
         async with self.program() as mine:
             dump = await mine.dump_program("p")
-            other = await self._begin(mine)
+            other = await self.begin(mine)
             loaded = await other.load_program("copy", dump["definition"], dump["state"])
             assert (loaded["program_id"], loaded["status"]) == ("copy", "loaded")
             assert "Paris" in (await other.execute_program("copy", INPUTS))["outputs"]["answer"]
@@ -342,25 +182,13 @@ class AdapterContract(ABC):
                 await adapter.load_program("p", {"signature": "no arrow", "program_type": "predict"})
             assert (await adapter.list_programs())["total_count"] == 0
 
-    # --- language models -----------------------------------------------------------------------------
-
-    async def test_configured_model_is_told_back_without_its_key(self) -> None:
-        """A key is never sent back, wherever it came from."""
-        async with self.session() as adapter:
-            settings: dict[str, Any] = {
-                "model": "dspex/extractive",
-                "engine": "extractive",
-                "api_key": "sk-xyz",
-            }
-            configured = await adapter.configure_lm(**settings)
-            assert (configured["status"], configured["model"]) == ("configured", "dspex/extractive")
-            assert "sk-xyz" not in repr(configured)
-
-    async def test_model_without_a_name_is_refused(self) -> None:
-        """The error names the setting."""
-        async with self.session() as adapter:
-            with refused(InvalidArgumentError, "model"):
-                await adapter.configure_lm(temperature=0.5)
+    async def test_overwritten_program_is_counted_anew(self) -> None:
+        """What is loaded over a program has not run yet."""
+        async with self.program() as adapter:
+            await adapter.execute_program("p", INPUTS)
+            await adapter.load_program("p", (await adapter.dump_program("p"))["definition"])
+            info = await adapter.get_program_info("p")
+            assert (info["execution_count"], info["last_executed"]) == (0, None)
 
     # --- callers -------------------------------------------------------------------------------------
 

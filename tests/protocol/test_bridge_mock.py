@@ -45,10 +45,12 @@ async def test_version_1_worker_keeps_the_promises_it_can_express() -> None:
     assert broken == {
         "promise: test_bad_signature_is_refused_and_creates_nothing",
         "promise: test_empty_program_id_is_refused",
+        "promise: test_factory_that_is_not_allowed_is_named",
         "promise: test_load_refuses_a_bad_definition",
         "promise: test_missing_input_is_named",
         "promise: test_model_without_a_name_is_refused",
         "promise: test_refused_call_leaves_the_adapter_well",
+        "promise: test_refused_model_leaves_the_one_before",
         "promise: test_unknown_input_is_named",
         "promise: test_unknown_program_type_is_named",
     }
