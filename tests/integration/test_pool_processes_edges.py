@@ -1,0 +1,318 @@
+"""The pool over real processes where two troubles meet: killed while starting, stuck while closing, nested, noisy."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import trio
+
+from dspex_pool.errors import PoolClosedError, WorkerDiedError, WorkerStartError
+from dspex_pool.worker_pool import WorkerPool
+from tests.integration.worker_pools import ECHO, echo_ports, is_gone, open_pool, runs, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from dspex_pool.worker import PoolWorker
+
+pytestmark = pytest.mark.integration
+
+
+def pid_of(worker: PoolWorker) -> int:
+    """Return the process id of a worker."""
+    assert worker.port.pid is not None
+    return worker.port.pid
+
+
+def steady(pool: WorkerPool, size: int) -> bool:
+    """Tell whether all workers are idle."""
+    return pool.statistics().idle == size and pool.statistics().processes == size
+
+
+class Reasons:
+    """Remembers why the pool has taken workers out of service."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self.told: list[tuple[str, object]] = []
+        pool.telemetry.attach((), self)
+
+    def __call__(self, event: tuple[str, ...], _: object, metadata: Mapping[str, Any]) -> None:
+        if event[-1] in ("checkout_declined", "worker_retiring"):
+            self.told.append((event[-1], metadata["reason"]))
+
+
+# --- killed at a bad moment -------------------------------------------------------------------------------
+
+
+@pytest.mark.trio
+async def test_worker_killed_while_it_starts_is_replaced() -> None:
+    """A process that dies before its first answer is reaped; the pool fills up all the same. [property 35]"""
+    async with open_pool(pool_size=2) as pool:
+        await wait_until(lambda: bool(pool.workers()), "a process exists")
+        first = pid_of(pool.workers()[0])
+        assert pool.statistics().ready == 0
+        os.kill(first, signal.SIGKILL)
+        await wait_until(lambda: is_gone(first) and steady(pool, 2), "the pool is whole")
+        assert pool.statistics().counters.start_failures == 1
+
+
+@pytest.mark.trio
+async def test_worker_killed_while_it_is_pinged_is_replaced() -> None:
+    """A ping that ends with its process's death costs that worker, at once. [property 35]"""
+    async with open_pool(health_check_interval=0.1, ping_timeout=20.0) as pool:
+        await pool.wait_ready()
+        pid = pid_of(pool.workers()[0])
+        os.kill(pid, signal.SIGSTOP)
+        await wait_until(lambda: pool.statistics().pinging == 1, "the ping began")
+        os.kill(pid, signal.SIGKILL)
+        await wait_until(lambda: is_gone(pid) and pool.statistics().ready == 1, "the worker is replaced")
+
+
+@pytest.mark.trio
+async def test_worker_killed_while_it_leaves_frees_its_place() -> None:
+    """A slow goodbye that a kill cuts short ends there, not with its grace. [property 35]"""
+    async with open_pool(terminate_grace=20.0) as pool:
+        await pool.wait_ready()
+        pid = pid_of(pool.workers()[0])
+        os.kill(pid, signal.SIGSTOP)
+        pool.drain()
+        assert pool.statistics().retiring == 1
+        os.kill(pid, signal.SIGKILL)
+        await wait_until(lambda: is_gone(pid) and steady(pool, 1), "the worker is replaced")
+
+
+#: Hangs in its first process and is an echo worker in all later ones.
+HANGS_ONCE = """
+import os, runpy, sys, time
+try:
+    os.close(os.open(sys.argv.pop(1), os.O_CREAT | os.O_EXCL))
+except FileExistsError:
+    runpy.run_module("dspex_pool.bridge", run_name="__main__", alter_sys=True)
+else:
+    time.sleep(60)
+"""
+
+
+@pytest.mark.trio
+async def test_start_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
+    """Beside a start that hangs the others go on; it is ended, counted as failed, and made up for. [property 38]"""
+    script = tmp_path / "worker.py"
+    script.write_text(HANGS_ONCE)
+    words = [sys.executable, str(script), str(tmp_path / "begun"), "--mode", "pool-worker", "--handler", ECHO]
+    async with open_pool(command=words, pool_size=3, max_starting=2, spawn_timeout=2.5) as pool:
+        began = trio.current_time()
+        await pool.wait_ready(2)
+        assert trio.current_time() - began < 2.5
+        await pool.wait_ready(3)
+        assert pool.statistics().counters.start_failures == 1
+
+
+# --- noise ------------------------------------------------------------------------------------------------
+
+#: An honest worker, until it gets SIGUSR1: then it says something that nobody asked for.
+TALKATIVE = """
+import json, os, signal, struct
+signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"by the way"))
+def read(size):
+    data = b""
+    while len(data) < size:
+        more = os.read(0, size - len(data))
+        if not more:
+            raise SystemExit
+        data += more
+    return data
+while True:
+    request = json.loads(read(struct.unpack(">I", read(4))[0]))
+    answer = json.dumps({"id": request["id"], "success": True, "result": {}, "timestamp": 0}).encode()
+    os.write(1, struct.pack(">I", len(answer)) + answer)
+"""
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("pings", [False, True])
+async def test_stray_bytes_of_an_idle_worker_retire_it_and_are_reported(pings: bool) -> None:
+    """Whether a caller or a health check meets them, the worker goes, with the reason. [property 59]"""
+    settings = {"health_check_interval": 0.2 if pings else None}
+    async with open_pool(command=[sys.executable, "-ISc", TALKATIVE], **settings) as pool:
+        reasons = Reasons(pool)
+        await pool.wait_ready()
+        worker = pool.workers()[0]
+        os.kill(pid_of(worker), signal.SIGUSR1)
+        await wait_until(worker.port.has_unread, "the worker spoke")
+        if pings:
+            await wait_until(lambda: pool.statistics().counters.reaped == 1, "the worker is retired")
+            assert reasons.told[0] in [
+                ("worker_retiring", "ping_failed"),
+                ("worker_retiring", "protocol_error"),
+            ]
+        async with pool.checkout() as lease:
+            assert lease.worker is not worker
+            assert await lease.request("echo", {"n": 1}) == {}
+        if not pings:
+            assert reasons.told == [
+                ("checkout_declined", "unread_bytes"),
+                ("worker_retiring", "unread_bytes"),
+            ]
+
+
+@pytest.mark.trio
+async def test_last_words_after_a_flood_are_in_the_error() -> None:
+    """Of megabytes on stderr the error of a death carries the end, and only so much. [property 106]"""
+    async with open_pool() as pool, pool.checkout() as lease:
+        await lease.request("flood_stderr", {"bytes": 5_000_000})
+        await lease.request("print_fd", {"text": "out of paper\n"})
+        with pytest.raises(WorkerDiedError) as caught:
+            await lease.request("crash")
+    assert caught.value.stderr_tail.endswith("e\nout of paper\n")
+    assert len(caught.value.stderr_tail) <= 65_536
+    assert "its last words: out of paper" in caught.value.message
+
+
+@pytest.mark.trio
+async def test_worker_that_outgrows_its_limit_is_replaced_after_its_lease() -> None:
+    """The memory of a real process is seen when it comes back, and costs it its place."""
+    async with open_pool(max_rss_bytes=150_000_000) as pool:
+        reasons = Reasons(pool)
+        async with pool.checkout() as lease:
+            pid = pid_of(lease.worker)
+            await lease.request("hold_memory", {"bytes": 200_000_000})
+        await wait_until(lambda: is_gone(pid) and steady(pool, 1), "the worker is replaced")
+    assert reasons.told[0] == ("worker_retiring", "max_rss")
+
+
+# --- nested and interrupted ---------------------------------------------------------------------------------
+
+NESTED = f"""
+import sys, trio
+from dspex_pool import SubprocessOptions, SubprocessPortFactory, WorkerPool
+
+async def main():
+    ports = SubprocessPortFactory(SubprocessOptions(handler={ECHO!r}))
+    async with WorkerPool(ports, pool_size=1) as pool:
+        await pool.wait_ready()
+        print("nested", pool.workers()[0].port.pid, file=sys.stderr, flush=True)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+@pytest.mark.trio
+async def test_worker_whose_import_starts_a_pool_is_bounded_and_leaves_nothing(tmp_path: Path) -> None:
+    """It never answers, so it is ended at ``spawn_timeout``; the error quotes it, its workers end. [property 108]"""
+    (tmp_path / "nested.py").write_text(NESTED)
+    ports = echo_ports(handler="nested:Handler", env={"PYTHONPATH": str(tmp_path)})
+    with (
+        trio.fail_after(20),
+        pytest.raises(WorkerStartError, match=r"within 4.* s.*Its last words: ") as caught,
+    ):
+        async with WorkerPool(ports, pool_size=1, spawn_timeout=4.0) as pool:
+            await pool.wait_ready(fail_fast=True)
+    found = re.search(r"^nested (\d+)$", caught.value.stderr_tail, re.MULTILINE)
+    assert found is not None, caught.value.stderr_tail
+    await wait_until(lambda: not runs(int(found[1])), "the nested worker ended")
+
+
+HOST = f"""
+import trio
+from dspex_pool import SubprocessOptions, SubprocessPortFactory, WorkerPool
+
+async def main():
+    ports = SubprocessPortFactory(SubprocessOptions(handler={ECHO!r}))
+    async with WorkerPool(ports, pool_size=2) as pool:
+        await pool.wait_ready(2)
+        async with pool.checkout() as lease:
+            await lease.request("block_signals", {{}})
+            print(*[worker.port.pid for worker in pool.workers()], flush=True)
+            await lease.request("sleep", {{"seconds": 60}})
+
+trio.run(main)
+"""
+
+
+def test_interrupted_host_ends_its_workers_before_itself() -> None:
+    """Ctrl-C closes the pool, also while a command runs that ignores it; nothing is left behind. [property 11]"""
+    host = subprocess.Popen(
+        [sys.executable, "-c", HOST], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert host.stdout is not None
+        pids = [int(pid) for pid in host.stdout.readline().split()]
+        host.send_signal(signal.SIGINT)
+        _, said = host.communicate(timeout=15)
+    finally:
+        host.kill()
+        host.wait()
+    assert len(pids) == 2
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert host.returncode in (1, 130, -signal.SIGINT)
+    assert not any(runs(pid) for pid in pids)
+
+
+# --- closing ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.trio
+async def test_goodbye_does_not_wait_for_a_full_pipe() -> None:
+    """A caller that is stuck in writing to a process that does not read holds no close up. [property 86]"""
+    failed: list[Exception] = []
+
+    async def write_in_vain(pool: WorkerPool) -> None:
+        with pytest.raises(WorkerDiedError) as caught:
+            async with pool.checkout() as lease:
+                await lease.request("echo", {"data": "x" * 16_000_000})
+        failed.append(caught.value)
+
+    async with trio.open_nursery() as nursery:
+        async with open_pool(terminate_grace=0.5) as pool:
+            await pool.wait_ready()
+            os.kill(pid_of(pool.workers()[0]), signal.SIGSTOP)
+            nursery.start_soon(write_in_vain, pool)
+            await wait_until(lambda: pool.workers()[0].port.bytes_sent > 60_000, "the pipe is full")
+            began = time.perf_counter()
+        assert time.perf_counter() - began < 3.0
+    assert "the pool ended it: closed" in str(failed[0])
+
+
+@pytest.mark.trio
+async def test_close_ends_stubborn_grandchildren_of_a_stopped_worker() -> None:
+    """What a worker has started goes with it, though it ignores SIGTERM and its parent is stopped. [property 85]"""
+    async with open_pool(terminate_grace=0.4) as pool:
+        async with pool.checkout() as lease:
+            grandchild = (await lease.request("spawn_grandchild", {"stubborn": True}))["pid"]
+            await wait_until(lambda: "ready" in lease.worker.port.stderr_tail, "the grandchild runs")
+        os.kill(pid_of(pool.workers()[0]), signal.SIGSTOP)
+    await wait_until(lambda: not runs(grandchild), "the grandchild ended")
+
+
+@pytest.mark.trio
+async def test_close_while_everybody_is_busy_leaves_nothing() -> None:
+    """Starts, calls, care and a line, all cut off by a close: all callers hear of it. [property 77]"""
+    heard: list[type[BaseException]] = []
+
+    async def call(pool: WorkerPool, seconds: float) -> None:
+        try:
+            async with pool.checkout() as lease:
+                await lease.request("sleep", {"seconds": seconds})
+        except (PoolClosedError, WorkerDiedError) as error:
+            heard.append(type(error))
+
+    descriptors = psutil.Process().num_fds()
+    async with trio.open_nursery() as nursery:
+        async with open_pool(pool_size=4, max_starting=2, terminate_grace=0.3) as pool:
+            for _ in range(8):
+                nursery.start_soon(call, pool, 30.0)
+            await wait_until(lambda: pool.statistics().leased >= 1, "a call runs")
+    assert len(heard) == 8
+    assert PoolClosedError in heard
+    assert WorkerDiedError in heard
+    assert psutil.Process().num_fds() == descriptors
