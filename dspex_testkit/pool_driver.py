@@ -228,6 +228,7 @@ class PoolDriver:
     def _carry_out(self, decision: Decision) -> None:
         match decision:
             case Start(number, _):
+                self._expect_need()
                 self.starting.append(number)
                 self.start_times.append(self.now)
             case Grant(waiter, lease):
@@ -247,6 +248,14 @@ class PoolDriver:
             case Emit():
                 self.events.append(decision)
                 self._add_up(decision)
+
+    def _expect_need(self) -> None:
+        state = self.state
+        unserved = max(0, state._line.open_count - len(state._idle))
+        missing = max(0, state.floor - state.ready_count)
+        probe = int(state._starts.is_open)
+        starting = state._tally[WorkerState.STARTING]
+        assert starting <= max(unserved + missing, probe), "I5: a start that nobody needs"
 
     def _expect_no_outcome(self, waiter: int) -> None:
         assert waiter not in self.granted, "I8: a second outcome after a grant"

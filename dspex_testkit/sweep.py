@@ -61,6 +61,8 @@ class Stage:
         self.scope = trio.CancelScope()
         #: The error of the pool that the target ended with, if any.
         self.error: DspexPoolError | None = None
+        #: When the act was done, in virtual seconds; ``None`` before.
+        self.disturbed_at: float | None = None
         #: Whether a worker may die in somebody's hands.
         self.may_kill = act is not cancel
         #: Whether the target has come to its end undisturbed.
@@ -218,6 +220,7 @@ class _Meter(trio.abc.Instrument):
 
     def _act_if_due(self) -> None:
         if self.steps == self._at_step:
+            self._stage.disturbed_at = trio.current_time()
             self._act(self._stage)
 
 

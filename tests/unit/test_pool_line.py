@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from dspex_pool.core.records import Outcome
 from dspex_pool.errors import CheckoutTimeoutError, PoolClosedError
@@ -13,6 +14,7 @@ from dspex_pool.lifecycle import WorkerState
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPortFactory
 from dspex_testkit.pool_driver import PoolDriver
+from dspex_testkit.sweep import echo
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -124,6 +126,15 @@ def test_starts_in_flight_never_exceed_unmet_demand(waiting: int, starts: int) -
     assert len(driver.starting) == starts
 
 
+def test_waiter_for_one_certain_worker_starts_no_other() -> None:
+    """A strict session's waiter is no demand for a new worker, which could not serve it. [property 19]"""
+    driver = PoolDriver(pool_size=2, lazy=True)
+    driver.wait(session="s", affinity="strict")
+    driver.started()
+    driver.wait(session="s", affinity="strict")
+    assert not driver.starting
+
+
 def test_demand_that_has_left_starts_nothing_more() -> None:
     """Waiters that were served or left order no further start. [property 19]"""
     driver = PoolDriver(pool_size=3, lazy=True, max_starting=1)
@@ -195,6 +206,28 @@ def test_undone_grant_keeps_the_deadline_of_its_place() -> None:
     assert waiter not in driver.refused
     driver.advance(0.2)
     assert isinstance(driver.refused[waiter], CheckoutTimeoutError)
+
+
+@pytest.mark.trio
+async def test_caller_whose_worker_spoke_out_of_turn_is_served_before_later_ones(
+    autojump_clock: MockClock,
+) -> None:
+    """Granted a worker that turns out unclean before it runs, a caller goes back to the head. [property 21]"""
+    ports = MockPortFactory(echo, start_delay=1.0)
+    served: list[tuple[str, int, float]] = []
+
+    async def ask(name: str) -> None:
+        async with pool.checkout() as lease:
+            served.append((name, lease.worker.incarnation, lease.granted.waited))
+
+    async with WorkerPool(ports, pool_size=1) as pool, trio.open_nursery() as nursery:
+        async with pool.checkout() as lease:
+            await lease.request("echo")
+            for name in ("first", "second"):
+                nursery.start_soon(ask, name)
+                await wait_all_tasks_blocked()
+        ports.ports[0].inject(b"!")
+    assert served == [("first", 2, 1.0), ("second", 2, 1.0)]
 
 
 # --- leaving the line -----------------------------------------------------------------------------------
