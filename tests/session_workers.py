@@ -1,10 +1,11 @@
-"""Mock workers that answer as the DSPy bridge does, a pool over them, and a log of its events."""
+"""Mock workers that answer as the DSPy bridge does, a pool over them, and what its tests do with it."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import pytest
 import trio
 
 from dspex_pool.config import PoolConfig
@@ -15,13 +16,31 @@ from dspex_testkit.mock_port import MockPortFactory
 from dspex_testkit.plan import Pause, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from dspex_pool.protocol.messages import Request
     from dspex_pool.session_store import SessionStore
     from dspex_testkit.mock_port import MockPort
 
-__all__ = ["CALM", "CannedWorkers", "EventLog", "Intercept", "instead_of", "open_sessions", "slow"]
+__all__ = [
+    "CALM",
+    "CREATE",
+    "CannedWorkers",
+    "EventLog",
+    "Intercept",
+    "all_idle",
+    "execute",
+    "expect_error",
+    "hold",
+    "instead_of",
+    "only",
+    "open_sessions",
+    "run_on",
+    "slow",
+]
+
+#: The command that makes program ``p``.
+CREATE: tuple[str, dict[str, Any]] = ("create_program", {"id": "p", "signature": "a -> b"})
 
 #: Given the worker and what it was asked: a pause before its answer, another plan instead, or ``None``.
 Intercept: TypeAlias = "Callable[[MockPort, Request], Plan | None]"
@@ -128,3 +147,47 @@ def slow(command: str, seconds: float = 1.0) -> Intercept:
 def instead_of(command: str, plan: Plan) -> Intercept:
     """Have workers do something else than answer one command."""
     return lambda port, request: plan if request.command == command else None
+
+
+async def execute(pool: SessionPool, session_id: str, **options: Any) -> set[str]:
+    """Run the session's program ``p`` and return the names of its outputs."""
+    args = {"program_id": "p", "inputs": {"a": "x"}}
+    reply = await pool.execute_in_session(session_id, "execute_program", args, **options)
+    return set(reply.result["outputs"])
+
+
+async def expect_error(kind: type[Exception], call: Callable[..., Awaitable[object]], *args: Any) -> None:
+    """Call, in a task of its own, what must raise."""
+    with pytest.raises(kind):
+        await call(*args)
+
+
+@contextlib.asynccontextmanager
+async def hold(pool: SessionPool, *worker_ids: str) -> AsyncIterator[None]:
+    """Have these workers busy."""
+    async with contextlib.AsyncExitStack() as stack:
+        for worker in pool.workers.workers():
+            if worker.worker_id in worker_ids:
+                claim = pool.workers.claim(worker)
+                assert claim is not None, f"{worker} is not idle"
+                await stack.enter_async_context(claim)
+        yield
+
+
+def only(pool: SessionPool, worker_id: str) -> contextlib.AbstractAsyncContextManager[None]:
+    """Have all workers busy but one, so that it serves whatever is asked."""
+    others = (worker.worker_id for worker in pool.workers.workers() if worker.worker_id != worker_id)
+    return hold(pool, *others)
+
+
+async def all_idle(pool: SessionPool, count: int) -> None:
+    """Wait until ``count`` workers are idle, and no others are there."""
+    with trio.fail_after(60):
+        while (numbers := pool.workers.statistics()).idle < count or numbers.processes > count:
+            await trio.sleep(0.1)
+
+
+async def run_on(pool: SessionPool, worker_id: str) -> set[str]:
+    """Run program ``p`` of session ``s`` on a certain worker."""
+    async with only(pool, worker_id):
+        return await execute(pool, "s")

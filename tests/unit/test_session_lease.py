@@ -1,0 +1,271 @@
+"""Commands in lent workers: models, keys, tries, timeouts and affinity."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from dspex_pool.errors import (
+    CallTimeoutError,
+    DspexPoolError,
+    InvalidArgumentError,
+    LocalProtocolError,
+    SessionBusyError,
+    SessionLostError,
+    WorkerDiedError,
+)
+from dspex_pool.session_store import MemorySessionStore
+from dspex_testkit.plan import Plan
+from tests.session_workers import (
+    CREATE,
+    CannedWorkers,
+    EventLog,
+    all_idle,
+    execute,
+    hold,
+    instead_of,
+    only,
+    open_sessions,
+    run_on,
+    slow,
+)
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+
+@pytest.mark.trio
+async def test_language_model_reaches_present_future_and_replacement_workers(
+    autojump_clock: MockClock,
+) -> None:
+    """Whatever worker runs a program, it runs on its session's model, or else on the one set last for all."""
+    workers = CannedWorkers()
+    async with open_sessions(workers) as pool:
+
+        async def models() -> set[tuple[str, str | None, str | None]]:
+            found = set()
+            for worker in pool.workers.workers():
+                for session_id in ("own", "s"):
+                    async with only(pool, worker.worker_id):
+                        await execute(pool, session_id)
+                bridge = workers.bridge(worker.worker_id)
+                found.add((worker.worker_id, bridge.model_of("own"), bridge.model_of("s")))
+            return found
+
+        await pool.execute_anonymous("configure_lm", {"model": "m/first"})
+        await pool.execute_in_session("own", "configure_lm", {"model": "m/own"})
+        for session_id in ("own", "s"):
+            await pool.execute_in_session(session_id, *CREATE)
+        assert await models() == {("w-1", "m/own", "m/first"), ("w-2", "m/own", "m/first")}
+        await pool.execute_anonymous("configure_lm", {"model": "m/second"})
+        workers.kill_all()
+        pool.workers.resize(3)
+        await trio.sleep(1)
+        await all_idle(pool, 3)
+        assert await models() == {(f"w-{number}", "m/own", "m/second") for number in (1, 2, 3)}
+        with pytest.raises(InvalidArgumentError, match="model"):
+            await pool.execute_in_session("own", "configure_lm", {"temperature": 1.0})
+        await pool.execute_in_session("own", "configure_lm", {"model": "m/new"})
+        processes = [port.incarnation for port in workers.live]
+        assert await models() == {(f"w-{number}", "m/new", "m/second") for number in (1, 2, 3)}
+        assert [port.incarnation for port in workers.live] == processes
+        assert workers.heard.count("w-1 cleanup_session") == 0
+
+
+@pytest.mark.trio
+async def test_model_set_while_a_worker_is_told_the_old_one_wins(autojump_clock: MockClock) -> None:
+    """A worker that was being told one model is told the next as well; one left in doubt is replaced."""
+    workers = CannedWorkers()
+    async with open_sessions(workers) as pool:
+        await pool.execute_anonymous("configure_lm", {"model": "m/1"})
+        await pool.execute_in_session("s", *CREATE)
+        workers.kill_all()
+        await trio.sleep(1)
+        await all_idle(pool, 2)
+        workers.intercept = slow("configure_lm")
+        async with trio.open_nursery() as nursery:
+            async with hold(pool, "w-2"):
+                nursery.start_soon(execute, pool, "s")
+                await trio.sleep(0.5)
+            assert workers.heard[-1] == "w-1 configure_lm"
+            workers.intercept = lambda port, request: None
+            await pool.execute_anonymous("configure_lm", {"model": "m/2"})
+            assert workers.heard[-1] == "w-2 configure_lm"
+        for worker_id in ("w-1", "w-2"):
+            await run_on(pool, worker_id)
+            assert workers.bridge(worker_id).model_of("s") == "m/2"
+        workers.intercept = slow("configure_lm")
+        with trio.move_on_after(0.5):
+            await pool.execute_anonymous("configure_lm", {"model": "m/3"})
+        workers.intercept = lambda port, request: None
+        for worker_id in ("w-1", "w-2"):
+            await all_idle(pool, 2)
+            await run_on(pool, worker_id)
+            assert workers.bridge(worker_id).model_of("s") == "m/2"
+
+
+def keys_sent(workers: CannedWorkers) -> list[str]:
+    """Return the keys that workers were told, in order."""
+    requests = [request for port in workers.ports for request in port.received]
+    return [request.args["api_key"] for request in requests if request.command == "configure_lm"]
+
+
+@pytest.mark.trio
+async def test_keys_go_to_workers_and_nowhere_else(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key is in no store, log record, error, event or answer, whatever happens; every worker gets it."""
+    workers, store, log = CannedWorkers(), MemorySessionStore(), EventLog()
+    settings = {"model": "m/1", "api_key": "sk-secret"}
+    said: list[object] = []
+    caplog.set_level("DEBUG")
+    async with open_sessions(workers, store=store, telemetry=log.telemetry) as pool:
+        said.append(await pool.execute_anonymous("configure_lm", settings))
+        said.append(await pool.execute_in_session("s", "configure_lm", settings))
+        await pool.execute_in_session("s", *CREATE)
+        workers.kill_all()
+        await execute(pool, "s")
+        assert keys_sent(workers) == ["sk-secret"] * 3
+        ends = [Plan().die(signal=9), Plan().garbage(), Plan().stall(deaf=True), Plan().fail("no")]
+        for plan in ends:
+            workers.intercept = instead_of("configure_lm", plan)
+            with pytest.raises(DspexPoolError) as info:
+                await pool.execute_in_session("s", "configure_lm", settings, timeout=1.0)
+            said += [repr(info.value), info.value.facts(), str(info.value.__cause__)]
+            await trio.sleep(30)
+        workers.intercept = lambda port, request: None
+        for bad in ({"api_key": "sk-secret"}, settings | {"temperature": math.nan}):
+            with pytest.raises((InvalidArgumentError, LocalProtocolError)) as refusal:
+                await pool.execute_in_session("s", "configure_lm", bad)
+            said.append(repr(refusal.value))
+        said.append(await store.load_all())
+    assert "sk-secret" not in repr([said, log.events, caplog.text])
+    assert "m/1" in repr(said)
+
+
+def dead() -> Plan:
+    """A worker that is killed over its command."""
+    return Plan().die(signal=9)
+
+
+def busy(**info: Any) -> Plan:
+    """A provider that wants to be asked again."""
+    return Plan().fail("come back", type="RateLimited", retryable=True, **info)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(
+    ("plans", "options", "outcome"),
+    [
+        ([dead()], {}, ("WorkerDiedError", 1)),
+        ([dead()], {"retries": 5}, ("WorkerDiedError", 1)),
+        ([dead(), dead()], {"retries": 1, "idempotent": True}, ("WorkerDiedError", 2)),
+        ([dead(), dead()], {"retries": 2, "idempotent": True}, ("ok", 3)),
+        ([Plan().garbage()], {"retries": 1}, ("RemoteFrameTooLargeError", 1)),
+        ([Plan().garbage()], {"retries": 1, "idempotent": True}, ("ok", 2)),
+        ([busy(retry_after_s=7.0)], {"retries": 1}, ("ProgramError", 1)),
+        ([busy(retry_after_s=7.0)], {"retries": 1, "idempotent": True}, ("ok", 2)),
+        ([Plan().fail("wrong")], {"retries": 1, "idempotent": True}, ("ProgramError", 1)),
+        ([Plan().after(9)], {"retries": 1, "idempotent": True, "timeout": 1.0}, ("CallTimeoutError", 1)),
+    ],
+)
+async def test_only_what_is_safe_is_tried_again(
+    autojump_clock: MockClock, plans: list[Plan], options: dict[str, Any], outcome: tuple[str, int]
+) -> None:
+    """Without leave a command that may have begun is not repeated; with leave as often as is allowed.
+
+    [property 56]
+    """
+    workers, log, left = CannedWorkers(), EventLog(), list(plans)
+    async with open_sessions(workers, pool_size=1, telemetry=log.telemetry) as pool:
+        await pool.execute_in_session("s", *CREATE)
+        workers.intercept = lambda port, request: (
+            left.pop(0) if left and request.command == "execute_program" else None
+        )
+        began = trio.current_time()
+        args = {"program_id": "p", "inputs": {"a": "x"}}
+        try:
+            reply = await pool.execute_in_session("s", "execute_program", args, **options)
+            found = ("ok", reply.attempts)
+        except DspexPoolError as error:
+            found = (type(error).__name__, error.attempts or 0)
+        assert found == outcome
+        if "retry_after_s" in repr(plans) and found[0] == "ok":
+            assert trio.current_time() - began == pytest.approx(7.0, abs=0.1)
+        assert len(log.of("call_retry")) == outcome[1] - 1
+    assert log.problems == []
+
+
+@pytest.mark.trio
+async def test_command_that_no_worker_had_moves_for_free(autojump_clock: MockClock) -> None:
+    """A worker that dies before it reads the command costs a try, and no leave is needed for the next."""
+    workers, log = CannedWorkers(), EventLog()
+    async with open_sessions(workers, pool_size=1, telemetry=log.telemetry) as pool:
+        await pool.execute_in_session("s", *CREATE)
+        (port,) = workers.live
+        async with trio.open_nursery() as nursery:
+            port.stop_reading()
+            nursery.start_soon(execute, pool, "s")
+            await trio.testing.wait_all_tasks_blocked()
+            port.die(signal=9)
+        assert log.of("call_stop")[-1]["attempts"] == 2
+        assert log.of("call_retry")[0]["reason"] == "WorkerDiedError"
+
+
+@pytest.mark.trio
+async def test_timeout_covers_what_a_worker_must_be_told_first(autojump_clock: MockClock) -> None:
+    """One deadline for all that happens in the lease; a death meanwhile is told as not having begun."""
+    workers = CannedWorkers()
+    async with open_sessions(workers, pool_size=1) as pool:
+        await pool.execute_in_session("s", *CREATE)
+        workers.kill_all()
+        workers.intercept = lambda port, request: Plan().after(2)
+        began = trio.current_time()
+        with pytest.raises(CallTimeoutError, match="execute_program"):
+            await execute(pool, "s", timeout=3.0)
+        assert trio.current_time() - began == pytest.approx(3.0, abs=0.1)
+        await trio.sleep(5)
+        assert await execute(pool, "s", timeout=math.inf) == {"b"}
+        workers.kill_all()
+        workers.intercept = lambda port, request: Plan().die(signal=9)
+        with pytest.raises(WorkerDiedError, match="'execute_program' was not sent") as info:
+            await execute(pool, "s")
+        assert (info.value.request_sent, info.value.attempts) == (False, 3)
+
+
+@pytest.mark.trio
+async def test_strict_session_keeps_to_its_worker_and_hears_of_its_loss(autojump_clock: MockClock) -> None:
+    """Strict affinity holds for every command of a session; its end undoes the loss.
+
+    [property 98, 101]
+    """
+    workers, log = CannedWorkers({"echo": lambda args: args["text"]}), EventLog()
+    async with open_sessions(workers, affinity="strict", telemetry=log.telemetry) as pool:
+
+        async def echo(session_id: str, **options: Any) -> str | None:
+            return (await pool.execute_in_session(session_id, "echo", {"text": "x"}, **options)).worker_id
+
+        await pool.execute_in_session("s", *CREATE)
+        home = await echo("s")
+        assert home is not None
+        async with only(pool, home):
+            assert await echo("no programs") == home
+        async with hold(pool, home):
+            for session_id in ("s", "no programs"):
+                with pytest.raises(SessionBusyError):
+                    await echo(session_id, affinity="strict_nowait")
+            assert await execute(pool, "s", affinity="hint") == {"b"}
+        workers.port(home).die(signal=9)
+        for _ in range(2):
+            with pytest.raises(SessionLostError) as info:
+                await execute(pool, "s")
+            assert info.value.attempts == 1
+        assert log.of("session_lost")[0]["session"] in ("s", "no programs")
+        assert (await pool.execute_in_session("s", "list_programs")).result["total_count"] == 1
+        await pool.end_session("s")
+        await pool.execute_in_session("s", *CREATE)
+        assert await execute(pool, "s") == {"b"}
