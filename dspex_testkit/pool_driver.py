@@ -250,6 +250,9 @@ class PoolDriver:
                 self._add_up(decision)
 
     def _expect_need(self) -> None:
+        if self.auto:
+            # Several facts at once: the need may have gone between the decision and this look at it.
+            return
         state = self.state
         unserved = max(0, state._line.open_count - len(state._idle))
         missing = max(0, state.floor - state.ready_count)
