@@ -137,6 +137,7 @@ class SessionPool:
         Cancellation: The caller leaves at once. The change of a session is in the store if its commit had begun.
         """
         session_id = check_session_id(session_id)
+        self.workers.require_open()
         args = {} if args is None else args
         if command == "cleanup_session":
             return Reply(await self.end_session(session_id))
@@ -202,11 +203,13 @@ class SessionPool:
             ``{"status": "cleaned", "session_id", "programs_removed"}``; no programs if there was no session.
 
         Raises:
+            PoolClosedError: The pool is closed.
             SessionStoreError: The store could not be changed; the session lives on.
 
         Cancellation: Once begun, the session ends all the same.
         """
         session_id = check_session_id(session_id)
+        self.workers.require_open()
         session = await self._books.end(session_id)
         removed = 0
         if session is None:

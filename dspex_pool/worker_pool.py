@@ -257,6 +257,11 @@ class WorkerPool:
         hopeless = fail_fast and state.last_start_error is not None and state.ready_count == 0
         return state.ready_count >= count or state.is_closed or hopeless
 
+    def require_open(self) -> None:
+        """Raise ``PoolClosedError`` if the pool is closing or closed."""
+        if self._state.is_closed:
+            raise PoolClosedError("the pool is closed. Use it only inside its 'async with' block.")
+
     def statistics(self) -> PoolStatistics:
         """Return a snapshot of gauges and counters."""
         return self._state.statistics()

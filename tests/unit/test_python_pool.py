@@ -22,7 +22,7 @@ from dspex_testkit.contracts.adapter import INPUTS, SIGNATURE, AdapterContract
 from tests.session_workers import CALM, CannedWorkers, EventLog, slow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from trio.testing import MockClock
 
@@ -98,6 +98,24 @@ async def test_pool_offers_its_parts_and_passes_on_the_options_of_a_call(autojum
             await call()
     assert await pool.health_check() is False
     assert workers.live == []
+
+
+@pytest.mark.trio
+async def test_closed_pool_says_so_whatever_it_is_asked(autojump_clock: MockClock) -> None:
+    """Also what needs no worker is refused; lists were answered once, and changes met the store's own error."""
+    async with PythonPool.open(ports=CannedWorkers(), pool_size=1, **CALM) as pool:
+        await pool.create_program("p", SIGNATURE)
+    calls: list[Callable[[], Awaitable[object]]] = [
+        *(pool.list_programs, pool.cleanup_session, pool.get_stats, pool.wait_ready),
+        lambda: pool.get_program_info("p"),
+        lambda: pool.delete_program("p"),
+        lambda: pool.create_program("p", SIGNATURE),
+        lambda: pool.execute_program("unknown", INPUTS),
+        lambda: pool.sessions.end_session("t"),
+    ]
+    for call in calls:
+        with pytest.raises(PoolClosedError):
+            await call()
 
 
 @pytest.mark.trio
