@@ -152,11 +152,18 @@ class Killer:
             os.kill(worker.port.pid, signal.SIGKILL)
             self.victims.append(worker)
 
-    async def rage(self, *, count: int = 1, pause: tuple[float, float]) -> None:
-        """Strike again and again, after pauses drawn from a range of seconds, until cancelled."""
+    async def rage(self, *, count: int = 1, pause: tuple[float, float], spare: int = 0) -> None:
+        """Strike again and again, after pauses drawn from a range of seconds, until cancelled.
+
+        Args:
+            count: Workers to kill at a time.
+            pause: Shortest and longest pause.
+            spare: Workers in service that are left in peace, so that work goes on however slow starts are.
+        """
         while True:
             await trio.sleep(self._random.uniform(*pause))
-            self.strike(count)
+            if not spare or self._pool.statistics().ready >= count + spare:
+                self.strike(count)
 
     def check_proof(self) -> None:
         """See that there were victims, and that each died of it. Call it when the pool is closed."""

@@ -101,7 +101,7 @@ async def test_sessions_keep_what_was_acknowledged(dspex_random: random.Random) 
         killer = Killer(pool, dspex_random)
         tenants = [Tenant(pool, number, dspex_random) for number in range(TENANTS)]
         async with trio.open_nursery() as rage:
-            rage.start_soon(lambda: killer.rage(pause=(0.1, 0.2)))
+            rage.start_soon(lambda: killer.rage(pause=(0.1, 0.2), spare=1))
             async with trio.open_nursery() as nursery:
                 for tenant in tenants:
                     nursery.start_soon(tenant.run)
