@@ -16,6 +16,7 @@ from dspex_pool.core.records import Outcome
 from dspex_pool.errors import CheckoutTimeoutError, ProgramError
 from dspex_pool.lifecycle import WorkerState
 from dspex_pool.worker_pool import WorkerPool
+from dspex_testkit.invariants import check_books
 from dspex_testkit.mock_port import MockPortFactory
 from dspex_testkit.plan import Plan
 from dspex_testkit.pool_driver import PoolDriver
@@ -421,6 +422,7 @@ async def work_through_an_interrupt(ports: MockPortFactory) -> None:
                     await lease.request("late")
             await trio.sleep(6.0)
         except KeyboardInterrupt:
+            check_books(pool._state)
             await borrow(pool)
             raise
 
