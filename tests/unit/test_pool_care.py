@@ -119,6 +119,17 @@ async def test_worker_that_does_not_answer_a_ping_is_replaced(autojump_clock: Mo
         assert "terminate" not in ports.ports[0].signals
 
 
+@pytest.mark.trio
+async def test_worker_that_says_more_than_asked_is_replaced_after_its_ping(autojump_clock: MockClock) -> None:
+    """An answer to a ping with something behind it proves that the worker is not clean. [property 52]"""
+    talkative = Plan().reply("pong").garbage()
+    ports = MockPortFactory(lambda port: port.answer("ping", "pong" if port.incarnation > 1 else talkative))
+    async with WorkerPool(ports, pool_size=1, health_check_interval=10.0) as pool:
+        await trio.sleep(10.5)
+        assert [port.incarnation for port in ports.live] == [2]
+        assert pool.statistics().idle == 1
+
+
 STATES = [WorkerState.STARTING, WorkerState.LEASED, WorkerState.DRAINING, WorkerState.RETIRING]
 
 

@@ -192,6 +192,12 @@ def test_one_probe_at_a_time_while_the_breaker_is_open() -> None:
         if driver.starting:
             driver.start_failed()
     assert 8 <= len(driver.start_times) - began <= 10
+    driver.advance(2.0)
+    assert len(driver.starting) == 1
+    driver.advance(20.0)
+    driver.state.tick(driver.now)
+    driver.settle()
+    assert len(driver.starting) == 1, "a slow probe is not joined by another"
 
 
 def test_lazy_pool_probes_without_demand_while_its_breaker_is_open() -> None:

@@ -247,6 +247,24 @@ async def test_cancelled_close_does_not_take_its_grace(autojump_clock: MockClock
     assert not ports.live
 
 
+@pytest.mark.trio
+async def test_cancelled_call_of_close_ends_every_process_first(autojump_clock: MockClock) -> None:
+    """Who closes the pool from within, and is cancelled, leaves no process to be ended later. [property 81]"""
+
+    def slow_to_die(port: MockPort) -> None:
+        stubborn(port)
+        port.reactions.kill = 1.0
+
+    ports = MockPortFactory(slow_to_die)
+    async with WorkerPool(ports, pool_size=2, terminate_grace=20.0) as pool:
+        await pool.wait_ready(2)
+        with trio.move_on_after(3.0) as scope:
+            await pool.aclose()
+        assert scope.cancelled_caught
+        assert not ports.live
+        assert trio.current_time() == 4.0
+
+
 def fail() -> None:
     """Fail as a broken hook of the system's would."""
     raise OSError("no goodbye")
