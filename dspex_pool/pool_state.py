@@ -79,19 +79,6 @@ class PoolState(Books):
             return self._lend(chosen, now, waiter, holder)
         return self._queue(waiter, bound_to if waiter.strict else None, now, wait=wait)
 
-    def _pop_idle(self) -> WorkerRecord:
-        if self.options.idle_order == "lifo":
-            return self._idle.popitem()[1]
-        return self._idle.pop(next(iter(self._idle)))
-
-    def _choose_idle(self, bound_to: int | None, *, strict: bool) -> WorkerRecord | None:
-        if bound_to is not None and (bound_to in self._idle or strict):
-            return self._idle.get(bound_to)
-        if not self._idle:
-            return None
-        order = reversed(self._idle) if self.options.idle_order == "lifo" else iter(self._idle)
-        return self._idle[next(order)]
-
     def _refusal(self, waiter: Waiter, now: float) -> DspexPoolError | None:
         """Return why this checkout cannot be granted now or ever; nothing is changed."""
         if self.is_closed:
@@ -186,23 +173,14 @@ class PoolState(Books):
             self._retire(record, reason, now, polite=False)
             self._replenish(now)
         elif outcome is Outcome.CARE:
-            self._take_into_care(record, now, held)
+            self._moved(record, _DRAINING, now, "checkin", {"held": held}, outcome="care")
+            self.wake_at = min(self.wake_at, now + self.options.cancel_grace)
+            self._outbox.append(Drain(record.number))
         else:
             self._back_to_idle(record, now, "checkin", {"held": held}, outcome=outcome.value)
             if outcome is Outcome.UNUSED:
                 self._reschedule(now)
         return True
-
-    def _leased_record(self, lease: Granted) -> WorkerRecord | None:
-        record = self.workers.get(lease.number)
-        if record is None or record.token != lease.token or record.state is not _LEASED:
-            return None
-        return record
-
-    def _take_into_care(self, record: WorkerRecord, now: float, held: float) -> None:
-        self._moved(record, _DRAINING, now, "checkin", {"held": held}, outcome="care")
-        self.wake_at = min(self.wake_at, now + self.options.cancel_grace)
-        self._outbox.append(Drain(record.number))
 
     # --- facts about workers ----------------------------------------------------------------------
 
@@ -258,19 +236,6 @@ class PoolState(Books):
         self._replenish(now)
         self._reschedule(now)
         return True
-
-    def _lose(self, record: WorkerRecord, now: float, error: BaseException | None) -> None:
-        """A worker ended by itself."""
-        if record.state is _STARTING:
-            self._start_failed(record, now, "start_failed", error)
-            return
-        # Dying at once, unused, it may do so for ever: hold the next start back as after a failure.
-        if record.uses == 0 and record.state is not _LEASED and record.age(now) < self.options.backoff_min:
-            delay = self._starts.failed(now, error)
-            self._emit(
-                "worker_start_failed", {"delay": delay}, worker_id=record.worker_id, reason="died unused"
-            )
-        self._retire(record, "died", now, polite=False)
 
     def worker_failed(
         self, number: int, now: float, reason: str, *, error: BaseException | None = None
@@ -363,17 +328,6 @@ class PoolState(Books):
         else:
             self._emit_overdue(due.what, record, now)
             self._retire(record, due.what, now, polite=record.state is _IDLE)
-
-    def _emit_overdue(self, what: str, record: WorkerRecord, now: float) -> None:
-        duration = now - record.since
-        if record.state is _LEASED:
-            self._emit(
-                "lease_expired", {"held": duration}, worker_id=record.worker_id, holder=str(record.holder)
-            )
-        elif record.state is _PINGING:
-            self._emit("ping_stop", {"duration": duration}, worker_id=record.worker_id, ok=False)
-        elif record.state is _DRAINING:
-            self._emit("worker_drained", {"duration": duration}, worker_id=record.worker_id, ok=False)
 
     def _begin_ping(self, record: WorkerRecord, now: float) -> None:
         del self._idle[record.number]

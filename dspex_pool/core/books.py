@@ -10,16 +10,14 @@ from __future__ import annotations
 import random as random_module
 import zlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from dspex_pool.core import refusals
 from dspex_pool.core.affinity import AffinityTable
 from dspex_pool.core.care import Care, Headcount
+from dspex_pool.core.ledger import Ledger, Watch
 from dspex_pool.core.records import (
     NEVER,
-    Counters,
-    Decision,
-    Emit,
     Grant,
     Granted,
     PoolStatistics,
@@ -38,26 +36,14 @@ if TYPE_CHECKING:
     from dspex_pool.config import PoolOptions
     from dspex_pool.errors import DspexPoolError
 
-__all__ = ["Books", "Watch"]
+__all__ = ["Books"]
 
 _STARTING, _IDLE = WorkerState.STARTING, WorkerState.IDLE
 _PINGING, _LEASED, _RETIRING = WorkerState.PINGING, WorkerState.LEASED, WorkerState.RETIRING
-_IN_SERVICE = frozenset({_IDLE, _PINGING, _LEASED, WorkerState.DRAINING})
+_DRAINING = WorkerState.DRAINING
 
 
-class Watch(Protocol):
-    """Whoever listens to events."""
-
-    @property
-    def observed(self) -> bool:
-        """Whether anybody listens."""
-
-
-class _AlwaysWatching:
-    observed = True
-
-
-class Books:
+class Books(Ledger):
     """Everything that a pool knows of itself.
 
     Args:
@@ -73,14 +59,12 @@ class Books:
         random: random_module.Random | None = None,
         watch: Watch | None = None,
     ) -> None:
+        super().__init__(watch)
         self.options = options
-        self.watch = watch or _AlwaysWatching()
         #: Size that the pool is set to; ``resize`` changes it.
         self.pool_size = options.pool_size
         #: When ``tick`` next has something to do.
         self.wake_at = NEVER
-        self.counters = Counters()
-        self.workers: dict[int, WorkerRecord] = {}
         self.is_suspended = False
         self.is_closed = False
         self._boot_target = 0 if options.lazy else options.pool_size
@@ -88,11 +72,9 @@ class Books:
         self._last_number = 0
         self._last_token = 0
         self._last_arrival = 0
-        self._tally: dict[WorkerState, int] = dict.fromkeys(WorkerState, 0)
         self._idle: dict[int, WorkerRecord] = {}
         self._slots: set[int] = set()
         self._left_slot_by: dict[int, str] = {}
-        self._outbox: list[Decision] = []
         self._line = WaitLine()
         self._care = Care(options)
         self._affinity = AffinityTable(
@@ -111,16 +93,6 @@ class Books:
         if options.codel_target is not None:
             self._shedding = ControlledDelay(target=options.codel_target, interval=options.codel_interval)
 
-    def decisions(self) -> list[Decision]:
-        """Take the decisions made since the last call, in order."""
-        taken, self._outbox = self._outbox, []
-        return taken
-
-    @property
-    def has_decisions(self) -> bool:
-        """Whether ``decisions`` would return any."""
-        return bool(self._outbox)
-
     @property
     def floor(self) -> int:
         """Workers to keep alive when nothing is asked of the pool."""
@@ -135,16 +107,6 @@ class Books:
     def capacity(self) -> int:
         """Processes that may exist, those being ended included."""
         return self.pool_size + self.options.max_overflow
-
-    @property
-    def live_count(self) -> int:
-        """Workers in service or starting."""
-        return len(self.workers) - self._tally[_RETIRING]
-
-    @property
-    def ready_count(self) -> int:
-        """Workers in service."""
-        return self.live_count - self._tally[_STARTING]
 
     def headcount(self) -> Headcount:
         """Return what care must know of the pool as a whole."""
@@ -177,6 +139,19 @@ class Books:
 
     # --- lending and refusing ---------------------------------------------------------------------
 
+    def _pop_idle(self) -> WorkerRecord:
+        if self.options.idle_order == "lifo":
+            return self._idle.popitem()[1]
+        return self._idle.pop(next(iter(self._idle)))
+
+    def _choose_idle(self, bound_to: int | None, *, strict: bool) -> WorkerRecord | None:
+        if bound_to is not None and (bound_to in self._idle or strict):
+            return self._idle.get(bound_to)
+        if not self._idle:
+            return None
+        order = reversed(self._idle) if self.options.idle_order == "lifo" else iter(self._idle)
+        return self._idle[next(order)]
+
     def _lend(
         self, record: WorkerRecord, now: float, waiter: Waiter | None, holder: object, *, queued: bool = False
     ) -> Granted:
@@ -203,6 +178,12 @@ class Books:
         if self.watch.observed:
             self._emit_moved("checkout", record, _IDLE, {"wait": waited}, session=session, queued=queued)
         return Granted(record.number, record.token, waited)
+
+    def _leased_record(self, lease: Granted) -> WorkerRecord | None:
+        record = self.workers.get(lease.number)
+        if record is None or record.token != lease.token or record.state is not _LEASED:
+            return None
+        return record
 
     def _note_use(self, session: str, record: WorkerRecord, now: float, *, strict: bool) -> None:
         if not self._affinity.use(session, record.number, now, strict=strict):
@@ -286,6 +267,19 @@ class Books:
         )
         self._retire(record, reason, now, polite=False, error=error)
 
+    def _lose(self, record: WorkerRecord, now: float, error: BaseException | None) -> None:
+        """A worker ended by itself."""
+        if record.state is _STARTING:
+            self._start_failed(record, now, "start_failed", error)
+            return
+        # Dying at once, unused, it may do so for ever: hold the next start back as after a failure.
+        if record.uses == 0 and record.state is not _LEASED and record.age(now) < self.options.backoff_min:
+            delay = self._starts.failed(now, error)
+            self._emit(
+                "worker_start_failed", {"delay": delay}, worker_id=record.worker_id, reason="died unused"
+            )
+        self._retire(record, "died", now, polite=False)
+
     def _back_to_idle(
         self, record: WorkerRecord, now: float, event: str, measurements: dict[str, float], **metadata: object
     ) -> None:
@@ -355,6 +349,17 @@ class Books:
         for waiter in self._line.strand(record.number):
             self._refuse(waiter, refusals.session_lost(waiter.session, record.number), now)
 
+    def _emit_overdue(self, what: str, record: WorkerRecord, now: float) -> None:
+        duration = now - record.since
+        if record.state is _LEASED:
+            self._emit(
+                "lease_expired", {"held": duration}, worker_id=record.worker_id, holder=str(record.holder)
+            )
+        elif record.state is _PINGING:
+            self._emit("ping_stop", {"duration": duration}, worker_id=record.worker_id, ok=False)
+        elif record.state is _DRAINING:
+            self._emit("worker_drained", {"duration": duration}, worker_id=record.worker_id, ok=False)
+
     def _replenish(self, now: float) -> None:
         """Start the workers that waiters and the floor need, as far as limits allow."""
         if self.is_closed:
@@ -386,50 +391,3 @@ class Books:
         if self._starts.failures and not self.is_closed and self._starts.retry_at > now:
             times.append(self._starts.retry_at)
         self.wake_at = min(times)
-
-    # --- moves and telemetry ----------------------------------------------------------------------
-
-    def _moved(
-        self,
-        record: WorkerRecord,
-        to: WorkerState,
-        now: float,
-        event: str,
-        measurements: dict[str, float],
-        **metadata: object,
-    ) -> None:
-        left = move(record, to)
-        self._tally[left] -= 1
-        self._tally[to] += 1
-        record.since = now
-        if self.watch.observed:
-            self._emit_moved(event, record, left, measurements, **metadata)
-            if left not in _IN_SERVICE and to in _IN_SERVICE and self.ready_count == 1:
-                self._emit("ready", {"workers": 1})
-            elif left in _IN_SERVICE and to not in _IN_SERVICE and self.ready_count == 0:
-                self._emit("unready", {"workers": 0})
-
-    def _emit_moved(
-        self,
-        event: str,
-        record: WorkerRecord,
-        left: WorkerState | None,
-        measurements: dict[str, float],
-        **metadata: object,
-    ) -> None:
-        # With "from" and "to" in every event of a worker, the gauges are the sum of the events.
-        where: dict[str, Any] = {
-            "worker_id": record.worker_id,
-            "incarnation": record.number,
-            "from": left.value if left is not None else None,
-            "to": record.state.value,
-        }
-        self._outbox.append(Emit(event, measurements, where | metadata))
-
-    def _emit(self, event: str, measurements: dict[str, float], **metadata: object) -> None:
-        if self.watch.observed:
-            self._outbox.append(Emit(event, measurements, metadata))
-
-    def _stale(self) -> bool:
-        self.counters.stale_notices += 1
-        return False

@@ -1,0 +1,105 @@
+"""The ledger of a pool: its workers by state, its counters, and the outbox of decisions and events."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from dspex_pool.core.records import Counters, Decision, Emit, WorkerRecord
+from dspex_pool.lifecycle import WorkerState, move
+
+__all__ = ["Ledger", "Watch"]
+
+_STARTING, _RETIRING = WorkerState.STARTING, WorkerState.RETIRING
+_IN_SERVICE = frozenset({WorkerState.IDLE, WorkerState.PINGING, WorkerState.LEASED, WorkerState.DRAINING})
+
+
+class Watch(Protocol):
+    """Whoever listens to events."""
+
+    @property
+    def observed(self) -> bool:
+        """Whether anybody listens."""
+
+
+class _AlwaysWatching:
+    observed = True
+
+
+class Ledger:
+    """Who is in which state, and what has been decided.
+
+    Args:
+        watch: Tells whether anybody listens to telemetry; while nobody does, no event is put together.
+    """
+
+    def __init__(self, watch: Watch | None) -> None:
+        self.watch = watch or _AlwaysWatching()
+        self.counters = Counters()
+        self.workers: dict[int, WorkerRecord] = {}
+        self._tally: dict[WorkerState, int] = dict.fromkeys(WorkerState, 0)
+        self._outbox: list[Decision] = []
+
+    def decisions(self) -> list[Decision]:
+        """Take the decisions made since the last call, in order."""
+        taken, self._outbox = self._outbox, []
+        return taken
+
+    @property
+    def has_decisions(self) -> bool:
+        """Whether ``decisions`` would return any."""
+        return bool(self._outbox)
+
+    @property
+    def live_count(self) -> int:
+        """Workers in service or starting."""
+        return len(self.workers) - self._tally[_RETIRING]
+
+    @property
+    def ready_count(self) -> int:
+        """Workers in service."""
+        return self.live_count - self._tally[_STARTING]
+
+    def _moved(
+        self,
+        record: WorkerRecord,
+        to: WorkerState,
+        now: float,
+        event: str,
+        measurements: dict[str, float],
+        **metadata: object,
+    ) -> None:
+        left = move(record, to)
+        self._tally[left] -= 1
+        self._tally[to] += 1
+        record.since = now
+        if self.watch.observed:
+            self._emit_moved(event, record, left, measurements, **metadata)
+            if left not in _IN_SERVICE and to in _IN_SERVICE and self.ready_count == 1:
+                self._emit("ready", {"workers": 1})
+            elif left in _IN_SERVICE and to not in _IN_SERVICE and self.ready_count == 0:
+                self._emit("unready", {"workers": 0})
+
+    def _emit_moved(
+        self,
+        event: str,
+        record: WorkerRecord,
+        left: WorkerState | None,
+        measurements: dict[str, float],
+        **metadata: object,
+    ) -> None:
+        # With "from" and "to" in every event of a worker, the gauges are the sum of the events.
+        where: dict[str, Any] = {
+            "worker_id": record.worker_id,
+            "incarnation": record.number,
+            "from": left.value if left is not None else None,
+            "to": record.state.value,
+        }
+        self._outbox.append(Emit(event, measurements, where | metadata))
+
+    def _emit(self, event: str, measurements: dict[str, float], **metadata: object) -> None:
+        if self.watch.observed:
+            self._outbox.append(Emit(event, measurements, metadata))
+
+    def _stale(self) -> bool:
+        self.counters.stale_notices += 1
+        return False
