@@ -10,13 +10,12 @@ import pytest
 from dspex_pool.adapters import PythonPool, PythonPort
 from dspex_pool.config import PoolConfig
 from dspex_testkit.contracts.adapter import AdapterContract
+from dspex_testkit.contracts.adapter_base import MODEL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from dspex_pool.adapters import Adapter
-
-EXTRACTIVE = {"engine": "extractive", "model": "dspex/extractive"}
 
 
 class PortContract(AdapterContract):
@@ -26,7 +25,7 @@ class PortContract(AdapterContract):
     async def open_adapter(self) -> AsyncIterator[Adapter]:
         """Start the process."""
         async with PythonPort.open(PoolConfig()) as port:
-            await port.configure_lm(**EXTRACTIVE)
+            await port.configure_lm(**MODEL)
             yield port
 
 
@@ -37,7 +36,7 @@ class PoolContract(AdapterContract):
     async def open_adapter(self) -> AsyncIterator[Adapter]:
         """Open the pool."""
         async with PythonPool.open(PoolConfig(pool_size=2)) as pool:
-            await pool.configure_lm(**EXTRACTIVE)
+            await pool.configure_lm(**MODEL)
             yield pool
 
 
