@@ -6,7 +6,7 @@ import sys
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex_pool.bridge.field_types import mismatch, parse_type
@@ -140,6 +140,7 @@ def test_bad_signature_is_refused_with_the_reason() -> None:
             assert problem in refusal_of(signature)
 
 
+@settings(max_examples=30)
 @given(st.text())
 def test_any_string_is_read_or_refused(text: str) -> None:
     """Nothing that a caller can write is anything else than a signature or a refusal."""

@@ -92,8 +92,10 @@ def test_line_that_is_not_utf8_is_named() -> None:
 @settings(max_examples=20)
 @given(
     st.lists(
-        st.dictionaries(st.text(max_size=5), st.none() | st.booleans() | st.integers() | st.text()),
-        max_size=4,
+        st.dictionaries(
+            st.text(max_size=5), st.none() | st.booleans() | st.integers() | st.text(), max_size=3
+        ),
+        max_size=3,
     )
 )
 def test_jsonl_gives_back_what_was_written(objects: list[dict[str, Any]]) -> None:

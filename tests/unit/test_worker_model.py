@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex_pool.protocol.conversation import ClientConversation
@@ -265,6 +265,7 @@ def test_plan_shows_its_steps() -> None:
     assert repr(Plan().stall(deaf=True)) == f"Plan({Stall(deaf=True)!r})"
 
 
+@settings(max_examples=25)
 @given(
     chunks=st.lists(st.integers(1, 40), min_size=1),
     looks=st.lists(st.floats(0, 30, allow_nan=False), max_size=20),
