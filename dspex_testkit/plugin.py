@@ -56,8 +56,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     declare(parser)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers and read the settings."""
+    # For those who run pytest inside a process of their own. First in, last out: pytest looks for garbage
+    # once more at the end, and need not look at what was frozen.
+    config.add_cleanup(gc.unfreeze)
     for layer in LAYERS.values():
         config.addinivalue_line("markers", f"{layer.name}: layer of {layer.purpose}")
     config.addinivalue_line("markers", "budget(seconds): this test's own budget, instead of its layer's.")
@@ -179,11 +183,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """
     if any(LAYER in item.stash for item in session.items):
         gc.freeze()
-
-
-def pytest_unconfigure() -> None:
-    """Give back what was frozen, for those who run pytest inside a process of their own."""
-    gc.unfreeze()
 
 
 # --- a layer that was asked for holds tests --------------------------------------------------------------
