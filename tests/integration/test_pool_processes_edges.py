@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -20,7 +21,6 @@ from tests.integration.worker_pools import ECHO, echo_ports, is_gone, open_pool,
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from dspex_pool.worker import PoolWorker
 
@@ -114,6 +114,23 @@ async def test_start_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
         assert trio.current_time() - began < 2.5
         await pool.wait_ready(3)
         assert pool.statistics().counters.start_failures == 1
+
+
+@pytest.mark.trio
+@pytest.mark.skipif(sys.platform != "linux", reason="descriptors of other processes are seen in /proc")
+async def test_workers_share_no_pipe() -> None:
+    """No process but the parent has an end of a worker's pipes, whoever started beside it. [property 104]"""
+    async with open_pool(pool_size=4, max_starting=4) as pool:
+        await pool.wait_ready(4)
+        pipes = [pipes_of(pid_of(worker)) for worker in pool.workers()]
+    assert min(map(len, pipes)) >= 3
+    assert len(set().union(*pipes)) == sum(map(len, pipes)), "two processes have an end of one pipe"
+
+
+def pipes_of(pid: int) -> set[str]:
+    """Return the names of the pipes that a process has open."""
+    names = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    return {name for name in names if name.startswith("pipe:")}
 
 
 # --- noise ------------------------------------------------------------------------------------------------
