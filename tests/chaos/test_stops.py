@@ -53,7 +53,7 @@ async def test_call_to_a_frozen_worker_ends_in_time_and_the_worker_is_replaced(
         began = trio.current_time()
         with pytest.raises(CallTimeoutError) as caught:
             await pool.call("a", "echo", args, timeout=0.2)
-        assert trio.current_time() - began < 1.0
+        assert trio.current_time() - began < 2.0
         assert caught.value.pid == frozen.port.pid
         # Nobody waits for it meanwhile, the same session neither.
         assert (await pool.call("a", "echo", {"n": 1}, timeout=5)).result["n"] == 1
