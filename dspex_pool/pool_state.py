@@ -17,8 +17,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dspex_pool.core import refusals
-from dspex_pool.core.books import Books
-from dspex_pool.core.records import NEVER, Drain, Granted, Outcome, Ping, Waiter, WorkerRecord
+from dspex_pool.core.records import NEVER, Drain, Granted, Outcome, Waiter
+from dspex_pool.core.upkeep import Upkeep
 from dspex_pool.lifecycle import WorkerState
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _STARTING, _IDLE, _PINGING = WorkerState.STARTING, WorkerState.IDLE, WorkerState
 _LEASED, _DRAINING, _RETIRING = WorkerState.LEASED, WorkerState.DRAINING, WorkerState.RETIRING
 
 
-class PoolState(Books):
+class PoolState(Upkeep):
     """A pool without its processes: facts in, decisions out.
 
     Nothing here raises for any order of facts: a fact about a worker, lease or waiter that is gone is counted
@@ -65,7 +65,7 @@ class PoolState(Books):
         """
         self.counters.attempts += 1
         if self._idle and not self.is_suspended and session is None:
-            return self._lend(self._pop_idle(), now, place, holder)
+            return self._lend(self._idle.take(), now, place, holder)
         waiter = place or Waiter(
             0, now, deadline, session, affinity != "hint", affinity == "strict_nowait", holder
         )
@@ -73,9 +73,8 @@ class PoolState(Books):
         if error is not None:
             return self._refuse_at_once(error, waiter)
         bound_to = self._affinity.worker_of(session) if session is not None else None
-        chosen = None if self.is_suspended else self._choose_idle(bound_to, strict=waiter.strict)
+        chosen = None if self.is_suspended else self._idle.take_for(bound_to, strict=waiter.strict)
         if chosen is not None:
-            del self._idle[chosen.number]
             return self._lend(chosen, now, waiter, holder)
         return self._queue(waiter, bound_to if waiter.strict else None, now, wait=wait)
 
@@ -118,7 +117,7 @@ class PoolState(Books):
 
     def claim(self, number: int, now: float, *, holder: object = None) -> Granted | None:
         """Lend one certain worker if it is idle: for the pool's own housekeeping."""
-        record = self._idle.pop(number, None)
+        record = self._idle.remove(number)
         if record is None:
             return None
         self.counters.attempts += 1
@@ -295,45 +294,6 @@ class PoolState(Books):
         """A session has ended: neither bound nor lost any more."""
         return self._affinity.forget(session)
 
-    # --- time -------------------------------------------------------------------------------------
-
-    def tick(self, now: float) -> None:
-        """Do all that is due: deadlines, health checks, retirement by age, starts held back.
-
-        May be called at any time, any number of times.
-        """
-        for waiter in self._line.expired(now):
-            self._refuse(waiter, refusals.timed_out(self, waiter, now), now)
-        for session in self._affinity.expire(now):
-            self._emit("session_unbound", {"count": 1}, session=session)
-        for record in list(self.workers.values()):
-            self._look_after(record, now)
-        self._replenish(now)
-        self._reschedule(now)
-
-    def _look_after(self, record: WorkerRecord, now: float) -> None:
-        """Carry out what is due for one worker. One thing at a time; ``_reschedule`` sees the rest."""
-        due = self._care.next_for(record, self.headcount())
-        if due.at > now:
-            return
-        if due.what == "ping":
-            self._begin_ping(record, now)
-        elif due.what == "leak_suspected":
-            record.leak_warned = True
-            self._emit(
-                due.what, {"held": now - record.since}, worker_id=record.worker_id, holder=str(record.holder)
-            )
-        elif due.what == "spawn_timeout":
-            self._start_failed(record, now, due.what, refusals.start_timed_out(record, now))
-        else:
-            self._emit_overdue(due.what, record, now)
-            self._retire(record, due.what, now, polite=record.state is _IDLE)
-
-    def _begin_ping(self, record: WorkerRecord, now: float) -> None:
-        del self._idle[record.number]
-        self._moved(record, _PINGING, now, "ping_start", {"idle": now - record.last_used})
-        self._outbox.append(Ping(record.number))
-
     # --- the pool as a whole ----------------------------------------------------------------------
 
     def open(self, now: float) -> None:
@@ -346,7 +306,7 @@ class PoolState(Books):
             return
         self._emit("resized", {"from_size": self.pool_size, "to_size": pool_size})
         self.pool_size = pool_size
-        for record in list(self._idle.values()):
+        for record in list(self._idle):
             if self.live_count > self.capacity:
                 self._retire(record, "resized", now, polite=True)
         self._replenish(now)
@@ -358,7 +318,7 @@ class PoolState(Books):
             return
         self._generation += 1
         self._emit("drained", {"workers": len(self.workers)}, generation=self._generation)
-        for record in list(self._idle.values()):
+        for record in list(self._idle):
             self._retire(record, "drained", now, polite=True)
         self._replenish(now)
 
@@ -374,7 +334,7 @@ class PoolState(Books):
             return
         self.is_suspended = False
         self._emit("resumed", {"waiting": len(self._line)})
-        for record in list(self._idle.values()):
+        for record in list(self._idle):
             self._offer(record, now)
         self._replenish(now)
 

@@ -65,8 +65,8 @@ def _check_nobody_waits_in_vain(state: PoolState) -> None:
     assert not state._starts.is_open, "I4: somebody waits while the breaker is open"
     if state.is_suspended:
         return
-    for number in state._idle:
-        assert state._line.first_for(number) is None, "I3: an idle worker and a waiter it could serve"
+    for record in state._idle:
+        assert state._line.first_for(record.number) is None, "I3: an idle worker and a waiter it could serve"
     if state._line.open_count and len(state.workers) < state.capacity:
         in_flight = state._tally[WorkerState.STARTING] > 0
         armed = bool(state._starts.failures) and state.wake_at <= state._starts.retry_at

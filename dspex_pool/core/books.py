@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dspex_pool.core import refusals
 from dspex_pool.core.affinity import AffinityTable
 from dspex_pool.core.care import Care, Headcount
+from dspex_pool.core.idle import IdleSet
 from dspex_pool.core.ledger import Ledger, Watch
 from dspex_pool.core.records import (
     NEVER,
@@ -72,7 +73,7 @@ class Books(Ledger):
         self._last_number = 0
         self._last_token = 0
         self._last_arrival = 0
-        self._idle: dict[int, WorkerRecord] = {}
+        self._idle = IdleSet(options.idle_order)
         self._slots: set[int] = set()
         self._left_slot_by: dict[int, str] = {}
         self._line = WaitLine()
@@ -139,19 +140,6 @@ class Books(Ledger):
 
     # --- lending and refusing ---------------------------------------------------------------------
 
-    def _pop_idle(self) -> WorkerRecord:
-        if self.options.idle_order == "lifo":
-            return self._idle.popitem()[1]
-        return self._idle.pop(next(iter(self._idle)))
-
-    def _choose_idle(self, bound_to: int | None, *, strict: bool) -> WorkerRecord | None:
-        if bound_to is not None and (bound_to in self._idle or strict):
-            return self._idle.get(bound_to)
-        if not self._idle:
-            return None
-        order = reversed(self._idle) if self.options.idle_order == "lifo" else iter(self._idle)
-        return self._idle[next(order)]
-
     def _lend(
         self, record: WorkerRecord, now: float, waiter: Waiter | None, holder: object, *, queued: bool = False
     ) -> Granted:
@@ -205,7 +193,7 @@ class Books(Ledger):
             if error is not None:
                 self._refuse(waiter, error, now)
                 continue
-            del self._idle[record.number]
+            self._idle.remove(record.number)
             self.counters.granted_after_wait += 1
             lease = self._lend(record, now, waiter, waiter.holder, queued=True)
             self._outbox.append(Grant(waiter.number, lease))
@@ -291,18 +279,10 @@ class Books(Ledger):
             self._replenish(now)
             return
         self._moved(record, _IDLE, now, event, measurements, **metadata)
-        self._put_with_idle(record)
+        self._idle.add(record)
         self.wake_at = min(self.wake_at, now + self._care.idle_due, record.expires_at)
         if self._line:
             self._offer(record, now)
-
-    def _put_with_idle(self, record: WorkerRecord) -> None:
-        """Put a worker among the idle, who stand in the order of their last use."""
-        newest = next(reversed(self._idle.values()), None)
-        self._idle[record.number] = record
-        # A ping is no use. Were it put last, it would be lent next, and with pings no worker would be idle for long.
-        if newest is not None and newest.last_used > record.last_used:
-            self._idle = dict(sorted(self._idle.items(), key=lambda item: item[1].last_used))
 
     def _reason_to_leave(self, record: WorkerRecord, now: float) -> str | None:
         options = self.options
@@ -330,7 +310,7 @@ class Books(Ledger):
         error: BaseException | None = None,
     ) -> None:
         """Take a worker out of service; its sessions are unbound, their strict waiters told."""
-        self._idle.pop(record.number, None)
+        self._idle.remove(record.number)
         record.condemned = reason
         self._moved(
             record,

@@ -1,0 +1,59 @@
+"""What is done when time passes: deadlines, health checks, retirement by age, starts held back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dspex_pool.core import refusals
+from dspex_pool.core.books import Books
+from dspex_pool.core.records import Ping
+from dspex_pool.lifecycle import WorkerState
+
+if TYPE_CHECKING:
+    from dspex_pool.core.records import WorkerRecord
+
+__all__ = ["Upkeep"]
+
+_IDLE, _PINGING = WorkerState.IDLE, WorkerState.PINGING
+_LEASED, _DRAINING = WorkerState.LEASED, WorkerState.DRAINING
+
+
+class Upkeep(Books):
+    """Books that are looked after; ``core/care.py`` says what is due when."""
+
+    def tick(self, now: float) -> None:
+        """Do all that is due: deadlines, health checks, retirement by age, starts held back.
+
+        May be called at any time, any number of times.
+        """
+        for waiter in self._line.expired(now):
+            self._refuse(waiter, refusals.timed_out(self, waiter, now), now)
+        for session in self._affinity.expire(now):
+            self._emit("session_unbound", {"count": 1}, session=session)
+        for record in list(self.workers.values()):
+            self._look_after(record, now)
+        self._replenish(now)
+        self._reschedule(now)
+
+    def _look_after(self, record: WorkerRecord, now: float) -> None:
+        """Carry out what is due for one worker. One thing at a time; ``_reschedule`` sees the rest."""
+        due = self._care.next_for(record, self.headcount())
+        if due.at > now:
+            return
+        if due.what == "ping":
+            self._begin_ping(record, now)
+        elif due.what == "leak_suspected":
+            record.leak_warned = True
+            self._emit(
+                due.what, {"held": now - record.since}, worker_id=record.worker_id, holder=str(record.holder)
+            )
+        elif due.what == "spawn_timeout":
+            self._start_failed(record, now, due.what, refusals.start_timed_out(record, now))
+        else:
+            self._emit_overdue(due.what, record, now)
+            self._retire(record, due.what, now, polite=record.state is _IDLE)
+
+    def _begin_ping(self, record: WorkerRecord, now: float) -> None:
+        self._idle.remove(record.number)
+        self._moved(record, _PINGING, now, "ping_start", {"idle": now - record.last_used})
+        self._outbox.append(Ping(record.number))
