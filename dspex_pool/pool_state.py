@@ -297,8 +297,20 @@ class PoolState(Upkeep):
     # --- the pool as a whole ----------------------------------------------------------------------
 
     def open(self, now: float) -> None:
-        """Begin: start the workers that are wanted from the outset."""
+        """Begin: start the workers that are wanted from the outset. Before, none is started."""
+        self._is_opened = True
         self._replenish(now)
+
+    def await_ready(self, count: int, now: float) -> None:
+        """Somebody waits until ``count`` workers are in service: keep as many, until ``stop_awaiting``."""
+        self._awaited.append(count)
+        self._replenish(now)
+        self._reschedule(now)
+
+    def stop_awaiting(self, count: int, now: float) -> None:
+        """Undo one ``await_ready`` of this count."""
+        self._awaited.remove(count)
+        self._reschedule(now)
 
     def resize(self, pool_size: int, now: float) -> None:
         """Change the size. Growth serves waiters at once; surplus idle workers leave, leased ones at check-in."""

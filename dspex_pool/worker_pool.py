@@ -7,17 +7,17 @@ behalf, so there is no point at which a cancelled caller could leave a worker wi
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
 from dspex_pool.background import Background
+from dspex_pool.checkout import NO_PATIENCE, Checkout, Holder
 from dspex_pool.config import PoolOptions
 from dspex_pool.core.records import Granted, PoolStatistics, Waiter
 from dspex_pool.core.refusals import WouldWaitError, holders
 from dspex_pool.decision_runner import DecisionRunner
-from dspex_pool.errors import PoolClosedError, UseAfterReturnError
+from dspex_pool.errors import PoolClosedError
 from dspex_pool.lease import Lease
 from dspex_pool.pool_state import PoolState
 from dspex_pool.telemetry import Telemetry
@@ -166,14 +166,15 @@ class WorkerPool:
 
         Entering the block raises ``trio.WouldBlock`` if none is, else what ``checkout`` raises.
         """
-        return Checkout(self, _NO_PATIENCE, session, affinity)
+        return Checkout(self, NO_PATIENCE, session, affinity)
 
     @trio.lowlevel.enable_ki_protection
     async def _acquire(self, *, timeout: float | None, session: str | None, affinity: str) -> Lease:
         await trio.lowlevel.checkpoint_if_cancelled()
+        self._require_opened()
         patience = self.options.checkout_timeout if timeout is None else timeout
         deadline = trio.current_time() + max(0.0, patience)
-        holder = _Holder(trio.lowlevel.current_task())
+        holder = Holder(trio.lowlevel.current_task())
         place: Waiter | None = None
         while True:
             answer = self._state.checkout(
@@ -181,7 +182,7 @@ class WorkerPool:
                 deadline=deadline,
                 session=session,
                 affinity=affinity,
-                wait=patience > _NO_PATIENCE,
+                wait=patience > NO_PATIENCE,
                 holder=holder,
                 place=place,
             )
@@ -230,37 +231,57 @@ class WorkerPool:
 
     # --- administration -----------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def wait_ready(self, count: int = 1, *, fail_fast: bool = False) -> None:
-        """Wait until ``count`` workers are in service.
+        """Wait until ``count`` workers are in service. A lazy pool starts them for whoever waits.
 
         Args:
-            count: Workers wanted.
+            count: Workers wanted. Should the pool be made smaller meanwhile, all that it then has are enough.
             fail_fast: Whether to raise the error of a failed start while no worker is in service.
 
         Raises:
-            PoolClosedError: The pool is closed, or closes meanwhile.
+            ValueError: ``count`` is above the pool's size.
+            PoolClosedError: The pool is not open, or closes meanwhile.
             WorkerStartError: A start has failed; only with ``fail_fast``.
 
-        Cancellation: Changes nothing.
+        Cancellation: Nobody waits any more; starts under way go on.
         """
+        if count > self._state.pool_size:
+            raise ValueError(f"{count} workers will never be ready: pool_size is {self._state.pool_size}")
+        self.require_open()
         await trio.lowlevel.checkpoint()
-        await self._runner.until(lambda: self._is_ready_or_hopeless(count, fail_fast=fail_fast))
-        if self._state.ready_count >= count:
+        self._state.await_ready(count, trio.current_time())
+        self._runner.carry_out()
+        try:
+            await self._runner.until(lambda: self._is_ready_or_hopeless(count, fail_fast=fail_fast))
+        finally:
+            self._state.stop_awaiting(count, trio.current_time())
+            self._runner.carry_out()
+        if self._is_ready(count):
             return
         if self._state.is_closed:
             raise PoolClosedError("the pool was closed before its workers were ready.")
         assert self._state.last_start_error is not None
         raise self._state.last_start_error
 
+    def _is_ready(self, count: int) -> bool:
+        return not self._state.is_closed and self._state.ready_count >= min(count, self._state.pool_size)
+
     def _is_ready_or_hopeless(self, count: int, *, fail_fast: bool) -> bool:
         state = self._state
         hopeless = fail_fast and state.last_start_error is not None and state.ready_count == 0
-        return state.ready_count >= count or state.is_closed or hopeless
+        return self._is_ready(count) or state.is_closed or hopeless
 
     def require_open(self) -> None:
-        """Raise ``PoolClosedError`` if the pool is closing or closed."""
+        """Raise ``PoolClosedError`` if the pool is not open yet, is closing or closed."""
+        self._require_opened()
         if self._state.is_closed:
             raise PoolClosedError("the pool is closed. Use it only inside its 'async with' block.")
+
+    def _require_opened(self) -> None:
+        # Before, nobody would start a worker, and nobody would watch the time of who waits for one.
+        if self._nursery is None:
+            raise PoolClosedError("the pool is not open yet. Enter its 'async with' block first.")
 
     def statistics(self) -> PoolStatistics:
         """Return a snapshot of gauges and counters."""
@@ -338,58 +359,3 @@ class WorkerPool:
         if resident is not None:
             self._state.memory_measured(number, resident, trio.current_time())
         return resident
-
-
-#: A timeout that means: do not wait in line at all.
-_NO_PATIENCE = -math.inf
-
-
-class Checkout:
-    """What ``async with pool.checkout()`` enters and leaves, once. A class, because a generator costs more."""
-
-    __slots__ = ("_affinity", "_is_entered", "_lease", "_pool", "_session", "_timeout")
-
-    def __init__(
-        self,
-        pool: WorkerPool,
-        timeout: float | None,
-        session: str | None,
-        affinity: str,
-        lease: Lease | None = None,
-    ) -> None:
-        self._pool = pool
-        self._timeout = timeout
-        self._session = session
-        self._affinity = affinity
-        self._lease = lease
-        self._is_entered = False
-
-    @trio.lowlevel.enable_ki_protection
-    async def __aenter__(self) -> Lease:
-        if self._is_entered:
-            raise UseAfterReturnError("a checkout is good for one block. Call 'checkout()' for each.")
-        self._is_entered = True
-        pool = self._pool
-        if self._lease is None:
-            self._lease = await pool._acquire(
-                timeout=self._timeout, session=self._session, affinity=self._affinity
-            )
-            await pool._set_up(self._lease)
-        return self._lease
-
-    @trio.lowlevel.enable_ki_protection
-    async def __aexit__(self, *_: object) -> None:
-        assert self._lease is not None
-        self._pool._release(self._lease)
-
-
-class _Holder:
-    """Names a task when somebody asks."""
-
-    __slots__ = ("_task",)
-
-    def __init__(self, task: trio.lowlevel.Task) -> None:
-        self._task = task
-
-    def __str__(self) -> str:
-        return f"task {self._task.name!r}"

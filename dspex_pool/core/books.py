@@ -44,6 +44,12 @@ _PINGING, _LEASED, _RETIRING = WorkerState.PINGING, WorkerState.LEASED, WorkerSt
 _DRAINING = WorkerState.DRAINING
 
 
+def _shedding_for(options: PoolOptions) -> ControlledDelay | None:
+    if options.codel_target is None:
+        return None
+    return ControlledDelay(target=options.codel_target, interval=options.codel_interval)
+
+
 class Books(Ledger):
     """Everything that a pool knows of itself.
 
@@ -68,6 +74,9 @@ class Books(Ledger):
         self.wake_at = NEVER
         self.is_suspended = False
         self.is_closed = False
+        self._is_opened = False
+        #: Numbers of ready workers that somebody waits for.
+        self._awaited: list[int] = []
         self._boot_target = 0 if options.lazy else options.pool_size
         self._generation = 0
         self._last_number = 0
@@ -90,9 +99,7 @@ class Books(Ledger):
             spawn_timeout=options.spawn_timeout,
             random=random or random_module.Random(),
         )
-        self._shedding: ControlledDelay | None = None
-        if options.codel_target is not None:
-            self._shedding = ControlledDelay(target=options.codel_target, interval=options.codel_interval)
+        self._shedding = _shedding_for(options)
 
     @property
     def floor(self) -> int:
@@ -101,7 +108,7 @@ class Books(Ledger):
             return 0
         # Without a floor of its own an eager pool keeps its size, also a new one.
         is_full = self.options.min_idle is None and not self.options.lazy
-        floor = self.pool_size if is_full else max(self.options.floor, self._boot_target)
+        floor = self.pool_size if is_full else max(self.options.floor, self._boot_target, *self._awaited)
         return min(floor, self.pool_size)
 
     @property
@@ -342,7 +349,7 @@ class Books(Ledger):
 
     def _replenish(self, now: float) -> None:
         """Start the workers that waiters and the floor need, as far as limits allow."""
-        if self.is_closed:
+        if self.is_closed or not self._is_opened:
             return
         starting = self._tally[_STARTING]
         unserved = max(0, self._line.open_count - len(self._idle))

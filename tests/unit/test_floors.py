@@ -37,7 +37,14 @@ FLOORS: dict[int, tuple[tuple[str, ...], ...]] = {
         ("dspex_pool.bridge",),
     ),
     3: (("dspex_pool.worker", "dspex_pool.lease", "dspex_pool.remote_failures"),),
-    4: (("dspex_pool.worker_pool", "dspex_pool.decision_runner", "dspex_pool.worker_life"),),
+    4: (
+        (
+            "dspex_pool.worker_pool",
+            "dspex_pool.checkout",
+            "dspex_pool.decision_runner",
+            "dspex_pool.worker_life",
+        ),
+    ),
     5: (
         (
             "dspex_pool.session_pool",

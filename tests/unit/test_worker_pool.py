@@ -161,6 +161,26 @@ async def test_pool_opens_once(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.trio
+async def test_pool_that_is_not_open_yet_says_so(autojump_clock: MockClock) -> None:
+    """Before its block nothing can be lent or awaited, and what changes the pool starts nothing."""
+    ports = MockPortFactory(echo)
+    pool = echo_pool(ports=ports)
+    for _ in range(2):
+        with pytest.raises(PoolClosedError, match="not open yet"):
+            await hold(pool)
+        with pytest.raises(PoolClosedError, match="not open yet"):
+            await pool.wait_ready()
+        pool.resize(2)
+        pool.drain()
+        pool.suspend()
+        pool.resume()
+    assert (ports.started, pool.statistics().processes) == (0, 0)
+    async with pool:
+        await pool.wait_ready(2)
+        await hold(pool)
+
+
+@pytest.mark.trio
 async def test_readiness_can_be_awaited(autojump_clock: MockClock) -> None:
     """``wait_ready`` returns when so many workers are in service, not when they are free."""
     async with echo_pool(2, ports=MockPortFactory(echo, start_delay=3.0), max_starting=1) as pool:
@@ -170,6 +190,33 @@ async def test_readiness_can_be_awaited(autojump_clock: MockClock) -> None:
             await pool.wait_ready(2)
             assert trio.current_time() == 6.0
             await pool.wait_ready(2)
+
+
+@pytest.mark.trio
+async def test_lazy_pool_gets_ready_for_who_waits_for_it(autojump_clock: MockClock) -> None:
+    """Waiting for workers that nobody else would start starts them, also again when a start fails. [property 24]"""
+    ports = MockPortFactory(echo, start_delay=1.0)
+    async with echo_pool(3, ports=ports, lazy=True, backoff_min=1.0, backoff_max=1.0) as pool:
+        ports.fail_starts = 1
+        with trio.fail_after(100.0):
+            await pool.wait_ready(2)
+        assert pool.statistics().idle == 2
+        await trio.sleep(100.0)
+        assert ports.started == 2
+
+
+@pytest.mark.trio
+async def test_nobody_waits_for_more_workers_than_there_can_be(autojump_clock: MockClock) -> None:
+    """More than ``pool_size`` are refused; when the pool shrinks meanwhile, all it has left will do. [property 24]"""
+    async with echo_pool(2, ports=MockPortFactory(echo, start_delay=1.0), max_starting=1) as pool:
+        with pytest.raises(ValueError, match=r"3 workers .* pool_size is 2"):
+            await pool.wait_ready(3)
+        with trio.fail_after(100.0):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pool.wait_ready, 2)
+                await trio.sleep(0.5)
+                pool.resize(1)
+        assert trio.current_time() == 1.0
 
 
 @pytest.mark.trio
@@ -194,7 +241,9 @@ async def test_start_that_takes_too_long_is_reported_with_its_last_words(autojum
     hanging = Plan().stderr("loading\nasking for a licence\n").stall(deaf=True)
     ports = MockPortFactory(lambda port: port.answer_handshake(hanging))
     async with echo_pool(ports=ports, spawn_timeout=3.0) as pool:
-        with pytest.raises(WorkerStartError, match=r"within 3 s.*last words: asking for a licence$") as caught:
+        with pytest.raises(
+            WorkerStartError, match=r"within 3 s.*last words: asking for a licence$"
+        ) as caught:
             await pool.wait_ready(fail_fast=True)
         assert caught.value.stderr_tail == "loading\nasking for a licence\n"
         with pytest.raises(CheckoutTimeoutError, match="asking for a licence"):
