@@ -87,10 +87,8 @@ class Books(Ledger):
         self._left_slot_by: dict[int, str] = {}
         self._line = WaitLine()
         self._care = Care(options)
-        self._affinity = AffinityTable(
-            max_sessions=options.max_sessions,
-            time_to_live=NEVER if options.session_ttl is None else options.session_ttl,
-        )
+        time_to_live = NEVER if options.session_ttl is None else options.session_ttl
+        self._affinity = AffinityTable(max_sessions=options.max_sessions, time_to_live=time_to_live)
         self._starts = StartPolicy(
             max_starting=options.max_starting,
             backoff_min=options.backoff_min,
