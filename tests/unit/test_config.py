@@ -215,7 +215,7 @@ ANYTHING = st.one_of(
 
 
 @settings(max_examples=30)
-@given(NAMES.filter(lambda name: name not in {"cls", "profile", "file", "environ"}), ANYTHING)
+@given(NAMES.filter(lambda name: name not in {"cls", "profile", "file", "environ", *SETTINGS}), ANYTHING)
 def test_unknown_name_is_refused_whatever_it_is(name: str, value: object) -> None:
     """No name but those of the settings is taken, and nothing but InvalidConfigError is raised."""
     assert key_of_refusal(**{name: value}) == name
