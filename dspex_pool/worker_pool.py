@@ -97,7 +97,8 @@ class WorkerPool:
         """Close the pool: refuse all waiters, end every worker, wait until all are reaped.
 
         Workers in callers' hands have ``terminate_grace`` to come back; then they are killed. All is over after
-        ``close_timeout``. Closing twice does nothing more.
+        ``close_timeout``; only a process that even SIGKILL has not ended by then is waited for 5 s longer, and
+        given up. Closing twice does nothing more.
 
         Cancellation: Every process is killed and reaped before the cancellation leaves.
         """

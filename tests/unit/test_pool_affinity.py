@@ -259,6 +259,18 @@ def test_strict_sessions_are_not_displaced() -> None:
     bind(driver, "c")
 
 
+def test_strict_session_whose_place_was_taken_while_it_waited_is_refused() -> None:
+    """A table that fills up while callers stand in line refuses when their turn comes, and goes on. [property 102]"""
+    driver = ready_pool(max_sessions=1)
+    lease = driver.lease()
+    first, late = (driver.wait(session=session, affinity="strict") for session in "ab")
+    anybody = driver.wait()
+    driver.checkin(lease)
+    driver.checkin(driver.granted[first])
+    assert isinstance(driver.refused[late], SessionLimitError)
+    assert driver.granted[anybody].number == lease.number
+
+
 def test_table_of_sessions_forgets_those_not_used_for_their_time() -> None:
     """A session that is not used for ``session_ttl`` is unbound; its worker stays as it is. [property 102]"""
     driver = ready_pool(session_ttl=10.0)
