@@ -6,37 +6,26 @@ caller was told is never lost.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import trio
 
-from dspex_pool.errors import (
-    InvalidArgumentError,
-    ProgramExistsError,
-    ProgramNotFoundError,
-    SessionNotFoundError,
-    SessionStoreError,
-)
+from dspex_pool.errors import PoolClosedError, SessionNotFoundError, SessionStoreError
+from dspex_pool.session_answers import BEGINNING, already_exists, not_found, program_id_of
 from dspex_pool.session_store import ExecutionTotal, ProgramRecord, SessionRecord
 from dspex_pool.session_table import Session, SessionTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from dspex_pool.session_store import SessionStore
 
-__all__ = ["BEGINNING", "USING", "Kept", "SessionBooks"]
+__all__ = ["Kept", "SessionBooks"]
 
 _log = logging.getLogger("dspex_pool")
-
-#: Commands that begin a session that does not live yet.
-BEGINNING = frozenset({"create_program", "load_program", "configure_lm"})
-
-#: Commands that need a program of the session.
-USING = frozenset({"execute_program", "get_program_info", "delete_program", "dump_program"})
 
 #: Arguments of ``configure_lm`` that live in memory only.
 _SECRETS = ("api_key",)
@@ -115,35 +104,6 @@ class SessionBooks:
             self._unsaved_uses[session_id] = None
         return session
 
-    def answer(
-        self, session_id: str, session: Session | None, command: str, args: Mapping[str, Any]
-    ) -> dict[str, Any] | None:
-        """Answer what needs no worker, and refuse what no worker needs to see.
-
-        Returns:
-            The result, or ``None`` if a worker has to be asked.
-
-        Raises:
-            InvalidArgumentError: The id or the definition of a program is missing or of the wrong type.
-            ProgramNotFoundError: The session has no such program.
-            ProgramExistsError: The session has it already.
-        """
-        programs = session.record.programs if session is not None else {}
-        if command == "list_programs":
-            return {"programs": [_listing(each) for each in programs.values()], "total_count": len(programs)}
-        if command not in USING and command not in ("create_program", "load_program"):
-            return None
-        program_id = _program_id(command, args)
-        if command == "create_program" and program_id in programs:
-            raise _exists(session_id, program_id)
-        if command in USING and program_id not in programs:
-            raise _not_found(session_id, program_id, command)
-        if command == "load_program" and not isinstance(args.get("definition"), Mapping):
-            raise InvalidArgumentError(
-                "load_program needs 'definition', an object as dump_program gives it.", argument="definition"
-            )
-        return _info(programs[program_id]) if command == "get_program_info" else None
-
     # --- changing -----------------------------------------------------------------------------------------
 
     def begin(self, session_id: str) -> Session:
@@ -187,13 +147,14 @@ class SessionBooks:
             ProgramExistsError: Another caller has created it meanwhile; that one stays.
             SessionNotFoundError: The session was ended meanwhile.
             SessionStoreError: The store could not be changed; nothing has changed.
+            PoolClosedError: The store is closed already; nothing has changed.
 
         Cancellation: The change is made all the same.
         """
         if command not in BEGINNING:
             return None
         kept = None
-        with trio.CancelScope(shield=True):
+        with _uninterrupted():
             async with session.lock:
                 self._require_live(session)
                 is_first = not session.is_kept
@@ -205,10 +166,10 @@ class SessionBooks:
         return kept
 
     async def _keep_program(self, session: Session, command: str, args: Mapping[str, Any]) -> ProgramRecord:
-        program_id = _program_id(command, args)
+        program_id = program_id_of(command, args)
         old = session.program(program_id)
         if command == "create_program" and old is not None:
-            raise _exists(session.id, program_id)
+            raise already_exists(session.id, program_id)
         program = ProgramRecord(
             id=program_id,
             definition=_definition(args) if command == "create_program" else dict(args["definition"]),
@@ -243,14 +204,15 @@ class SessionBooks:
             ProgramNotFoundError: Another caller has deleted it meanwhile.
             SessionNotFoundError: The session was ended meanwhile.
             SessionStoreError: The store could not be changed; the program is still there.
+            PoolClosedError: The store is closed already; the program is still there.
 
         Cancellation: The program is deleted all the same.
         """
-        with trio.CancelScope(shield=True):
+        with _uninterrupted():
             async with session.lock:
                 self._require_live(session)
                 if session.program(program_id) is None:
-                    raise _not_found(session.id, program_id, "delete_program")
+                    raise not_found(session.id, program_id, "delete_program")
                 await self._store.delete_program(session.id, program_id)
                 del session.record.programs[program_id]
         return {"program_id": program_id, "status": "deleted"}
@@ -260,6 +222,7 @@ class SessionBooks:
 
         Raises:
             SessionStoreError: The store could not be changed; the session lives on.
+            PoolClosedError: The store is closed already; the session is still there.
 
         Cancellation: The session ends all the same.
         """
@@ -268,7 +231,7 @@ class SessionBooks:
             self.table.end(session_id)
             await trio.lowlevel.checkpoint()
             return None
-        with trio.CancelScope(shield=True):
+        with _uninterrupted():
             async with session.lock:
                 if not self.table.is_live(session):
                     return None
@@ -338,61 +301,16 @@ class SessionBooks:
             )
 
 
-def _program_id(command: str, args: Mapping[str, Any]) -> str:
-    name = "id" if command == "create_program" else "program_id"
-    program_id = args.get(name)
-    if not isinstance(program_id, str) or not program_id:
-        raise InvalidArgumentError(
-            f"{command} needs {name!r}, a string that is not empty; got {program_id!r}.", argument=name
-        )
-    return program_id
-
-
-def _exists(session_id: str, program_id: str) -> ProgramExistsError:
-    return ProgramExistsError(
-        f"Program with ID '{program_id}' already exists.",
-        type="ProgramExists",
-        command="create_program",
-        program_id=program_id,
-        session_id=session_id,
-    )
-
-
-def _not_found(session_id: str, program_id: str, command: str) -> ProgramNotFoundError:
-    return ProgramNotFoundError(
-        f"Program not found: {program_id}",
-        type="ProgramNotFound",
-        command=command,
-        program_id=program_id,
-        session_id=session_id,
-    )
-
-
 def _definition(args: Mapping[str, Any]) -> dict[str, Any]:
     """Return what makes a program, out of the arguments of ``create_program``."""
     return {name: value for name, value in args.items() if name not in ("id", "session_id", "state")}
 
 
-def _listing(program: ProgramRecord) -> dict[str, Any]:
-    return {
-        "id": program.id,
-        "program_type": _kind(program.definition),
-        "created_at": program.created_at,
-        "execution_count": program.execution_count,
-        "last_executed": program.last_executed,
-    }
-
-
-def _kind(definition: Mapping[str, Any]) -> str:
-    """Return a program's kind as a worker tells it: clients send the default kind along with a factory."""
-    return "factory" if definition.get("factory") is not None else definition.get("program_type", "predict")
-
-
-def _info(program: ProgramRecord) -> dict[str, Any]:
-    return {
-        "program_id": program.id,
-        "signature": program.definition.get("signature"),
-        "created_at": program.created_at,
-        "execution_count": program.execution_count,
-        "last_executed": program.last_executed,
-    }
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Make a change whatever is being cancelled; the end of the pool is told as such."""
+    with trio.CancelScope(shield=True):
+        try:
+            yield
+        except trio.ClosedResourceError as error:
+            raise PoolClosedError("the pool was closed before the change was made.") from error

@@ -13,7 +13,7 @@ from dspex_pool.errors import (
     SessionNotFoundError,
     WorkerDiedError,
 )
-from dspex_pool.session_books import BEGINNING, USING
+from dspex_pool.session_answers import BEGINNING, USING
 from dspex_pool.worker_memory import WorkerMemory
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ import trio
 from dspex_pool.call_policy import delay_before_retry
 from dspex_pool.config import PoolConfig
 from dspex_pool.errors import DspexPoolError, ProgramError
-from dspex_pool.session_books import BEGINNING, USING, SessionBooks
+from dspex_pool.session_answers import BEGINNING, USING, answer
+from dspex_pool.session_books import SessionBooks
 from dspex_pool.session_call import ANONYMOUS, Call, Reply, check_affinity, check_timeout, own_copy
 from dspex_pool.session_lease import SessionLease, forget_ended
 from dspex_pool.session_store import MemorySessionStore
@@ -143,7 +144,7 @@ class SessionPool:
             return Reply(await self.end_session(session_id))
         self._expire()
         session = self._books.find(session_id, command)
-        known = self._books.answer(session_id, session, command, args)
+        known = answer(session_id, session.record.programs if session is not None else {}, command, args)
         if known is not None:
             await trio.lowlevel.checkpoint()
             return Reply(known)

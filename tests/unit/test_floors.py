@@ -48,6 +48,7 @@ FLOORS: dict[int, tuple[tuple[str, ...], ...]] = {
     5: (
         (
             "dspex_pool.session_pool",
+            "dspex_pool.session_answers",
             "dspex_pool.session_books",
             "dspex_pool.session_table",
             "dspex_pool.session_lease",

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from dspex_pool.errors import (
+    PoolClosedError,
     ProgramExistsError,
     ProgramNotFoundError,
     SessionError,
@@ -16,6 +17,7 @@ from dspex_pool.errors import (
     SessionNotFoundError,
     SessionStoreError,
 )
+from dspex_pool.session_answers import answer
 from dspex_pool.session_books import SessionBooks
 from dspex_pool.session_store import MemorySessionStore
 
@@ -136,7 +138,7 @@ async def test_program_that_is_overwritten_keeps_its_age_and_gets_a_new_revision
     assert kept.revision == 2
     program = session.record.programs["p"]
     assert (program.created_at, program.state) == (1000.0, {"k": 1})
-    listed = books.answer("s", session, "list_programs", {})
+    listed = answer("s", session.record.programs, "list_programs", {})
     assert listed is not None
     assert [each["program_type"] for each in listed["programs"]] == ["factory"]
 
@@ -278,6 +280,25 @@ async def test_closing_saves_what_it_can_and_closes_the_store(caplog: pytest.Log
         with pytest.raises(trio.ClosedResourceError):
             await store.load_all()
         assert ("the disk is full" in caplog.text) is is_failing
+
+
+@pytest.mark.trio
+async def test_change_that_meets_a_closed_store_says_that_the_pool_is_closed() -> None:
+    """Who was about to change a session when the pool ended hears of that, and not of the store's state."""
+    store = GatedStore()
+    books = make_books(store)
+    session = await begin(books)
+    await books.aclose()
+    changes: list[tuple[Callable[..., Awaitable[object]], tuple[object, ...]]] = [
+        (books.commit, (session, "create_program", NEW | {"id": "q"})),
+        (books.commit, (session, "configure_lm", {"model": "m/1"})),
+        (books.delete_program, (session, "p")),
+        (books.end, ("s",)),
+    ]
+    for change, args in changes:
+        with pytest.raises(PoolClosedError, match="before the change was made"):
+            await change(*args)
+    assert (list(session.record.programs), session.record.lm) == (["p"], None)
 
 
 @pytest.mark.trio

@@ -269,3 +269,17 @@ async def test_strict_session_keeps_to_its_worker_and_hears_of_its_loss(autojump
         await pool.end_session("s")
         await pool.execute_in_session("s", *CREATE)
         assert await execute(pool, "s") == {"b"}
+
+
+@pytest.mark.trio
+async def test_first_commands_of_a_strict_session_end_on_one_worker(autojump_clock: MockClock) -> None:
+    """However many begin a session at once, one worker serves them all, one after the other."""
+    workers = CannedWorkers()
+    workers.intercept = slow("create_program")
+    async with open_sessions(workers, affinity="strict", pool_size=4) as pool, trio.open_nursery() as nursery:
+        for number in range(4):
+            args = {"id": f"p{number}", "signature": "a -> b"}
+            nursery.start_soon(pool.execute_in_session, "s", "create_program", args)
+    assert trio.current_time() >= 4.0
+    assert len(set(workers.heard)) == 1, workers.heard
+    assert len(workers.heard) == 4

@@ -16,7 +16,7 @@ from dspex_pool.errors import (
     ProgramExistsError,
     ProgramNotFoundError,
 )
-from dspex_pool.session_books import USING
+from dspex_pool.session_answers import USING
 from dspex_pool.session_store import MemorySessionStore
 from dspex_testkit.plan import Plan
 from tests.cancel_at_step import CancelAtStep
