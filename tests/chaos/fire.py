@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from contextlib import asynccontextmanager
@@ -152,15 +153,18 @@ class Killer:
             os.kill(worker.port.pid, signal.SIGKILL)
             self.victims.append(worker)
 
-    async def rage(self, *, count: int = 1, pause: tuple[float, float], spare: int = 0) -> None:
+    async def rage(
+        self, *, count: int = 1, pause: tuple[float, float], spare: int = 0, most: float = math.inf
+    ) -> None:
         """Strike again and again, after pauses drawn from a range of seconds, until cancelled.
 
         Args:
             count: Workers to kill at a time.
             pause: Shortest and longest pause.
             spare: Workers in service that are left in peace, so that work goes on however slow starts are.
+            most: Workers to kill in all, for the same reason.
         """
-        while True:
+        while len(self.victims) < most:
             await trio.sleep(self._random.uniform(*pause))
             if not spare or self._pool.statistics().ready >= count + spare:
                 self.strike(count)

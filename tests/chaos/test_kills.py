@@ -82,7 +82,7 @@ async def test_kills_cost_only_the_calls_they_hit(dspex_random: random.Random, t
     async with watched_pool(light(pool_size=4)) as (pool, _):
         killer = Killer(pool, dspex_random)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: killer.rage(pause=(0.1, 0.3)))
+            nursery.start_soon(lambda: killer.rage(pause=(0.1, 0.3), most=12))
             outcomes = await storm(pool, dspex_random, notes, turns=20, longest=0.03)
             nursery.cancel_scope.cancel()
         await check_whole(pool, 4)
