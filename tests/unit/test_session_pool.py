@@ -19,7 +19,6 @@ from dspex_pool.errors import (
 from dspex_pool.session_answers import USING
 from dspex_pool.session_store import MemorySessionStore
 from dspex_testkit.plan import Plan
-from tests.cancel_at_step import CancelAtStep
 from tests.session_workers import (
     CREATE,
     CannedWorkers,
@@ -164,41 +163,6 @@ async def test_one_of_two_concurrent_creators_wins_everywhere(autojump_clock: Mo
         for worker_id in ("w-1", "w-2"):
             assert await run_on(pool, worker_id) == {winner}
         assert pool.session_ids() == ["s"]
-
-
-@pytest.mark.trio
-async def test_create_cancelled_at_any_step_is_whole_or_not_at_all(autojump_clock: MockClock) -> None:
-    """Wherever its caller was cancelled, a program is in the store or nowhere, and the id serves the next one."""
-    workers, store = CannedWorkers(), MemorySessionStore()
-    workers.intercept = slow("create_program")
-    async with open_sessions(workers, store=store, pool_size=1) as pool:
-        made = 0
-        for step in itertools.count(1):
-            session_id = f"s{step}"
-            if step % 2:
-                workers.kill_all()
-            with trio.CancelScope() as scope:
-                instrument = CancelAtStep(step, scope)
-                trio.lowlevel.add_instrument(instrument)
-                try:
-                    await pool.execute_in_session(
-                        session_id, "create_program", {"id": "p", "signature": "a -> b"}
-                    )
-                finally:
-                    trio.lowlevel.remove_instrument(instrument)
-            kept = {record.id: list(record.programs) for record in await store.load_all()}.get(session_id, [])
-            listed = (await pool.execute_in_session(session_id, "list_programs")).result["programs"]
-            assert [each["id"] for each in listed] == kept
-            assert (session_id in pool.session_ids()) == bool(kept)
-            if kept:
-                made += 1
-                await pool.execute_in_session(session_id, "delete_program", {"program_id": "p"})
-            await pool.execute_in_session(session_id, "create_program", {"id": "p", "signature": "a -> c"})
-            assert await execute(pool, session_id) == {"c"}
-            if not scope.cancel_called:
-                break
-        assert 0 < made < step
-    workers.assert_drained()
 
 
 @pytest.mark.trio
