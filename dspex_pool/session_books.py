@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import trio
 
-from dspex_pool.errors import PoolClosedError, SessionNotFoundError, SessionStoreError
+from dspex_pool.errors import PoolClosedError, SessionNotFoundError
 from dspex_pool.session_answers import BEGINNING, already_exists, not_found, program_id_of
 from dspex_pool.session_store import ExecutionTotal, ProgramRecord, SessionRecord
 from dspex_pool.session_table import Session, SessionTable
@@ -83,7 +83,7 @@ class SessionBooks:
         with trio.CancelScope(shield=True):
             try:
                 await self.save()
-            except SessionStoreError as error:
+            except Exception as error:
                 # Nobody was told that they are saved, and whatever ends the pool matters more.
                 _log.warning("the last uses of sessions are not in the store: %s", error)
             finally:

@@ -9,6 +9,7 @@ worker can be lost at any instant, and no session with it.
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +17,7 @@ import trio
 
 from dspex_pool.call_policy import delay_before_retry
 from dspex_pool.config import PoolConfig
-from dspex_pool.errors import DspexPoolError, ProgramError
+from dspex_pool.errors import DspexPoolError, ProgramError, SessionStoreError
 from dspex_pool.session_answers import BEGINNING, USING, answer
 from dspex_pool.session_books import SessionBooks
 from dspex_pool.session_call import ANONYMOUS, Call, Reply, check_affinity, check_timeout, own_copy
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from dspex_pool.transport.port import PortFactory
 
 __all__ = ["SessionPool"]
+
+_log = logging.getLogger("dspex_pool")
 
 _OF_SESSIONS = (BEGINNING | USING | {"list_programs", "cleanup_session"}) - {"configure_lm"}
 
@@ -212,14 +215,11 @@ class SessionPool:
         session_id = check_session_id(session_id)
         self.workers.require_open()
         session = await self._books.end(session_id)
-        removed = 0
-        if session is None:
-            self.workers.forget_session(session_id)
-        else:
-            removed = len(session.record.programs)
+        if session_id not in self._books.table:
             self._let_go(session_id)
-            if session.is_kept:
-                self.telemetry.emit("session_ended", {"count": 1}, {"session": session_id})
+        removed = len(session.record.programs) if session is not None else 0
+        if session is not None and session.is_kept:
+            self.telemetry.emit("session_ended", {"count": 1}, {"session": session_id})
         return {"status": "cleaned", "session_id": session_id, "programs_removed": removed}
 
     def session_ids(self) -> list[str]:
@@ -322,11 +322,12 @@ class SessionPool:
     async def keep_house(self) -> None:
         """Expire sessions, have idle workers forget what has ended, save when sessions were used. For ever.
 
-        Raises:
-            SessionStoreError: The store could not be changed; what was to be saved is saved later.
+        A store that refuses costs nobody his pool: it is told to the log, once, and what was to be saved is saved
+        as soon as the store is well again.
 
         Cancellation: What is not done now is done by the next who keeps house, or at the end.
         """
+        is_well = True
         while True:
             with trio.move_on_after(self.config.monitor_interval):
                 await self._housework.wait()
@@ -339,7 +340,19 @@ class SessionPool:
                     if claim is not None:
                         async with claim as lease:
                             await forget_ended(lease, timeout=self.config.ping_timeout)
+            is_well = await self._save(was_well=is_well)
+
+    async def _save(self, *, was_well: bool) -> bool:
+        """Save what is unsaved; tell whether the store is well, and tell the log when that has changed."""
+        try:
             await self._books.save()
+        except SessionStoreError as error:
+            if was_well:
+                _log.warning("uses and ends of sessions cannot be saved now, and are saved later: %s", error)
+            return False
+        if not was_well:
+            _log.info("uses and ends of sessions are saved again")
+        return True
 
     def _expire(self) -> None:
         for session in self._books.expire():

@@ -75,15 +75,16 @@ class Stuck:
 
 
 class FailingStore(MemorySessionStore):
-    """A store whose disk is full."""
+    """A store whose disk is full, or that fails in another way."""
 
-    def __init__(self, *methods: str) -> None:
+    def __init__(self, *methods: str, error: Exception | None = None) -> None:
         super().__init__()
+        self._error = error if error is not None else SessionStoreError("no space left on device")
         for name in methods:
             setattr(self, name, self._fail)
 
     async def _fail(self, *args: object) -> Any:
-        raise SessionStoreError("no space left on device")
+        raise self._error
 
 
 # --- the blocking facade ---------------------------------------------------------------------------------
@@ -256,7 +257,7 @@ def test_failed_opening_raises_and_leaves_nothing() -> None:
 
 def test_pool_that_fails_says_why_to_callers_and_once_at_its_end() -> None:
     """A pool whose housekeeping failed for good refuses calls with that reason, and its block ends with it."""
-    store = FailingStore("touch", "count_executions")
+    store = FailingStore("touch", "count_executions", error=RuntimeError("no space left for thought"))
     pool = SyncPool(
         ports=mock_ports(), store=store, pool_size=1, monitor_interval=0.005, max_restarts=0
     ).open()

@@ -36,13 +36,14 @@ class TalkativeStore(MemorySessionStore):
         super().__init__()
         #: Workers that lived when it was closed, one entry for each closing.
         self.closings: list[int] = []
-        self.is_failing = False
+        #: What it raises instead of keeping anything.
+        self.failure: Exception | None = None
         self.workers = workers
 
     async def _begin(self) -> None:
         await super()._begin()
-        if self.is_failing:
-            raise SessionStoreError("the disk is full")
+        if self.failure is not None:
+            raise self.failure
 
     async def aclose(self) -> None:
         self.closings.append(len(self.workers.live))
@@ -104,13 +105,13 @@ async def test_service_that_fails_again_and_again_closes_the_pool(autojump_clock
             await supervisor.pool.execute_in_session("s", *CREATE)
             async with supervisor.pool.workers.checkout():
                 nursery.start_soon(wait_for_a_worker, supervisor)
-                store.is_failing = True
+                store.failure = RuntimeError("out of its mind")
                 await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
-        with pytest.raises(PoolFailedError, match=r"more than 3 times within 60 s.*disk is full") as info:
+        with pytest.raises(PoolFailedError, match=r"more than 3 times within 60 s.*out of its mind") as info:
             await serve(nursery)
-    assert (info.value.service, type(info.value.__cause__)) == ("housekeeping", SessionStoreError)
+    assert (info.value.service, type(info.value.__cause__)) == ("housekeeping", RuntimeError)
     assert len(outcomes) == 1
     assert (workers.live, store.closings) == ([], [0])
     assert trio.current_time() < 60
@@ -138,21 +139,21 @@ async def test_closing_ends_services_then_workers_then_the_store(autojump_clock:
     """The store is closed last and once; an error of the block leaves as it is, whatever the store says."""
     telemetry = Telemetry()
 
-    async def serve(store: TalkativeStore, error: Exception | None, *, is_failing: bool) -> None:
+    async def serve(store: TalkativeStore, error: Exception | None, failure: Exception | None) -> None:
         async with supervise(store.workers, store=store, telemetry=telemetry) as supervisor:
             await supervisor.pool.execute_in_session("s", *CREATE)
             assert telemetry.observed
-            store.is_failing = is_failing
+            store.failure = failure
             if error is not None:
                 raise error
 
-    for is_failing in (False, True):
+    for failure in (None, SessionStoreError("the disk is full")):
         store = TalkativeStore(CannedWorkers())
-        await serve(store, None, is_failing=is_failing)
+        await serve(store, None, failure)
         assert (store.workers.live, store.closings, telemetry.observed) == ([], [0], False)
         store = TalkativeStore(CannedWorkers())
         with pytest.raises(KeyError, match="mine"):
-            await serve(store, KeyError("mine"), is_failing=is_failing)
+            await serve(store, KeyError("mine"), failure)
         assert (store.workers.live, store.closings, telemetry.observed) == ([], [0], False)
 
 
@@ -175,7 +176,7 @@ async def test_pool_that_is_cancelled_at_any_step_leaves_nothing(autojump_clock:
             break
     assert step > 10
     store = TalkativeStore(workers)
-    store.is_failing = True
+    store.failure = SessionStoreError("the disk is full")
     with pytest.raises(SessionStoreError, match="disk is full"):
         async with supervise(workers, store=store, telemetry=telemetry):
             raise AssertionError("opened")
