@@ -212,8 +212,9 @@ class PoolWorker:
             elif message is not None:
                 return message
 
+    @trio.lowlevel.enable_ki_protection
     def _leave(self, request_id: int, *, sent: int, whole: int) -> None:
-        """Note how far a request had come when its caller stopped caring."""
+        """Note how far a request had come when its caller stopped caring. Whole also at Ctrl-C."""
         if request_id not in self._conversation.outstanding:
             return
         if sent == 0:
