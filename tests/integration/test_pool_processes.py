@@ -45,6 +45,8 @@ def steady(pool: WorkerPool, size: int) -> bool:
 
 async def test_callers_share_the_workers_without_losing_time() -> None:
     """64 callers with commands of 50 ms on 4 workers take within 10 % of the ideal."""
+    # Measuring coverage slows down what is measured, on both sides of the pipe.
+    most = 1.10 if "coverage" not in sys.modules else 2.0
     tries = []
     async with open_pool(pool_size=4) as pool:
         await pool.wait_ready(4)
@@ -55,7 +57,7 @@ async def test_callers_share_the_workers_without_losing_time() -> None:
                 for _ in range(64):
                     nursery.start_soon(ask, pool, "sleep", {"seconds": 0.05})
             tries.append((time.perf_counter() - began) / (64 / 4 * 0.05))
-            if tries[-1] <= 1.10:
+            if tries[-1] <= most:
                 return
     pytest.fail(f"times the ideal: {tries}")
 
@@ -161,8 +163,9 @@ async def test_death_while_idle_is_noticed_whoever_used_it_last() -> None:
         await pool.wait_ready(2)
         pid = await pid_of_any(pool)
         os.kill(pid, signal.SIGKILL)
+        # Before the pool has noticed anything, all is steady as well.
+        await wait_until(lambda: pool.statistics().counters.reaped == 1, "the dead worker was noticed")
         await wait_until(lambda: is_gone(pid) and steady(pool, 2), "the dead worker was replaced")
-        assert pool.statistics().counters.reaped == 1
 
 
 @pytest.mark.parametrize("state", ["idle", "leased", "draining"])
@@ -181,6 +184,7 @@ async def test_pool_is_whole_again_after_a_kill(state: str) -> None:
                     await lease.request("sleep", {"seconds": 30})
         else:
             os.kill(pid, signal.SIGKILL)
+        await wait_until(lambda: pool.statistics().counters.reaped == 1, "the dead worker was noticed")
         await wait_until(lambda: is_gone(pid) and steady(pool, 2), "the pool was whole again")
 
 
