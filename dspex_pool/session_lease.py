@@ -29,9 +29,6 @@ __all__ = ["SessionLease", "forget_ended", "memory_of"]
 #: Commands that take away what a worker holds of all sessions.
 _EMPTYING = frozenset({"cleanup", "reset_state"})
 
-#: Commands whose effect, once in doubt, can neither be seen nor undone.
-_INDELIBLE = _EMPTYING | {"configure_lm"}
-
 
 def memory_of(lease: Lease) -> WorkerMemory:
     """Return the memory of a lent worker, an empty one if it has none yet."""
@@ -142,7 +139,8 @@ class SessionLease:
         except BaseException as error:
             if isinstance(error, DspexPoolError) and error.worker_survives:
                 self._note_refusal()
-            elif call.command in _INDELIBLE:
+            elif call.command in _EMPTYING or (call.command == "configure_lm" and call.session is None):
+                # Nobody can tell whether it took effect, and no command undoes it.
                 self._lease.retire("half_changed")
             raise
         if call.command in _EMPTYING:

@@ -108,6 +108,47 @@ async def test_model_set_while_a_worker_is_told_the_old_one_wins(autojump_clock:
             assert workers.bridge(worker_id).model_of("s") == "m/2"
 
 
+@pytest.mark.trio
+async def test_worker_is_replaced_only_if_nobody_can_tell_what_it_holds(autojump_clock: MockClock) -> None:
+    """A model for all, or a reset, left half done costs the worker; a refusal, or a session's model, none."""
+    workers = CannedWorkers()
+    async with open_sessions(workers, pool_size=1) as pool:
+
+        async def leave(command: str, args: dict[str, Any], session_id: str | None = None) -> int:
+            workers.intercept = slow(command)
+            with trio.move_on_after(0.5):
+                if session_id is None:
+                    await pool.execute_anonymous(command, args)
+                else:
+                    await pool.execute_in_session(session_id, command, args)
+            workers.intercept = lambda port, request: None
+            await all_idle(pool, 1)
+            return workers.started
+
+        await pool.execute_in_session("s", *CREATE)
+        assert await leave("configure_lm", {"model": "m/half"}) == 2
+        assert await execute(pool, "s") == {"b"}
+        assert workers.bridge("w-1").model_of("s") is None
+        assert await leave("reset_state", {}) == 3
+        assert await execute(pool, "s") == {"b"}
+        assert await leave("configure_lm", {"model": "m/half"}, "s") == 3
+        assert await execute(pool, "s") == {"b"}
+        assert workers.bridge("w-1").model_of("s") is None
+        await pool.execute_in_session("s", "configure_lm", {"model": "m/1"})
+        await pool.execute_anonymous("configure_lm", {"model": "m/2"})
+        workers.heard.clear()
+        for refused in (pool.execute_in_session("s", "configure_lm"), pool.execute_anonymous("configure_lm")):
+            with pytest.raises(InvalidArgumentError, match="model"):
+                await refused
+        await execute(pool, "s")
+        assert [line.split()[1] for line in workers.heard] == [
+            "configure_lm",
+            "configure_lm",
+            "execute_program",
+        ]
+        assert workers.started == 3
+
+
 def keys_sent(workers: CannedWorkers) -> list[str]:
     """Return the keys that workers were told, in order."""
     requests = [request for port in workers.ports for request in port.received]
@@ -221,14 +262,16 @@ async def test_timeout_covers_what_a_worker_must_be_told_first(autojump_clock: M
     """One deadline for all that happens in the lease; a death meanwhile is told as not having begun."""
     workers = CannedWorkers()
     async with open_sessions(workers, pool_size=1) as pool:
+        await pool.execute_in_session("s", "configure_lm", {"model": "m/1"})
         await pool.execute_in_session("s", *CREATE)
-        workers.kill_all()
-        workers.intercept = lambda port, request: Plan().after(2)
-        began = trio.current_time()
-        with pytest.raises(CallTimeoutError, match="execute_program"):
-            await execute(pool, "s", timeout=3.0)
-        assert trio.current_time() - began == pytest.approx(3.0, abs=0.1)
-        await trio.sleep(5)
+        for timeout, command in ((3.0, "load_program"), (5.0, "execute_program")):
+            workers.kill_all()
+            workers.intercept = lambda port, request: Plan().after(2)
+            began = trio.current_time()
+            with pytest.raises(CallTimeoutError, match=command):
+                await execute(pool, "s", timeout=timeout)
+            assert trio.current_time() - began == pytest.approx(timeout, abs=0.1)
+            await trio.sleep(5)
         assert await execute(pool, "s", timeout=math.inf) == {"b"}
         workers.kill_all()
         workers.intercept = lambda port, request: Plan().die(signal=9)
