@@ -169,6 +169,10 @@ class Killer:
             if not spare or self._pool.statistics().ready >= count + spare:
                 self.strike(count)
 
+    async def wait_reaped(self) -> None:
+        """Wait until the pool knows of every death; before that it seems as whole as ever."""
+        await until(lambda: all(worker.exited.is_set() for worker in self.victims), "the dead are reaped")
+
     def check_proof(self) -> None:
         """See that there were victims, and that each died of it. Call it when the pool is closed."""
         assert self.victims, "nobody was killed"

@@ -85,6 +85,7 @@ async def test_kills_cost_only_the_calls_they_hit(dspex_random: random.Random, t
             nursery.start_soon(lambda: killer.rage(pause=(0.1, 0.3), most=12))
             outcomes = await storm(pool, dspex_random, notes, turns=20, longest=0.03)
             nursery.cancel_scope.cancel()
+        await killer.wait_reaped()
         await check_whole(pool, 4)
     killer.check_proof()
     check_outcomes(outcomes, killer, notes)
@@ -116,6 +117,7 @@ async def test_crash_storm_ends_with_a_full_pool(dspex_random: random.Random, tm
             with trio.move_on_after(1.5):
                 await killer.rage(count=2, pause=(0.025, 0.025))
             is_over.set()
+        await killer.wait_reaped()
         await check_whole(pool, 8)
     killer.check_proof()
     check_outcomes(outcomes, killer, notes)
@@ -216,6 +218,7 @@ async def dspy_under_kills(random: random.Random, *, size: int, turns: int, kill
         for number in range(CALLERS):
             listed = await pool.session_adapter(f"tenant-{number}").list_programs()
             assert [program["id"] for program in listed["programs"]] == ["qa"]
+        await killer.wait_reaped()
         await until(lambda: pool.statistics().idle == size, "the pool is whole")
     killer.check_proof()
     check_rooms(outcomes, killer)

@@ -106,6 +106,7 @@ async def test_sessions_keep_what_was_acknowledged(dspex_random: random.Random) 
                 for tenant in tenants:
                     nursery.start_soon(tenant.run)
             rage.cancel_scope.cancel()
+        await killer.wait_reaped()
         for tenant in tenants:
             await tenant.check()
         await until(lambda: pool.statistics().idle == 3, "the pool is whole")
