@@ -18,7 +18,7 @@ from dspex_pool.cli.problems import ExitCode
 from dspex_pool.cli.run_command import RunOptions
 from tests.cases import case
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 #: What the help may load; everything else waits until a command needs it.
 LOADED_AT_ONCE = {"typer", "dspex_pool.cli.options", "dspex_pool.cli.problems", "dspex_pool.errors"}

@@ -16,7 +16,7 @@ from tests.cases import case
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 OURS = Fingerprint("jsonl:1", "p:1", "m:1")
 

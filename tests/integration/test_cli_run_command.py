@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dspex_pool.cli.execution import Plan
     from dspex_pool.config import PoolConfig
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 SIGNATURE = "q -> a"
 
