@@ -71,7 +71,7 @@ class PoolState(Upkeep):
         )
         error = self._refusal(waiter, now)
         if error is not None:
-            return self._refuse_at_once(error, waiter)
+            return self._refuse_at_once(error, waiter, now)
         bound_to = self._affinity.worker_of(session) if session is not None else None
         chosen = None if self.is_suspended else self._idle.take_for(bound_to, strict=waiter.strict)
         if chosen is not None:
@@ -101,11 +101,11 @@ class PoolState(Upkeep):
     ) -> Waiter | DspexPoolError:
         limit = self.options.max_waiting
         if not wait:
-            return self._refuse_at_once(refusals.would_wait(self, waiter, now), waiter)
+            return self._refuse_at_once(refusals.would_wait(self, waiter, now), waiter, now)
         if limit is not None and len(self._line) >= limit and waiter.number == 0:
-            return self._refuse_at_once(refusals.line_full(self, waiter, now), waiter)
+            return self._refuse_at_once(refusals.line_full(self, waiter, now), waiter, now)
         if waiter.deadline <= now:
-            return self._refuse_at_once(refusals.timed_out(self, waiter, now), waiter)
+            return self._refuse_at_once(refusals.timed_out(self, waiter, now), waiter, now)
         if waiter.number == 0:
             self._last_arrival += 1
             waiter.number = self._last_arrival

@@ -63,6 +63,8 @@ class PoolDriver:
         self.events: list[Emit] = []
         self.gauges: Counter[str] = Counter()
         self._processes = 0
+        #: The floor at the last look: a fact may start what was missing and lower the floor at once.
+        self._floor = 0
         self.state.open(self.now)
         self.settle()
 
@@ -222,7 +224,7 @@ class PoolDriver:
                 self.answer_all()
         check_books(self.state, processes_before=self._processes)
         check_timers(self.state, self.now)
-        self._processes = len(self.state.workers)
+        self._processes, self._floor = len(self.state.workers), self.state.floor
         self._check_gauges()
 
     def _carry_out(self, decision: Decision) -> None:
@@ -255,7 +257,7 @@ class PoolDriver:
             return
         state = self.state
         unserved = max(0, state._line.open_count - len(state._idle))
-        missing = max(0, state.floor - state.ready_count)
+        missing = max(0, max(self._floor, state.floor) - state.ready_count)
         probe = int(state._starts.is_open)
         starting = state._tally[WorkerState.STARTING]
         assert starting <= max(unserved + missing, probe), "I5: a start that nobody needs"

@@ -218,8 +218,8 @@ class Books(Ledger):
         self._note_refusal(error, waiter, now, queued=True)
         self._outbox.append(Refuse(waiter.number, error))
 
-    def _refuse_at_once(self, error: DspexPoolError, waiter: Waiter) -> DspexPoolError:
-        self._note_refusal(error, waiter, waiter.since, queued=False)
+    def _refuse_at_once(self, error: DspexPoolError, waiter: Waiter, now: float) -> DspexPoolError:
+        self._note_refusal(error, waiter, now, queued=False)
         return error
 
     def _note_refusal(self, error: DspexPoolError, waiter: Waiter, now: float, *, queued: bool) -> None:
@@ -238,7 +238,8 @@ class Books(Ledger):
         self.workers[record.number] = record
         self._tally[_STARTING] += 1
         self.counters.starts += 1
-        self.wake_at = min(self.wake_at, now + self.options.spawn_timeout)
+        # One worker more may bring forward when an idle one has to go; ``tick`` computes it.
+        self.wake_at = min(self.wake_at, now + self.options.spawn_timeout if not self._idle else now)
         self._outbox.append(Start(record.number, record.worker_id))
         if self.watch.observed:
             self._emit_moved("worker_starting", record, None, {"count": 1})

@@ -192,7 +192,7 @@ Decision: TypeAlias = Start | Grant | Refuse | Ping | Drain | Retire | Emit
 
 @dataclass(slots=True)
 class Counters:
-    """Counts since the pool began. None ever falls."""
+    """Counts since the pool began. None falls, but a grant that is undone takes its attempt back with it."""
 
     #: Checkouts begun.
     attempts: int = 0

@@ -230,6 +230,22 @@ async def test_caller_whose_worker_spoke_out_of_turn_is_served_before_later_ones
     assert served == [("first", 2, 1.0), ("second", 2, 1.0)]
 
 
+def test_undone_grant_after_the_deadline_ends_in_a_timeout_of_the_whole_wait() -> None:
+    """Late when its worker turns out unclean, a caller is told of all its wait, as is telemetry. [property 21]"""
+    driver = PoolDriver.ready()
+    lease = driver.lease()
+    waiter = driver.wait(timeout=10.0)
+    driver.advance(9.0)
+    driver.checkin(lease)
+    driver.advance(2.0)
+    error = driver.reject(driver.granted[waiter])
+    assert isinstance(error, CheckoutTimeoutError)
+    assert error.waited == 11.0
+    [told] = [event.measurements for event in driver.events if event.name == "timeout"]
+    assert told == {"wait": 11.0}
+    assert driver.state.counters.timeouts == 1
+
+
 # --- leaving the line -----------------------------------------------------------------------------------
 
 

@@ -205,3 +205,14 @@ def test_need_that_comes_back_waits_for_the_time_of_the_next_try() -> None:
     assert not driver.starting
     driver.advance(retry_at - driver.now)
     assert driver.start_times == [0.0, retry_at]
+
+
+def test_start_beside_idle_workers_is_looked_at_again() -> None:
+    """A start that brings the pool above its size makes an idle worker overflow, from then on and not from its end."""
+    driver = PoolDriver.ready(2, max_overflow=1, overflow_ttl=5.0)
+    driver.state.suspend(driver.now)
+    for _ in range(3):
+        driver.wait()
+    assert len(driver.starting) == 1
+    driver.advance(5.0)
+    assert [reason for _, reason, _ in driver.retirements] == ["overflow_ttl"]
