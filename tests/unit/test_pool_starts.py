@@ -208,7 +208,7 @@ def test_need_that_comes_back_waits_for_the_time_of_the_next_try() -> None:
 
 
 def test_start_beside_idle_workers_is_looked_at_again() -> None:
-    """A start that brings the pool above its size makes an idle worker overflow, from then on and not from its end."""
+    """A start that brings the pool above its size makes an idle worker overflow from then on, not from its end."""
     driver = PoolDriver.ready(2, max_overflow=1, overflow_ttl=5.0)
     driver.state.suspend(driver.now)
     for _ in range(3):
