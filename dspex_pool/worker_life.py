@@ -78,6 +78,7 @@ class WorkerLife:
         self._on_failed = on_failed
         self._told_to_end = trio.Event()
         self._politeness = trio.CancelScope()
+        self._hope = trio.CancelScope()
 
     def end(self, *, polite: bool) -> None:
         """Make the process end: politely within the grace, or at once. The latter may follow the former."""
@@ -94,14 +95,23 @@ class WorkerLife:
         if error.stderr_tail.strip():
             error.args = (f"{error.message} Its last words: {error.stderr_tail.strip().splitlines()[-1]}",)
 
+    def give_up(self) -> None:
+        """End this life within ``REAP_TIMEOUT``, even if its process cannot be reaped."""
+        self._hope.cancel()
+
     async def run(self) -> str | None:
         """Live this worker's life to its end.
 
         Returns:
-            How the process ended, in words; ``None`` if there never was one.
+            How the process ended, in words; ``None`` if there never was one, or it was given up.
 
         Cancellation: The process is killed and reaped before the cancellation leaves.
         """
+        with self._hope:
+            return await self._live()
+        return None
+
+    async def _live(self) -> str | None:
         port = await self._open()
         if port is None:
             return None

@@ -126,9 +126,12 @@ class WorkerPool:
             for life in self._runner.lives.values():
                 life.end(polite=False)
             await self._runner.until(self._is_empty)
-        if scope.cancelled_caught and self._nursery is not None:
-            # Whoever looks after the workers left kills and reaps once more, within a bound of its own.
-            self._nursery.cancel_scope.cancel()
+        if scope.cancelled_caught:
+            with trio.CancelScope(shield=True):
+                for life in self._runner.lives.values():
+                    life.give_up()
+                # Each kills and reaps once more, within a bound of its own.
+                await self._runner.until(self._is_empty)
 
     def _is_empty(self) -> bool:
         return not self._runner.lives

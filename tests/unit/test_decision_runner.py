@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from dspex_pool.worker_life import REAP_TIMEOUT
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPortFactory
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
+
+    from dspex_testkit.mock_port import MockPort
 
 
 @pytest.mark.trio
@@ -21,3 +24,27 @@ async def test_changes_wake_who_waits_when_nobody_listens_to_telemetry(autojump_
         with trio.fail_after(1):
             await pool.wait_ready()
     assert trio.current_time() < 1, "closing waited for its grace although the worker had left"
+
+
+def unkillable(port: MockPort) -> None:
+    """Stay alive whatever is sent, as a process that hangs in the kernel."""
+    port.reactions.eof = port.reactions.terminate = None
+    port.reactions.kill = 1_000.0
+
+
+@pytest.mark.trio
+async def test_closing_within_the_block_does_not_cancel_the_block(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that even SIGKILL does not end is given up, and nobody but its own task is cancelled for it.
+
+    The block was cancelled with the pool's tasks, and that cancellation left the pool although no scope caught it.
+    """
+    async with WorkerPool(MockPortFactory(unkillable), pool_size=1, close_timeout=10.0) as pool:
+        await pool.wait_ready()
+        await pool.aclose()
+        assert trio.current_time() == 10.0 + REAP_TIMEOUT
+        await trio.sleep(1.0)
+    assert trio.current_time() == 11.0 + REAP_TIMEOUT
+    assert pool.statistics().processes == 0
+    assert "could not be reaped" in caplog.text
