@@ -17,7 +17,7 @@ from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPortFactory
 from dspex_testkit.plan import Plan
 from dspex_testkit.pool_driver import PoolDriver
-from dspex_testkit.sweep import Stage, echo, kill_worker, sweep
+from dspex_testkit.sweep import echo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -321,15 +321,3 @@ def test_pool_is_back_at_its_floor_after_any_death(state: WorkerState) -> None:
     numbers = driver.state.statistics()
     assert (numbers.idle, numbers.live) == (2, 2)
     assert number not in driver.state.workers
-
-
-async def idle_beside(stage: Stage) -> None:
-    """A pool that is left alone until its workers have been pinged."""
-    async with stage.pool(pool_size=2, health_check_interval=20.0):
-        stage.start(trio.sleep, 20.5)
-
-
-@pytest.mark.budget(0.15)
-def test_worker_that_dies_at_any_step_of_its_idleness_is_replaced() -> None:
-    """Killed between or during pings, a worker is noticed and replaced without any caller. [property 35]"""
-    sweep(idle_beside, act=kill_worker, seeds=[0])

@@ -16,7 +16,7 @@ from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPortFactory
 from dspex_testkit.plan import Plan
 from dspex_testkit.pool_driver import PoolDriver
-from dspex_testkit.sweep import Stage, echo, sweep
+from dspex_testkit.sweep import echo
 from tests.search_profiles import depth
 
 if TYPE_CHECKING:
@@ -44,35 +44,6 @@ async def serving(pool: WorkerPool) -> int:
 
 
 # --- torn frames ------------------------------------------------------------------------------------------
-
-
-async def borrow_a_slow_reader(pool: WorkerPool) -> None:
-    """Send a request that the worker takes in pieces."""
-    async with pool.checkout() as lease:
-        port: Any = lease.worker.port
-        port.accept_only(9)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(take_the_rest, port)
-            await lease.request("echo", {"a": 1})
-        await trio.lowlevel.checkpoint()
-
-
-async def take_the_rest(port: MockPort) -> None:
-    """Read on after a while."""
-    await trio.sleep(1.0)
-    port.go_on()
-
-
-async def with_slow_reader(stage: Stage) -> None:
-    """A request that is written in two pieces."""
-    async with stage.pool() as pool:
-        stage.start(borrow_a_slow_reader, pool)
-
-
-@pytest.mark.budget(0.15)
-def test_call_cancelled_at_any_step_of_writing_costs_no_one_else() -> None:
-    """Wherever in its frame a call is cancelled, the next caller gets a worker that is clean. [property 49]"""
-    sweep(with_slow_reader, seeds=range(depth(2, 20)))
 
 
 @pytest.mark.parametrize(("taken", "incarnation"), [(0, 1), (1, 2), (20, 2), (10_000, 1)])

@@ -15,7 +15,6 @@ from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPort, MockPortFactory
 from dspex_testkit.plan import Plan
 from dspex_testkit.pool_driver import PoolDriver
-from dspex_testkit.sweep import Stage, sweep
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -138,29 +137,6 @@ def test_start_under_way_when_the_pool_closes_never_enters_it() -> None:
     assert driver.state.counters.started == 0
 
 
-def test_close_at_any_step_of_a_start_leaves_nothing() -> None:
-    """Wherever a start stands when the pool closes, its process ends and never serves. [property 78]"""
-    pools: list[WorkerPool] = []
-
-    async def start(stage: Stage) -> None:
-        stage.ports.start_delay = 1.0
-        stage.ports.behaviour = lambda port: port.answer_handshake(Plan().after(1.0).reply({"status": "ok"}))
-        pools.append(WorkerPool(stage.ports, pool_size=1, terminate_grace=2.0))
-        await stage.perform(open_until_ready, stage, pools[-1])
-        stage.check_closed()
-        counters = pools[-1].statistics().counters
-        assert counters.starts == counters.reaped
-        assert counters.granted == 0
-
-    assert sweep(start, act=lambda _: pools[-1].refuse_all(), seeds=range(2)) > 10
-
-
-async def open_until_ready(stage: Stage, pool: WorkerPool) -> None:
-    """Open a pool, wait until it is ready, and close it."""
-    async with stage.watched(pool):
-        await pool.wait_ready(pool.options.pool_size)
-
-
 # --- bounds ---------------------------------------------------------------------------------------------
 
 
@@ -220,18 +196,6 @@ async def test_workers_that_leave_politely_end_the_close_at_once(autojump_clock:
 
 
 # --- cancelled, failing, repeated -----------------------------------------------------------------------
-
-
-def test_close_that_is_cancelled_at_any_step_ends_every_process() -> None:
-    """A cancellation leaves a closing pool only when all its processes are reaped. [property 81]"""
-
-    async def close_slowly(stage: Stage) -> None:
-        stage.ports.behaviour = stubborn
-        pool = WorkerPool(stage.ports, pool_size=1, terminate_grace=4.0)
-        await stage.perform(open_until_ready, stage, pool)
-        stage.check_closed()
-
-    assert sweep(close_slowly, seeds=range(1)) > 10
 
 
 @pytest.mark.trio

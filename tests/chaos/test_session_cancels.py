@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from dspex_pool.session_pool import SessionPool
 
+pytestmark = pytest.mark.chaos
+
 #: Commands that change a session, or tell a worker of it.
 CHANGES: dict[str, dict[str, Any]] = {
     "load_program": {"program_id": "p", "definition": {"signature": "a -> c"}},

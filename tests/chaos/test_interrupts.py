@@ -1,0 +1,97 @@
+"""Ctrl-C before single lines of the pool's own code, as a user's would come."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import dspex_pool
+from dspex_pool.worker_pool import WorkerPool
+from dspex_testkit.invariants import check_books
+from dspex_testkit.mock_port import MockPortFactory
+from tests.chaos.test_swept_pool import borrow, late_to_answer
+from tests.search_profiles import depth
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+pytestmark = pytest.mark.chaos
+
+PACKAGE = str(Path(dspex_pool.__file__).parent)
+
+
+class Interrupt:
+    """Sends this process SIGINT before one line of the pool's own code, as a user's Ctrl-C would.
+
+    Args:
+        at_line: Number of the line, counted from the beginning; or the name of a function, for the second line that
+            is run in it, when its books are half written.
+    """
+
+    def __init__(self, at_line: int | str | None) -> None:
+        self.lines = 0
+        self.is_done = False
+        self._at_line = at_line
+        self._lines_within = 0
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line":
+            self.lines += 1
+            self._lines_within += frame.f_code.co_name == self._at_line
+            if not self.is_done and (self.lines == self._at_line or self._lines_within == 2):
+                self.is_done = True
+                signal.raise_signal(signal.SIGINT)
+        return self
+
+
+async def work_through_an_interrupt(ports: MockPortFactory) -> None:
+    """Use a pool in all ordinary ways; if the interrupt meets the caller's own code, go on with the pool."""
+    async with WorkerPool(ports, pool_size=1, health_check_interval=5.0) as pool:
+        try:
+            await borrow(pool)
+            pool.resize(2)
+            await pool.wait_ready(2)
+            pool.drain()
+            with trio.move_on_after(0.5):
+                async with pool.checkout() as lease:
+                    await lease.request("late")
+            await trio.sleep(6.0)
+        except KeyboardInterrupt:
+            check_books(pool._state)
+            await borrow(pool)
+            raise
+
+
+def test_keyboard_interrupt_leaves_books_that_agree() -> None:
+    """Ctrl-C amid moves of the books, at night before any line: the pool serves on, or closes. [property 11]"""
+    places: list[int | str] = ["_lend", "checkin", "_retire", "close", "abandon"]
+    if many := depth(0, 800):
+        lines = run_interrupted(None).lines
+        places += range(1, lines, lines // many)
+    for place in places:
+        # How many lines are run may differ a little from run to run, so the last one may not come.
+        assert run_interrupted(place).is_done or isinstance(place, int)
+
+
+def run_interrupted(at_line: int | str | None) -> Interrupt:
+    """Run the scenario with an interrupt before that line, and check that nothing is left."""
+    ports = MockPortFactory(late_to_answer)
+    interrupt = Interrupt(at_line)
+    tracer = sys.gettrace()  # of whoever measures coverage
+    sys.settrace(interrupt)
+    try:
+        trio.run(work_through_an_interrupt, ports, clock=MockClock(autojump_threshold=0))
+    except* KeyboardInterrupt:
+        assert at_line is not None
+    finally:
+        sys.settrace(tracer)
+    assert not ports.live, f"line {at_line}"
+    return interrupt
