@@ -66,7 +66,7 @@ format: $(STAMP) ## format the code and mend what the linter can mend
 	@$(BIN)/ruff check --fix .
 
 rules: $(STAMP) ## write what is generated: the tests' names into docs/rules.md, the tables of the documents
-	@$(BIN)/python tests/unit/test_rules_covered.py
+	@$(BIN)/python tests/integration/test_rules_covered.py
 	@$(BIN)/python -m tests.documents
 
 coverage: $(STAMP) ## run all layers under coverage, workers included; fail below 95 %

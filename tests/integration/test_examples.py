@@ -11,7 +11,7 @@ import pytest
 from dspex_pool.bridge.extraction import extract
 from dspex_pool.bridge.words import split_sentences
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 QUESTIONS = Path(__file__).parents[2] / "examples" / "questions.jsonl"
 ROWS: list[dict[str, str]] = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]

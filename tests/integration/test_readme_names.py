@@ -30,7 +30,7 @@ from tests.layers import LAYERS
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 #: Every kind of block, and where it is checked.
 KINDS = {"python", "console", "toml", "bash", "mermaid", "text"}

@@ -8,7 +8,7 @@ import pytest
 
 from dspex_pool.cli.logs import logs_on_screen
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 
 def write_all() -> None:

@@ -21,7 +21,7 @@ from dspex_pool.cli.screen import (
 from dspex_pool.cli.summary import Tally, exit_code_of_run, percentile
 from tests.cases import case
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 
 def entry(duration: float, *, failed: bool = False, attempts: int = 1, match: bool | None = None) -> Entry:

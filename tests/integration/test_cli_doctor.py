@@ -34,7 +34,7 @@ from tests.cases import case
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 UNLIMITED = resource.RLIM_INFINITY
 

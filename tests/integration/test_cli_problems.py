@@ -24,7 +24,7 @@ from dspex_pool.errors import (
 )
 from tests.cases import case
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 
 def test_exit_code_tells_what_kind_of_problem_it_was() -> None:

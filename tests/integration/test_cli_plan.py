@@ -25,7 +25,7 @@ from tests.cases import case
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 ANSWERED = Mark(0, False, None, 1)
 FAILED = Mark(0, True, None, 1)

@@ -21,7 +21,7 @@ from tests.cases import case
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 
 def saved(tmp_path: Path, content: Any) -> str:

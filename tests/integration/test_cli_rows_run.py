@@ -29,7 +29,7 @@ from tests.cases import case
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 PROGRAM = choose_program("q -> a")
 

@@ -16,7 +16,7 @@ from tests.cases import case
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 ANSWER = {"program_id": PROGRAM_ID, "outputs": {"a": 1}, "execution_time": 0.25}
 

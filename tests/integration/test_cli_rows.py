@@ -26,7 +26,7 @@ from tests.cases import case
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 
 def jsonl(text: str | bytes) -> InputFile:
