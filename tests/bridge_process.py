@@ -18,9 +18,9 @@ import psutil
 from dspex_pool.protocol import FrameDecoder, encode_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["ECHO", "BridgeProcess", "is_gone", "running_bridge", "wait_until"]
+__all__ = ["ECHO", "BridgeProcess", "is_gone", "running_bridge"]
 
 #: The handler of the test kit that needs no DSPy.
 ECHO = "dspex_testkit.children.echo:EchoHandler"
@@ -205,14 +205,6 @@ def running_bridge(
         yield bridge
     finally:
         bridge.close()
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something that nobody announces."""
-    deadline = time.monotonic() + _BOUND
-    while not condition():
-        assert time.monotonic() < deadline, f"not in {_BOUND} s: {what}"
-        time.sleep(0.002)
 
 
 def is_gone(pid: int) -> bool:

@@ -18,6 +18,7 @@ from dspex_pool.telemetry import PREFIX, Telemetry
 from dspex_pool.telemetry.gauges import GaugeLedger
 from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE, own_run_tag
 from dspex_testkit.invariants import check_books
+from tests.bounded_waits import until
 
 if TYPE_CHECKING:
     import random
@@ -34,25 +35,10 @@ ROGUE = "dspex_testkit.children.rogue:RogueHandler"
 #: Seconds within which any of these tests is over, on any machine; nothing takes that long when all is well.
 BOUND = 60.0
 
-_PAUSE = 0.01
-
 
 def light(**settings: Any) -> PoolConfig:
     """Return settings for workers without DSPy; failed starts are tried again soon."""
     return PoolConfig(**{"handler": ROGUE, "backoff_min": 0.05, "backoff_max": 0.2, **settings})
-
-
-async def until(condition: Callable[[], bool], what: str, *, seconds: float = 20.0) -> None:
-    """Wait until ``condition`` holds.
-
-    Raises:
-        AssertionError: It does not within ``seconds``.
-    """
-    with trio.move_on_after(seconds):
-        while not condition():
-            await trio.sleep(_PAUSE)
-        return
-    raise AssertionError(f"waited {seconds:g} s in vain until {what}")
 
 
 def no_processes_of(tag: str) -> bool:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from tests.integration.cli_shell import Shell, wait_until
+from tests.bounded_waits import wait_until
+from tests.integration.cli_shell import Shell
 
 if TYPE_CHECKING:
     import random
@@ -83,7 +84,7 @@ def run_under_kills(shell: Shell, draw: random.Random, rows: list[dict[str, Any]
     shell.write(rows)
     words = ("run", "slow:Slow", "rows.jsonl", "-o", "answers.jsonl", "--allow", "slow")
     with shell.started(*words, "--session-field", "tenant", "--workers", "4", "--retries", "3") as run:
-        wait_until(lambda: shell.recorded() > 0, seconds=30)
+        wait_until(lambda: shell.recorded() > 0, "a row is recorded", seconds=30)
         hit = kill_workers(run, draw, seconds)
         assert run.poll() is None, "the run was over before the killing: more rows are needed"
         _, told = run.communicate(timeout=120)

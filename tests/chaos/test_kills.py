@@ -11,7 +11,8 @@ import trio
 
 from dspex_pool.config import PoolConfig
 from dspex_pool.errors import WorkerDiedError
-from tests.chaos.fire import Killer, Outcomes, check_whole, light, until, watched_pool
+from tests.bounded_waits import until
+from tests.chaos.fire import Killer, Outcomes, check_whole, light, watched_pool
 
 if TYPE_CHECKING:
     import random

@@ -10,7 +10,8 @@ import trio
 from dspex_pool.errors import DspexPoolError, RemoteProtocolError, WorkerDiedError
 from dspex_pool.telemetry import PREFIX
 from dspex_testkit.children.rogue import FOUL_PLAY
-from tests.chaos.fire import Outcomes, check_whole, light, until, watched_pool
+from tests.bounded_waits import until
+from tests.chaos.fire import Outcomes, check_whole, light, watched_pool
 
 if TYPE_CHECKING:
     import random

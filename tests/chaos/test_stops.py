@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from dspex_pool.errors import CallTimeoutError
-from tests.chaos.fire import check_whole, light, until, watched_pool
+from tests.bounded_waits import until
+from tests.chaos.fire import check_whole, light, watched_pool
 
 if TYPE_CHECKING:
     from dspex_pool.adapters.python_pool import PythonPool

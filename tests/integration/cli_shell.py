@@ -7,7 +7,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE
+from tests.bounded_waits import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["HANDLER", "Shell", "wait_until"]
 
@@ -67,18 +67,6 @@ class Obedient(Handler):
             os.kill(os.getpid(), signal.SIGKILL)
         return {"program_id": args["program_id"], "outputs": {"a": order.upper()}, "execution_time": 0.0}
 """
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 8.0) -> None:
-    """Wait until ``condition`` holds.
-
-    Raises:
-        AssertionError: It does not hold within ``seconds``.
-    """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
 
 
 class Shell:
@@ -174,7 +162,7 @@ class Shell:
 
     def wait_recorded(self, rows: int) -> None:
         """Wait until the journal has that many rows."""
-        wait_until(lambda: self.recorded() >= rows)
+        wait_until(lambda: self.recorded() >= rows, f"{rows} rows are recorded")
 
     def trace(self) -> list[list[str]]:
         """Return what was run: the order, the process that ran it, the session."""

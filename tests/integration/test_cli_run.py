@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.cli_shell import HANDLER, Shell, wait_until
+from tests.bounded_waits import wait_until
+from tests.integration.cli_shell import HANDLER, Shell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,7 +200,7 @@ def test_second_interruption_ends_at_once(shell: Shell) -> None:
     shell.write([{"q": "quick"}, *({"q": f"sleep:60 {n}"} for n in range(4))])
     run = ("run", "q -> a", "rows.jsonl", "-o", "answers.jsonl", "--workers", "2", *HANDLER)
     with shell.started(*run) as process:
-        wait_until(lambda: len(shell.trace()) >= 3)
+        wait_until(lambda: len(shell.trace()) >= 3, "three rows have run")
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         for line in process.stderr:
@@ -232,7 +233,7 @@ def test_killed_run_goes_on_later(shell: Shell) -> None:
         shell.wait_recorded(6)
         process.kill()
         process.wait()
-    wait_until(lambda: not shell.workers(process.pid), seconds=2.0)
+    wait_until(lambda: not shell.workers(process.pid), "its workers are gone", seconds=2.0)
     assert not shell.output.exists()
     known = shell.recorded()
     done = shell(*run, "--resume")

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from dspex_pool.errors import (
@@ -24,6 +23,7 @@ from dspex_pool.errors import (
     WorkerStartError,
 )
 from dspex_pool.facades import AsyncioPool, SyncPool
+from tests.bounded_waits import has_ended, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -45,26 +45,6 @@ def asyncio_pool(**settings: Any) -> AsyncioPool:
 def pid_of(pool: SyncPool) -> int:
     """Return the process id of a worker."""
     return int(pool.execute_anonymous("process").result["pid"])
-
-
-def has_ended(pid: int) -> bool:
-    """Tell whether a process is gone, as a zombie too."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def wait_until_ended(pids: list[int], *, seconds: float = 5.0) -> None:
-    """Wait until no process of ``pids`` runs.
-
-    Raises:
-        AssertionError: One does after ``seconds``.
-    """
-    deadline = time.monotonic() + seconds
-    while not all(map(has_ended, pids)):
-        assert time.monotonic() < deadline, f"still running: {[pid for pid in pids if not has_ended(pid)]}"
-        time.sleep(0.01)
 
 
 # --- the blocking facade ---------------------------------------------------------------------------------
@@ -222,7 +202,7 @@ def test_program_that_never_closes_its_pool_leaves_no_worker(end: str) -> None:
         program.communicate(timeout=10)
     assert program.returncode == (-signal.SIGKILL if end == "killed" else 0)
     assert len(pids) == 2
-    wait_until_ended(pids)
+    wait_until(lambda: all(map(has_ended, pids)), "no worker is left")
 
 
 #: Forks while a pool is open; the child uses the parent's pool, then one of its own.

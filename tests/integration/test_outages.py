@@ -12,7 +12,6 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 import trio
 
@@ -35,9 +34,10 @@ from dspex_pool.errors import (
 )
 from dspex_testkit.canned_bridge import CannedBridge
 from dspex_testkit.mock_port import MockPortFactory
+from tests.bounded_waits import has_ended, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from dspex_pool import PythonPool, Reply
 
@@ -75,32 +75,12 @@ async def _pids(pool: PythonPool) -> list[int]:
     return [pid for pid in pids if pid is not None]
 
 
-def wait_until(condition: Callable[[], object], *, seconds: float = 8.0) -> None:
-    """Wait until ``condition`` holds.
-
-    Raises:
-        AssertionError: It does not within ``seconds``.
-    """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
-
-
 def begin(threads: ThreadPoolExecutor, pool: SyncPool, *call: Any, **options: Any) -> Future[Reply]:
     """Run a command in a thread, and return when a worker has it."""
     future = threads.submit(pool.execute_anonymous, *call, **options)
-    wait_until(lambda: pool.statistics().leased)
+    wait_until(lambda: pool.statistics().leased, "a worker is lent")
     time.sleep(0.05)  # from the lease to the worker
     return future
-
-
-def is_running(pid: int) -> bool:
-    """Tell whether a process runs; a zombie does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 # --- workers that end --------------------------------------------------------------------------------------
@@ -133,7 +113,9 @@ def test_worker_killed_while_idle_is_replaced_before_anybody_asks() -> None:
     with echo_pool() as pool:
         pid = pid_of(pool)
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: pool.run(_pids) not in ([pid], []) and pool.statistics().idle == 1)
+        wait_until(
+            lambda: pool.run(_pids) not in ([pid], []) and pool.statistics().idle == 1, "it is replaced"
+        )
         assert ask(pool, "echo", {"a": 1}) == {"a": 1}
 
 
@@ -169,8 +151,8 @@ def test_what_a_worker_started_ends_with_it() -> None:
     """Processes that a program started are in its worker's group, and go when it goes, SIGTERM or not."""
     with echo_pool() as pool:
         child = ask(pool, "spawn_grandchild", {"stubborn": True})["pid"]
-        assert is_running(child)
-    wait_until(lambda: not is_running(child), seconds=2)
+        assert not has_ended(child)
+    wait_until(lambda: has_ended(child), "the grandchild is gone", seconds=2)
 
 
 # --- programs that misbehave -------------------------------------------------------------------------------
@@ -196,7 +178,7 @@ def test_prints_from_python_and_c_spoil_no_answer(caplog: pytest.LogCaptureFixtu
         ask(pool, "print_c", {"text": "from C"})
         ask(pool, "spawn_grandchild", {"text": "from a grandchild\n", "seconds": 0})
         assert ask(pool, "echo", {"a": 1}) == {"a": 1}
-        wait_until(lambda: all(text in caplog.text for text in texts))
+        wait_until(lambda: all(text in caplog.text for text in texts), "all is in the log")
 
 
 def test_flood_on_stderr_blocks_nothing_and_leaves_its_tail_in_the_error() -> None:
@@ -233,7 +215,7 @@ def test_crash_loop_is_slowed_down_and_refused_with_the_reason() -> None:
     code = "import sys; sys.exit('no such database')"
     settings = {"backoff_min": 0.05, "backoff_max": 0.1, "breaker_after": 0.3}
     with echo_pool(handler=None, command=(sys.executable, "-S", "-c", code), **settings) as pool:
-        wait_until(lambda: pool.statistics().circuit_open)
+        wait_until(lambda: pool.statistics().circuit_open, "the breaker opens")
         assert pool.statistics().counters.starts < 20
         began = time.monotonic()
         with pytest.raises(CircuitOpenError, match="no such database") as info:
@@ -325,7 +307,7 @@ def test_session_that_was_idle_for_too_long_says_so() -> None:
     with mock_pool(session_ttl=0.05, monitor_interval=0.02) as pool:
         tenant = pool.session_adapter("tenant")
         tenant.create_program("qa", SIGNATURE)
-        wait_until(lambda: pool.snapshot().active_sessions == 0)
+        wait_until(lambda: pool.snapshot().active_sessions == 0, "the session has expired")
         with pytest.raises(SessionExpiredError, match="tenant"):
             tenant.execute_program("qa", {"context": "c", "question": "q"})
 
@@ -349,7 +331,7 @@ def test_strict_session_hears_that_its_worker_is_gone() -> None:
 
         pid = strict_pid()
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: pool.run(_pids) not in ([pid], []))
+        wait_until(lambda: pool.run(_pids) not in ([pid], []), "another worker is there")
         with pytest.raises(SessionLostError, match="tenant"):
             strict_pid()
         pool.session_adapter("tenant").cleanup_session()

@@ -13,7 +13,8 @@ import pytest
 import trio
 
 from dspex_pool.errors import CallTimeoutError, RemoteProtocolError, WorkerDiedError
-from tests.integration.worker_pools import is_gone, open_pool, runs, wait_until
+from tests.bounded_waits import has_ended, until
+from tests.integration.worker_pools import is_gone, open_pool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +69,7 @@ async def test_slow_command_delays_nobody_on_other_workers() -> None:
         await pool.wait_ready(2)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, pool, "sleep", {"seconds": 5})
-            await wait_until(lambda: pool.statistics().leased == 1, "the slow command began")
+            await until(lambda: pool.statistics().leased == 1, "the slow command began")
             with trio.fail_after(4.0):
                 for number in range(100):
                     assert await ask(pool, "echo", {"n": number}) == {"n": number}
@@ -128,7 +129,7 @@ async def test_cancelled_callers_never_read_anothers_answer() -> None:
         async with trio.open_nursery() as nursery:
             for number in range(200):
                 nursery.start_soon(caller, number)
-        await wait_until(lambda: steady(pool, 2), "all workers came back")
+        await until(lambda: steady(pool, 2), "all workers came back")
 
 
 async def test_caller_cancelled_within_a_frame_costs_the_worker() -> None:
@@ -164,8 +165,8 @@ async def test_death_while_idle_is_noticed_whoever_used_it_last() -> None:
         pid = await pid_of_any(pool)
         os.kill(pid, signal.SIGKILL)
         # Before the pool has noticed anything, all is steady as well.
-        await wait_until(lambda: pool.statistics().counters.reaped == 1, "the dead worker was noticed")
-        await wait_until(lambda: is_gone(pid) and steady(pool, 2), "the dead worker was replaced")
+        await until(lambda: pool.statistics().counters.reaped == 1, "the dead worker was noticed")
+        await until(lambda: is_gone(pid) and steady(pool, 2), "the dead worker was replaced")
 
 
 @pytest.mark.parametrize("state", ["idle", "leased", "draining"])
@@ -184,8 +185,8 @@ async def test_pool_is_whole_again_after_a_kill(state: str) -> None:
                     await lease.request("sleep", {"seconds": 30})
         else:
             os.kill(pid, signal.SIGKILL)
-        await wait_until(lambda: pool.statistics().counters.reaped == 1, "the dead worker was noticed")
-        await wait_until(lambda: is_gone(pid) and steady(pool, 2), "the pool was whole again")
+        await until(lambda: pool.statistics().counters.reaped == 1, "the dead worker was noticed")
+        await until(lambda: is_gone(pid) and steady(pool, 2), "the pool was whole again")
 
 
 async def test_kill_of_one_worker_blocks_no_other() -> None:
@@ -228,7 +229,7 @@ async def test_slot_is_free_only_when_its_process_is_reaped() -> None:
             async with pool.checkout() as lease:
                 await lease.request("block_signals", {})
                 lease.retire()
-        await wait_until(lambda: steady(pool, 2), "both workers were replaced")
+        await until(lambda: steady(pool, 2), "both workers were replaced")
     assert most == 2
 
 
@@ -242,10 +243,10 @@ async def test_output_of_any_kind_never_reaches_the_frames() -> None:
             await lease.request(command, {"text": f"by {command}"})
         grandchild = (await lease.request("spawn_grandchild", {"text": "by a grandchild"}))["pid"]
         assert await lease.request("echo", {"a": 1}) == {"a": 1}
-        await wait_until(lambda: "by a grandchild" in lease.worker.port.stderr_tail, "the grandchild printed")
+        await until(lambda: "by a grandchild" in lease.worker.port.stderr_tail, "the grandchild printed")
         for command in ("print_python", "print_fd"):
             assert f"by {command}" in lease.worker.port.stderr_tail
-    await wait_until(lambda: not runs(grandchild), "the grandchild ended with its worker")
+    await until(lambda: has_ended(grandchild), "the grandchild ended with its worker")
 
 
 async def test_stderr_flood_neither_blocks_nor_fills_memory() -> None:
@@ -307,6 +308,6 @@ async def test_every_exit_is_reaped_while_the_pool_lives_on() -> None:
         for code in (0, 3):
             with pytest.raises(WorkerDiedError):
                 await ask(pool, "exit", {"code": code})
-        await wait_until(lambda: steady(pool, 1), "the worker was replaced")
+        await until(lambda: steady(pool, 1), "the worker was replaced")
         zombies = [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
         assert zombies == []

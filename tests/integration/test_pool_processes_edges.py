@@ -17,7 +17,8 @@ import trio
 
 from dspex_pool.errors import PoolClosedError, WorkerDiedError, WorkerStartError
 from dspex_pool.worker_pool import WorkerPool
-from tests.integration.worker_pools import ECHO, echo_ports, is_gone, open_pool, runs, wait_until
+from tests.bounded_waits import has_ended, until
+from tests.integration.worker_pools import ECHO, echo_ports, is_gone, open_pool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,11 +58,11 @@ class Reasons:
 async def test_worker_killed_while_it_starts_is_replaced() -> None:
     """A process that dies before its first answer is reaped; the pool fills up all the same. [property 35]"""
     async with open_pool(pool_size=2) as pool:
-        await wait_until(lambda: bool(pool.workers()), "a process exists")
+        await until(lambda: bool(pool.workers()), "a process exists")
         first = pid_of(pool.workers()[0])
         assert pool.statistics().ready == 0
         os.kill(first, signal.SIGKILL)
-        await wait_until(lambda: is_gone(first) and steady(pool, 2), "the pool is whole")
+        await until(lambda: is_gone(first) and steady(pool, 2), "the pool is whole")
         assert pool.statistics().counters.start_failures == 1
 
 
@@ -72,9 +73,9 @@ async def test_worker_killed_while_it_is_pinged_is_replaced() -> None:
         await pool.wait_ready()
         pid = pid_of(pool.workers()[0])
         os.kill(pid, signal.SIGSTOP)
-        await wait_until(lambda: pool.statistics().pinging == 1, "the ping began")
+        await until(lambda: pool.statistics().pinging == 1, "the ping began")
         os.kill(pid, signal.SIGKILL)
-        await wait_until(lambda: is_gone(pid) and pool.statistics().ready == 1, "the worker is replaced")
+        await until(lambda: is_gone(pid) and pool.statistics().ready == 1, "the worker is replaced")
 
 
 @pytest.mark.trio
@@ -87,7 +88,7 @@ async def test_worker_killed_while_it_leaves_frees_its_place() -> None:
         pool.drain()
         assert pool.statistics().retiring == 1
         os.kill(pid, signal.SIGKILL)
-        await wait_until(lambda: is_gone(pid) and steady(pool, 1), "the worker is replaced")
+        await until(lambda: is_gone(pid) and steady(pool, 1), "the worker is replaced")
 
 
 #: Hangs in its first process and is an echo worker in all later ones.
@@ -164,9 +165,9 @@ async def test_stray_bytes_of_an_idle_worker_retire_it_and_are_reported(pings: b
         await pool.wait_ready()
         worker = pool.workers()[0]
         os.kill(pid_of(worker), signal.SIGUSR1)
-        await wait_until(worker.port.has_unread, "the worker spoke")
+        await until(worker.port.has_unread, "the worker spoke")
         if pings:
-            await wait_until(lambda: pool.statistics().counters.reaped == 1, "the worker is retired")
+            await until(lambda: pool.statistics().counters.reaped == 1, "the worker is retired")
             assert reasons.told[0] in [
                 ("worker_retiring", "ping_failed"),
                 ("worker_retiring", "protocol_error"),
@@ -202,7 +203,7 @@ async def test_worker_that_outgrows_its_limit_is_replaced_after_its_lease() -> N
         async with pool.checkout() as lease:
             pid = pid_of(lease.worker)
             await lease.request("hold_memory", {"bytes": 200_000_000})
-        await wait_until(lambda: is_gone(pid) and steady(pool, 1), "the worker is replaced")
+        await until(lambda: is_gone(pid) and steady(pool, 1), "the worker is replaced")
     assert reasons.told[0] == ("worker_retiring", "max_rss")
 
 
@@ -236,7 +237,7 @@ async def test_worker_whose_import_starts_a_pool_is_bounded_and_leaves_nothing(t
             await pool.wait_ready(fail_fast=True)
     found = re.search(r"^nested (\d+)$", caught.value.stderr_tail, re.MULTILINE)
     assert found is not None, caught.value.stderr_tail
-    await wait_until(lambda: not runs(int(found[1])), "the nested worker ended")
+    await until(lambda: has_ended(int(found[1])), "the nested worker ended")
 
 
 HOST = f"""
@@ -272,7 +273,7 @@ def test_interrupted_host_ends_its_workers_before_itself() -> None:
     assert len(pids) == 2
     assert said.rstrip().endswith("KeyboardInterrupt")
     assert host.returncode in (1, 130, -signal.SIGINT)
-    assert not any(runs(pid) for pid in pids)
+    assert all(map(has_ended, pids))
 
 
 # --- closing ------------------------------------------------------------------------------------------------
@@ -294,7 +295,7 @@ async def test_goodbye_does_not_wait_for_a_full_pipe() -> None:
             await pool.wait_ready()
             os.kill(pid_of(pool.workers()[0]), signal.SIGSTOP)
             nursery.start_soon(write_in_vain, pool)
-            await wait_until(lambda: pool.workers()[0].port.bytes_sent > 60_000, "the pipe is full")
+            await until(lambda: pool.workers()[0].port.bytes_sent > 60_000, "the pipe is full")
             began = time.perf_counter()
         assert time.perf_counter() - began < 3.0
     assert "the pool ended it: closed" in str(failed[0])
@@ -306,9 +307,9 @@ async def test_close_ends_stubborn_grandchildren_of_a_stopped_worker() -> None:
     async with open_pool(terminate_grace=0.4) as pool:
         async with pool.checkout() as lease:
             grandchild = (await lease.request("spawn_grandchild", {"stubborn": True}))["pid"]
-            await wait_until(lambda: "ready" in lease.worker.port.stderr_tail, "the grandchild runs")
+            await until(lambda: "ready" in lease.worker.port.stderr_tail, "the grandchild runs")
         os.kill(pid_of(pool.workers()[0]), signal.SIGSTOP)
-    await wait_until(lambda: not runs(grandchild), "the grandchild ended")
+    await until(lambda: has_ended(grandchild), "the grandchild ended")
 
 
 @pytest.mark.trio
@@ -328,7 +329,7 @@ async def test_close_while_everybody_is_busy_leaves_nothing() -> None:
         async with open_pool(pool_size=4, max_starting=2, terminate_grace=0.3) as pool:
             for _ in range(8):
                 nursery.start_soon(call, pool, 30.0)
-            await wait_until(lambda: pool.statistics().leased >= 1, "a call runs")
+            await until(lambda: pool.statistics().leased >= 1, "a call runs")
     assert len(heard) == 8
     assert PoolClosedError in heard
     assert WorkerDiedError in heard

@@ -15,7 +15,8 @@ import trio
 
 from dspex_pool.errors import CheckoutTimeoutError, PoolClosedError, WorkerStartError
 from dspex_pool.worker_pool import WorkerPool
-from tests.integration.worker_pools import ECHO, echo_ports, is_gone, open_pool, runs, wait_until
+from tests.bounded_waits import has_ended, until
+from tests.integration.worker_pools import ECHO, echo_ports, is_gone, open_pool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,9 +108,7 @@ async def test_ping_that_hangs_ends_and_the_worker_is_replaced() -> None:
         victim = pids.pop()
         assert victim is not None
         os.kill(victim, signal.SIGSTOP)
-        await wait_until(
-            lambda: is_gone(victim) and pool.statistics().idle == 2, "the stopped one was replaced"
-        )
+        await until(lambda: is_gone(victim) and pool.statistics().idle == 2, "the stopped one was replaced")
         assert pids <= {worker.port.pid for worker in pool.workers()}
 
 
@@ -145,7 +144,7 @@ async def test_close_is_bounded_when_a_lease_never_comes_back() -> None:
                     await trio.sleep_forever()
 
             nursery.start_soon(never_returns)
-            await wait_until(lambda: pool.statistics().leased == 1, "the worker was lent")
+            await until(lambda: pool.statistics().leased == 1, "the worker was lent")
             began = time.perf_counter()
             await pool.aclose()
             assert time.perf_counter() - began < 3.0
@@ -190,7 +189,7 @@ async def test_close_ends_a_stubborn_worker_and_its_children(stubborn: str) -> N
         began = time.perf_counter()
     assert time.perf_counter() - began < 5.0
     assert children() <= before
-    await wait_until(lambda: grandchild == 0 or not runs(grandchild), "the grandchild ended too")
+    await until(lambda: grandchild == 0 or has_ended(grandchild), "the grandchild ended too")
 
 
 @pytest.mark.trio
@@ -244,9 +243,9 @@ def test_workers_end_when_the_parent_is_killed(tmp_path: Path) -> None:
         host.kill()
         host.communicate()
     deadline = time.monotonic() + 2.0
-    while any(runs(pid) for pid in pids) and time.monotonic() < deadline:
+    while not all(map(has_ended, pids)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    left: list[Any] = [pid for pid in pids if runs(pid)]
+    left: list[Any] = [pid for pid in pids if not has_ended(pid)]
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert left == []

@@ -14,11 +14,13 @@ from dspex_pool.adapters import PythonPool
 from dspex_pool.config import PoolConfig
 from dspex_pool.errors import DspexPoolError, InvalidArgumentError, SessionLostError
 from dspex_testkit.children import noisy_programs
+from tests.bounded_waits import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from dspex_pool.checkout import Checkout
     from dspex_pool.session_call import Reply
     from dspex_pool.worker import PoolWorker
 
@@ -53,10 +55,20 @@ async def only(pool: PythonPool, worker_id: str) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         for worker in pool.sessions.workers.workers():
             if worker.worker_id != worker_id:
-                claim = pool.sessions.workers.claim(worker)
-                assert claim is not None, f"{worker} is not idle"
-                await stack.enter_async_context(claim)
+                await stack.enter_async_context(await claimed(pool, worker))
         yield
+
+
+async def claimed(pool: PythonPool, worker: PoolWorker) -> Checkout:
+    """Take one worker out of service, as soon as the pool's own housekeeping lets go of it."""
+    found: list[Checkout] = []
+
+    def is_free() -> bool:
+        found.extend(filter(None, [pool.sessions.workers.claim(worker)]))
+        return bool(found)
+
+    await until(is_free, f"{worker} is idle")
+    return found[0]
 
 
 #: One life of a session: each command, and whether its result is right.

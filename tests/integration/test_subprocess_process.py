@@ -20,6 +20,7 @@ from dspex_pool.transport import process as process_module
 from dspex_pool.transport.launch import Launched, launch
 from dspex_pool.transport.port import ExitStatus
 from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPort, SubprocessPortFactory
+from tests.bounded_waits import has_ended, until
 from tests.cancel_at_step import CancelAtStep, run_in_order
 from tests.subprocess_children import (
     ECHO,
@@ -47,21 +48,6 @@ send(str(grandchild).encode())
 """
 
 
-def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended; a zombie of somebody else counts as gone."""
-    try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
-
-
-async def wait_gone(pid: int) -> None:
-    """Wait until a process that is not our child has ended."""
-    with trio.fail_after(BOUND):
-        while not is_gone(pid):
-            await trio.sleep(0.005)
-
-
 async def end(port: SubprocessPort) -> ExitStatus:
     """Attend a port to its end."""
     with trio.fail_after(BOUND):
@@ -87,7 +73,7 @@ async def test_worker_that_exits_while_idle_is_noticed() -> None:
         assert await port.receive() == b"ready"
         assert not port.has_unread()
         port.send_eof()
-        await wait_gone(port.pid)
+        await until(lambda: has_ended(port.pid), "the process is gone")
     assert port.exit_status == ExitStatus(code=4)
 
 
@@ -138,8 +124,8 @@ async def test_terminate_reaches_the_whole_group() -> None:
         await port.receive()
         pid = int(await port.receive())
         port.terminate()
-        await wait_gone(pid)
-        await wait_gone(port.pid)
+        await until(lambda: has_ended(pid), "the process is gone")
+        await until(lambda: has_ended(port.pid), "the process is gone")
     assert port.exit_status == ExitStatus(signal=signal.SIGTERM)
 
 
@@ -151,11 +137,11 @@ async def test_grandchildren_end_with_the_worker(ending: str) -> None:
     async with running(source) as port:
         await port.receive()
         grandchild = int(await port.receive())
-        assert not is_gone(grandchild)
+        assert not has_ended(grandchild)
         if ending == "leaves":
             port.send_eof()
-            await wait_gone(grandchild)
-    await wait_gone(grandchild)
+            await until(lambda: has_ended(grandchild), "the process is gone")
+    await until(lambda: has_ended(grandchild), "the process is gone")
     assert port.exit_status == (
         ExitStatus(code=0) if ending == "leaves" else ExitStatus(signal=signal.SIGKILL)
     )
@@ -174,7 +160,7 @@ async def test_interrupt_reaches_the_worker_alone() -> None:
         assert await port.receive() == b"busy"
         port.interrupt()
         assert await port.receive() == b"stopped"
-        assert not is_gone(grandchild)
+        assert not has_ended(grandchild)
         assert port.exit_status is None
 
 
@@ -271,7 +257,7 @@ async def test_attend_that_was_cancelled_can_be_taken_up_again() -> None:
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert port.exit_status is None
-    assert not is_gone(port.pid)
+    assert not has_ended(port.pid)
     port.send_eof()
     assert await end(port) == ExitStatus(code=0)
     assert port.stderr_tail == "before\n"
@@ -478,7 +464,7 @@ async def test_escaped_grandchild_cannot_hold_the_end() -> None:
             await port.receive()
     finally:
         os.kill(escaped, signal.SIGKILL)
-    await wait_gone(escaped)
+    await until(lambda: has_ended(escaped), "the process is gone")
 
 
 @pytest.mark.trio
@@ -489,7 +475,7 @@ async def test_attend_cancelled_after_the_reaping_is_taken_up_again(monkeypatch:
     port = await open_port("import os\nif os.fork() == 0:\n    os.setsid()\n    os.read(0, 1)\n")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(port.attend)
-        await wait_gone(port.pid)
+        await until(lambda: has_ended(port.pid), "the process is gone")
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert port.exit_status == ExitStatus(code=0)

@@ -13,9 +13,9 @@ from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPortFac
 from dspex_pool.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Iterable
 
-__all__ = ["ECHO", "echo_ports", "is_gone", "open_pool", "patience", "runs", "wait_until"]
+__all__ = ["ECHO", "echo_ports", "is_gone", "open_pool", "patience"]
 
 ECHO = "dspex_testkit.children.echo:EchoHandler"
 
@@ -57,27 +57,6 @@ def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid)
 
 
-def runs(pid: int) -> bool:
-    """Tell whether the process does anything; a zombie does not, and an orphan's belongs to nobody here."""
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
 def patience() -> trio.CancelScope:
     """Return a scope that fails the test when something takes far too long."""
     return trio.CancelScope(deadline=trio.current_time() + PATIENCE)
-
-
-async def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait until ``condition`` holds.
-
-    Raises:
-        AssertionError: It did not come true; says ``what`` did not happen.
-    """
-    with patience():
-        while not condition():
-            await trio.sleep(0.005)
-        return
-    raise AssertionError(f"in {PATIENCE:g} s it did not happen that {what}")

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dspex_pool.protocol import encode_frame
-from tests.bridge_process import ECHO, BridgeProcess, is_gone, running_bridge, wait_until
+from tests.bounded_waits import wait_until
+from tests.bridge_process import ECHO, BridgeProcess, is_gone, running_bridge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
