@@ -166,9 +166,21 @@ def check_all(
             if sources.get(low) == DEFAULT:
                 raise _conflict(high, f"at least {low}", low, checked, sources, reason)
             raise _conflict(low, f"at most {high}", high, checked, sources, reason)
+    _refuse_without_anybody(checked, sources)
     if checked.get("command") is not None:
         _refuse_without_effect(checked, sources)
     return checked
+
+
+def _refuse_without_anybody(checked: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    """Refuse a pool that keeps no worker and lets nobody wait for one: it would serve nobody for ever."""
+    if checked["min_idle"] is None:
+        cause, keeps_any = "lazy", not checked["lazy"]
+    else:
+        cause, keeps_any = "min_idle", checked["min_idle"] > 0
+    if checked["max_waiting"] == 0 and not keeps_any:
+        reason = "such a pool starts a worker when somebody waits for it, and nobody may"
+        raise _conflict("max_waiting", "at least 1", cause, checked, sources, reason)
 
 
 def _refuse_without_effect(checked: Mapping[str, Any], sources: Mapping[str, str]) -> None:

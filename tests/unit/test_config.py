@@ -245,6 +245,8 @@ def test_settings_are_refused_when_they_contradict() -> None:
         ({"min_idle": 6}, {"pool_size": 5}),
         ({"terminate_grace": 9.0}, {"close_timeout": 8.0}),
         ({"leak_warning_after": 9.0}, {"lease_timeout": 8.0}),
+        ({"max_waiting": 0}, {"lazy": True}),
+        ({"max_waiting": 0}, {"min_idle": 0}),
         ({"python": "python3"}, {"command": ("worker",)}),
         ({"handler": "a:B"}, {"command": ("worker",)}),
         ({"allow": ("a",)}, {"command": ("worker",)}),
@@ -267,6 +269,7 @@ def test_settings_are_accepted_when_they_are_equal_or_one_is_off() -> None:
         {"leak_warning_after": 9.0, "lease_timeout": None},
         {"leak_warning_after": None, "lease_timeout": 9.0},
         {"max_lifetime": (7.0, 7.0)},
+        {"max_waiting": 0, "lazy": True, "min_idle": 1},
     ]
     for both in cases:
         with case(both):
