@@ -7,9 +7,11 @@ pytest process: a layer's time includes its start-up, and no layer sees what ano
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
@@ -35,12 +37,15 @@ class Layer:
     arguments: tuple[str, ...]
     #: Seconds after which the layer counts as hung and is ended; ``None`` for no limit.
     limit: float | None
+    #: Folder whose modules are dealt out to two processes at a time; ``None`` for one process. Unlike xdist this
+    #: costs a layer of short tests nothing but a second start-up, on the other core.
+    halved: str | None = None
 
 
 LAYERS = {
     layer.name: layer
     for layer in (
-        Layer("fast", ("-n0",), 900.0),
+        Layer("fast", ("-n0",), 900.0, halved="tests/unit"),
         Layer("protocol", ("-n0",), 180.0),
         Layer("integration", PARALLEL, 420.0),
         Layer("chaos", PARALLEL, 900.0),
@@ -65,11 +70,27 @@ class Outcome:
     seconds: float
 
 
-def pytest_command(layer: Layer, options: argparse.Namespace) -> list[str]:
-    """Return the command line that runs ``layer``."""
+def parts_of(layer: Layer, options: argparse.Namespace) -> list[tuple[str, ...]]:
+    """Return what each pytest process of ``layer`` is to collect: all, or half of the modules each."""
+    if layer.halved is None or options.pytest_arguments or options.coverage:
+        return [()]
+    halves: list[list[str]] = [[], []]
+    sizes = [0, 0]
+    modules = sorted((ROOT / layer.halved).glob("test_*.py"), key=lambda path: -path.stat().st_size)
+    for module in modules:
+        lighter = sizes.index(min(sizes))
+        halves[lighter].append(str(module.relative_to(ROOT)))
+        sizes[lighter] += module.stat().st_size
+    return [tuple(half) for half in halves if half]
+
+
+def pytest_command(
+    layer: Layer, options: argparse.Namespace, report: Path, part: tuple[str, ...]
+) -> list[str]:
+    """Return the command line that runs ``part`` of ``layer``."""
     runner = ["-m", "coverage", "run", "-m", "pytest"] if options.coverage else ["-m", "pytest"]
-    command = [sys.executable, *runner, "-q", "-p", "no:faker", "-m", layer.name, *layer.arguments]
-    command.append(f"--junit-xml={REPORTS / layer.name}.xml")
+    command = [sys.executable, *runner, "-q", "-p", "no:faker", "-m", layer.name, *layer.arguments, *part]
+    command.append(f"--junit-xml={report}")
     if options.short and layer.name == "chaos":
         # A soak is a chaos test of more than five seconds; its name says so.
         command += ["-k", "not soak"]
@@ -80,19 +101,49 @@ def pytest_command(layer: Layer, options: argparse.Namespace) -> list[str]:
 
 def run_layer(layer: Layer, options: argparse.Namespace) -> Outcome:
     """Run ``layer`` to its end, or to its limit."""
-    report = REPORTS / f"{layer.name}.xml"
-    report.unlink(missing_ok=True)
     print(f"\n=== {layer.name} ===", flush=True)
     begun = time.monotonic()
-    # No input: nothing may wait for a terminal that continuous integration has not got.
     # Measuring makes the start of a worker several times as long.
     limit = layer.limit and layer.limit * (3 if options.coverage else 1)
-    with subprocess.Popen(pytest_command(layer, options), cwd=ROOT, stdin=subprocess.DEVNULL) as process:
-        failure = wait_for(process, limit)
+    reports, failures = run_parts(layer, options, limit)
     seconds = time.monotonic() - begun
     print(f"{layer.name}: {seconds:.1f} s", flush=True)
-    tests, skipped = read_report(report)
-    return Outcome(layer.name, failure, tests, skipped, seconds)
+    counts = [read_report(report) for report in reports]
+    tests = None if any(count is None for count, _ in counts) else sum(count or 0 for count, _ in counts)
+    return Outcome(
+        layer.name, ", ".join(sorted(failures)), tests, sum(skipped for _, skipped in counts), seconds
+    )
+
+
+def run_parts(layer: Layer, options: argparse.Namespace, limit: float | None) -> tuple[list[Path], set[str]]:
+    """Run the parts of ``layer`` side by side; return their reports and in which ways they failed.
+
+    What the second prints is shown when the first has ended, so that lines are not mixed.
+    """
+    parts = parts_of(layer, options)
+    reports = [REPORTS / f"{layer.name}{number or ''}.xml" for number in range(len(parts))]
+    with contextlib.ExitStack() as stack:
+        running = []
+        for number, (report, part) in enumerate(zip(reports, parts, strict=True)):
+            report.unlink(missing_ok=True)
+            output = stack.enter_context(tempfile.TemporaryFile()) if number else None
+            command = pytest_command(layer, options, report, part)
+            # No input: nothing may wait for a terminal that continuous integration has not got.
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT if output else None,
+            )
+            running.append((stack.enter_context(process), output))
+        failures = set()
+        for process, output in running:
+            failures.add(wait_for(process, limit))
+            if output is not None:
+                output.seek(0)
+                print(output.read().decode(errors="replace"), end="", flush=True)
+    return reports, failures - {""}
 
 
 def wait_for(process: subprocess.Popen[bytes], limit: float | None) -> str:
