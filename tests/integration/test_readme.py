@@ -44,7 +44,8 @@ def run_python(block: Block, folder: Path) -> str:
     script.write_text(block.text, encoding="utf-8")
     if named:
         return ""
-    runner = ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if "\nasync def test_" in block.text else []
+    is_test = re.search(r"^(async )?def test_", block.text, re.MULTILINE)
+    runner = ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if is_test else []
     done = subprocess.run(
         [sys.executable, *runner, script.name],
         cwd=folder,
