@@ -14,8 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.plan import Plan
-from dspex_testkit.sweep import Stage, cancel, echo, kill_worker
-from dspex_testkit.sweep import sweep as sweep_orders
+from dspex_testkit.sweep import Stage, cancel, echo, kill_worker, sweep_scenario
 from tests.search_profiles import depth
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ both_acts = pytest.mark.parametrize("act", [cancel, kill_worker])
 
 def sweep(scenario: Scenario, act: Act = cancel) -> int:
     """Sweep in four orders of tasks; at night in twenty."""
-    return sweep_orders(scenario, act=act, seeds=range(depth(4, 20)))
+    return sweep_scenario(scenario, act=act, seeds=range(depth(4, 20))).points
 
 
 async def borrow(pool: WorkerPool, **asked: Any) -> None:

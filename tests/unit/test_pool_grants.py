@@ -14,7 +14,7 @@ from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPortFactory
 from dspex_testkit.plan import Plan
 from dspex_testkit.pool_driver import PoolDriver
-from dspex_testkit.sweep import Stage, cancel, echo, kill_worker, sweep
+from dspex_testkit.sweep import Stage, cancel, echo, kill_worker, sweep_scenario
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -45,7 +45,7 @@ async def at_once(stage: Stage) -> None:
 @pytest.mark.budget(0.1)
 def test_checkout_loses_no_worker_wherever_it_is_disturbed(act: Act) -> None:
     """No step lies between a grant and the promise to give back, whatever happens where. [property 7, 2]"""
-    assert sweep(at_once, act=act, seeds=[0]) > 3
+    assert sweep_scenario(at_once, act=act, seeds=[0]).points > 3
 
 
 @pytest.mark.trio

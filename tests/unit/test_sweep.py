@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,26 +11,26 @@ import trio
 from trio._core import _run as scheduler
 
 from dspex_pool.errors import WorkerDiedError
-from dspex_testkit.sweep import Stage, kill_worker, order_of_tasks, sweep
+from dspex_testkit.sweep import (
+    Stage,
+    Swept,
+    cancel,
+    kill_worker,
+    order_of_tasks,
+    sweep,
+    sweep_scenario,
+    worker_pool,
+)
 
 if TYPE_CHECKING:
     from dspex_pool.worker_pool import WorkerPool
 
 
-def scenario_of(target: Any, **settings: Any) -> Any:
-    """Return the scenario in which one task does ``target`` with a pool."""
-
-    async def scenario(stage: Stage) -> None:
-        async with stage.pool(**settings) as pool:
-            stage.start(target, pool)
-
-    return scenario
-
-
 def complaint_about(target: Any, **options: Any) -> str:
     """Sweep a faulty target and return everything that is said of it."""
+    how: dict[str, Any] = {"act": cancel, "seeds": [0]} | options
     with pytest.raises((AssertionError, ExceptionGroup)) as caught:
-        sweep(scenario_of(target), seeds=[0], **options)
+        sweep(target, **how)
     error: BaseException = caught.value
     said = [str(error), *getattr(error, "__notes__", [])]
     while isinstance(error, BaseExceptionGroup):
@@ -71,7 +72,7 @@ async def fail(_: WorkerPool) -> None:
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        (forget_to_return, "seed 0, disturbed before step"),
+        (forget_to_return, "forget_to_return, seed 0, cancel before step"),
         (swallow, "the cancellation is swallowed"),
         (spoil_the_books, "I8"),
         (fail, "undisturbed, the target ends with WorkerDiedError"),
@@ -80,6 +81,35 @@ async def fail(_: WorkerPool) -> None:
 def test_sweep_finds_what_is_wrong_and_says_where(target: Any, says: str) -> None:
     """A lost worker, a swallowed cancellation, books that disagree for one step, a scenario that fails by itself."""
     assert says in complaint_about(target)
+
+
+def test_failure_says_how_its_run_is_repeated() -> None:
+    """The seed and the step that a failure names, given as ``only``, repeat that run and no other."""
+    said = re.search(r"only=\((\d), (\d+)\)", complaint_about(forget_to_return, seeds=[3]))
+    assert said is not None
+    seed, step = int(said[1]), int(said[2])
+    again = complaint_about(forget_to_return, only=(seed, step))
+    assert f"only=(3, {step})" in again
+    assert sweep(forget_to_return, act=cancel, only=(seed, step - 1)) == Swept(points=1, runs=1)
+    assert sweep(forget_to_return, act=cancel, only=(seed, None)) == Swept(points=0, runs=1)
+
+
+def test_sweep_cancels_and_kills_unless_told_otherwise() -> None:
+    """Without an act, every step is met by both, in every order."""
+
+    async def borrow(pool: WorkerPool) -> None:
+        async with pool.checkout():
+            await trio.lowlevel.checkpoint()
+
+    both, one = sweep(borrow, seeds=[0, 1]), sweep(borrow, seeds=[0, 1], act=kill_worker)
+    assert both.points == 2 * one.points > 4
+    assert both.runs == both.points + 4
+
+
+def test_sweep_takes_settings_once() -> None:
+    """Settings that what opens the pool would not hear of are refused."""
+    with pytest.raises(TypeError, match="takes no pool_size here"):
+        sweep(swallow, on=worker_pool(), pool_size=2)
 
 
 def test_sweep_keeps_the_error_of_a_disturbed_target() -> None:
@@ -95,7 +125,7 @@ def test_sweep_keeps_the_error_of_a_disturbed_target() -> None:
             stage.start(ask, pool)
         kinds.add(type(stage.error))
 
-    assert sweep(scenario, act=kill_worker, seeds=[0]) > 3
+    assert sweep_scenario(scenario, act=kill_worker, seeds=[0]).points > 2
     assert kinds == {type(None), WorkerDiedError}
 
 
@@ -106,16 +136,14 @@ def test_sweep_tolerates_the_death_of_a_witness_only_where_workers_are_killed(is
     async def die(_: WorkerPool) -> None:
         raise WorkerDiedError("in a bystander's hands")
 
-    async def scenario(stage: Stage) -> None:
-        async with stage.pool() as pool:
-            stage.start_witness(die, pool)
-            stage.start(trio.sleep, 1.0)
+    async def nap(_: WorkerPool) -> None:
+        await trio.sleep(1.0)
 
     if is_allowed:
-        assert sweep(scenario, act=kill_worker, seeds=[0]) > 1
+        assert sweep(nap, beside=die, act=kill_worker, seeds=[0]).points > 1
     else:
         with pytest.raises(ExceptionGroup):
-            sweep(scenario, seeds=[0])
+            sweep(nap, beside=die, act=cancel, seeds=[0])
 
 
 def order_of_ten(seed: int) -> tuple[int, ...]:
@@ -132,7 +160,7 @@ def order_of_ten(seed: int) -> tuple[int, ...]:
                 nursery.start_soon(note, number)
         await stage.perform(trio.lowlevel.checkpoint)
 
-    sweep(scenario, seeds=[seed])
+    sweep_scenario(scenario, seeds=[seed])
     return tuple(order)
 
 
