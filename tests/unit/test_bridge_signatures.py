@@ -13,6 +13,7 @@ from dspex_pool.bridge.field_types import mismatch, parse_type
 from dspex_pool.bridge.signatures import FieldSpec, parse_signature, validate_inputs
 from dspex_pool.errors import InvalidArgumentError
 from tests.cases import case
+from tests.search_profiles import depth
 
 pytestmark = pytest.mark.fast
 
@@ -140,7 +141,7 @@ def test_bad_signature_is_refused_with_the_reason() -> None:
             assert problem in refusal_of(signature)
 
 
-@settings(max_examples=30)
+@settings(max_examples=depth(10, 1000))
 @given(st.text())
 def test_any_string_is_read_or_refused(text: str) -> None:
     """Nothing that a caller can write is anything else than a signature or a refusal."""

@@ -17,6 +17,7 @@ from dspex_pool.config.rules import Seconds, SecondsRange
 from dspex_pool.config.settings import settings_of
 from dspex_pool.errors import InvalidConfigError
 from tests.cases import case
+from tests.search_profiles import depth
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -214,21 +215,21 @@ ANYTHING = st.one_of(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=depth(10, 1000))
 @given(NAMES.filter(lambda name: name not in {"cls", "profile", "file", "environ", *SETTINGS}), ANYTHING)
 def test_unknown_name_is_refused_whatever_it_is(name: str, value: object) -> None:
     """No name but those of the settings is taken, and nothing but InvalidConfigError is raised."""
     assert key_of_refusal(**{name: value}) == name
 
 
-@settings(max_examples=30)
+@settings(max_examples=depth(10, 1000))
 @given(st.sampled_from(list(SETTINGS)), ANYTHING)
 def test_value_is_taken_or_refused_by_its_own_name(key: str, value: object) -> None:
     """No value makes anything but a configuration or one InvalidConfigError of its key."""
     assert key_of_refusal(**{key: value}) in {None, key}
 
 
-@settings(max_examples=30)
+@settings(max_examples=depth(10, 1000))
 @given(st.sampled_from(list(SETTINGS)), st.text())
 def test_variable_is_taken_or_refused_by_its_own_name(key: str, text: str) -> None:
     """No text in a variable makes anything but a configuration or one InvalidConfigError of its key."""

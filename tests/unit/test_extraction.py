@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dspex_pool.bridge.extraction import extract
 from dspex_pool.bridge.words import split_sentences
 from tests.cases import case
+from tests.search_profiles import depth
 
 pytestmark = pytest.mark.fast
 
@@ -124,7 +125,7 @@ def test_equal_sentences_keep_the_order_of_the_text() -> None:
     assert [candidate.index for candidate in found.ranked] == [0, 1, 2]
 
 
-@settings(max_examples=25)
+@settings(max_examples=depth(10, 1000))
 @given(text=st.text(), question=st.text())
 def test_answer_is_a_sentence_of_the_text_or_a_refusal(text: str, question: str) -> None:
     """Whatever goes in, nothing comes out that was not in the text, and overlaps are shares."""

@@ -12,6 +12,7 @@ from dspex_pool.core.records import Counters, Emit, Grant, Granted, Outcome, Wai
 from dspex_pool.pool_state import PoolState
 from dspex_pool.telemetry import PREFIX, GaugeLedger, Telemetry, problem_with
 from tests.cases import case
+from tests.search_profiles import depth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -285,7 +286,7 @@ def assert_ledger_agrees(pool: RandomPool) -> None:
 
 def test_sum_of_the_events_is_the_books_of_the_pool() -> None:
     """After every step of a random story, the ledger and the pool's books say the same."""
-    for seed in range(12):
+    for seed in range(depth(4, 100)):
         with case(seed):
             pool = RandomPool(seed)
             for _ in range(150):

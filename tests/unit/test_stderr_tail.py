@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex_pool.transport.stderr_tail import LineCutter, StderrTail
+from tests.search_profiles import depth
 
 pytestmark = pytest.mark.fast
 
@@ -63,7 +64,7 @@ def test_tail_stays_bounded_in_a_flood() -> None:
     assert tail.text.endswith("\n4999 line of a flood\n")
 
 
-@settings(max_examples=25)
+@settings(max_examples=depth(10, 1000))
 @given(CHUNKS, st.integers(min_value=0, max_value=60))
 def test_tail_is_the_same_in_any_split(chunks: list[bytes], limit_bytes: int) -> None:
     """How the stream was cut by reading does not show."""
@@ -104,7 +105,7 @@ def test_line_that_is_not_utf8_is_told_with_replacements() -> None:
     assert lines_of(b"\xff!\n") == ["\ufffd!"]
 
 
-@settings(max_examples=25)
+@settings(max_examples=depth(10, 1000))
 @given(CHUNKS, st.integers(min_value=1, max_value=60))
 def test_lines_are_the_same_in_any_split(chunks: list[bytes], max_line_bytes: int) -> None:
     """How the stream was cut by reading does not show."""

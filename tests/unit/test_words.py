@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dspex_pool.bridge.words import content_words, sense, split_sentences, stem
 from tests.cases import case
+from tests.search_profiles import depth
 
 pytestmark = pytest.mark.fast
 
@@ -32,7 +33,7 @@ def test_text_is_split_at_the_ends_of_sentences_only() -> None:
             assert split_sentences(text) == sentences
 
 
-@settings(max_examples=25)
+@settings(max_examples=depth(10, 1000))
 @given(st.text())
 def test_splitting_loses_nothing_but_white_space(text: str) -> None:
     """Every character of a text is in one of its sentences, and no sentence breaks a line."""
@@ -66,7 +67,7 @@ def test_what_only_looks_like_an_ending_stays() -> None:
         assert stem(one) != stem(other), one
 
 
-@settings(max_examples=25)
+@settings(max_examples=depth(10, 1000))
 @given(st.text(min_size=1, max_size=20))
 def test_stem_takes_any_word(word: str) -> None:
     """No word breaks the stemmer, and stems are in lower case where that exists."""
