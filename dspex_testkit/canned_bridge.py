@@ -7,8 +7,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from dspex_pool.bridge.signatures import SignatureSpec, parse_signature, validate_inputs
+from dspex_pool.errors import InvalidArgumentError
 from dspex_testkit.plan import CommandFailedError, Plan
-from dspex_testkit.signatures import BadSignatureError, ParsedSignature, parse_signature
+from dspex_testkit.signatures import canned_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,7 +39,7 @@ class _Program:
 
     id: str
     signature: Any
-    parsed: ParsedSignature
+    parsed: SignatureSpec
     program_type: str
     created_at: float
     state: dict[str, Any]
@@ -330,23 +332,20 @@ class CannedBridge:
         signature = definition.get("signature")
         try:
             parsed = parse_signature(signature)
-        except BadSignatureError as error:
-            raise _invalid(f"Invalid signature: {error}") from error
+        except InvalidArgumentError as error:
+            raise _invalid(error.message) from error
         return _Program(program_id, signature, parsed, kind, self._clock(), dict(state or {}))
 
     def _check_inputs(self, program: _Program, inputs: Args) -> None:
-        known = [item.name for item in program.parsed.inputs]
-        if missing := [name for name in known if name not in inputs]:
-            raise _invalid(f"program {program.id!r} misses the input {', '.join(missing)}")
-        if unknown := [name for name in inputs if name not in known]:
-            raise _invalid(
-                f"program {program.id!r} has no input {', '.join(unknown)}; it has {', '.join(known)}"
-            )
+        try:
+            validate_inputs(program.parsed, inputs, program_id=program.id)
+        except InvalidArgumentError as error:
+            raise _invalid(error.message) from error
 
     def _outputs(self, program: _Program, inputs: Args) -> Args:
-        seed = str(inputs[program.parsed.inputs[0].name])
+        seed = str(inputs.get(program.parsed.inputs[0].name))
         added = {name: f"{name}: {seed}" for name in _PROGRAM_TYPES[program.program_type]}
         canned = self._canned.get(program.signature) if isinstance(program.signature, str) else None
         if canned is None:
-            return added | {item.name: item.canned(seed) for item in program.parsed.outputs}
+            return added | {item.name: canned_value(item, seed) for item in program.parsed.outputs}
         return added | dict(canned(inputs) if callable(canned) else canned)

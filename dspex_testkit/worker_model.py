@@ -19,10 +19,12 @@ from dspex_pool.protocol.conversation import WorkerConversation
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES, FrameDecoder, encode_frame
 from dspex_pool.protocol.messages import (
     ErrorInfo,
+    Event,
     Failure,
     Request,
     Success,
     decode_request,
+    encode_event,
     encode_failure,
     encode_request,
     encode_success,
@@ -328,12 +330,21 @@ class WorkerModel:
             self._send(self._conversation.fail(request_id, error.message, info))
 
     def _fail(self, step: Fail, running: _Running) -> None:
-        running.answered = True
         info = ErrorInfo(type=step.type, message=step.error, **step.info)
+        if running.answered:
+            second = Failure(running.request.id, step.error, self._timestamp(), info)
+            self._send(encode_failure(second))
+            return
+        running.answered = True
         self._send(self._conversation.fail(running.request.id, step.error, info))
 
     def _emit(self, request_id: int | None, event: str, data: dict[str, Any]) -> None:
-        if self._conversation.wants_event(event):
+        if not self._conversation.wants_event(event):
+            return
+        if self._running is not None and self._running.answered:
+            # The conversation is honest, and would refuse to speak of what is answered.
+            self._send(encode_event(Event(request_id, event, data)))
+        else:
             self._send(self._conversation.event(request_id, event, data))
 
     def _success(self, request_id: int, result: Any) -> bytes:

@@ -95,21 +95,23 @@ class Whole(Rule):
 
     def __init__(self, doc: str, *, low: int, high: int | None = None) -> None:
         super().__init__(doc)
-        self._low = low
-        self._high = high
+        #: Lowest value.
+        self.low = low
+        #: Highest value, or ``None`` where there is no bound.
+        self.high = high
 
     @property
     def allowed(self) -> str:
         """The bounds, in words."""
-        if self._high is None:
-            return f"a whole number of at least {self._low}"
-        return f"a whole number from {self._low} to {self._high}"
+        if self.high is None:
+            return f"a whole number of at least {self.low}"
+        return f"a whole number from {self.low} to {self.high}"
 
     def check(self, value: object) -> int:
         """Accept an int, but no bool: ``pool_size=True`` is a mistake, not one worker."""
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(self.allowed)
-        if value < self._low or (self._high is not None and value > self._high):
+        if value < self.low or (self.high is not None and value > self.high):
             raise ValueError(self.allowed)
         return value
 
@@ -165,16 +167,17 @@ class Choice(Rule):
 
     def __init__(self, doc: str, *words: str) -> None:
         super().__init__(doc)
-        self._words = words
+        #: The words.
+        self.words = words
 
     @property
     def allowed(self) -> str:
         """The words."""
-        return "one of " + ", ".join(self._words)
+        return "one of " + ", ".join(self.words)
 
     def check(self, value: object) -> str:
         """Accept one of the words, spelled exactly."""
-        if not isinstance(value, str) or value not in self._words:
+        if not isinstance(value, str) or value not in self.words:
             raise ValueError(self.allowed)
         return value
 
@@ -193,6 +196,8 @@ class Text(Rule):
 
     def __init__(self, doc: str, *, form: str = "any") -> None:
         super().__init__(doc)
+        #: Name of the form: ``any``, ``class`` or ``store``.
+        self.form = form
         self._form = _FORMS[form]
 
     @property
@@ -234,16 +239,17 @@ class Words(Rule):
 
     def __init__(self, doc: str, *, least: int = 0) -> None:
         super().__init__(doc)
-        self._least = least
+        #: How many texts there must be at least.
+        self.least = least
 
     @property
     def allowed(self) -> str:
         """The number of texts, in words."""
-        return "a list of texts that are not blank" + (f", at least {self._least}" if self._least else "")
+        return "a list of texts that are not blank" + (f", at least {self.least}" if self.least else "")
 
     def check(self, value: object) -> tuple[str, ...]:
         """Accept a tuple or list of texts; a single text is not taken apart into letters."""
-        if not isinstance(value, list | tuple) or len(value) < self._least or not all(map(_is_plain, value)):
+        if not isinstance(value, list | tuple) or len(value) < self.least or not all(map(_is_plain, value)):
             raise ValueError(self.allowed)
         return tuple(value)
 

@@ -21,6 +21,7 @@ from dspex_pool.cli.rows import (
     session_of,
     survey_rows,
 )
+from dspex_testkit import strategies
 from tests.cases import case
 
 if TYPE_CHECKING:
@@ -90,14 +91,7 @@ def test_line_that_is_not_utf8_is_named() -> None:
 
 
 @settings(max_examples=20)
-@given(
-    st.lists(
-        st.dictionaries(
-            st.text(max_size=5), st.none() | st.booleans() | st.integers() | st.text(), max_size=3
-        ),
-        max_size=3,
-    )
-)
+@given(st.lists(strategies.json_objects(), max_size=3))
 def test_jsonl_gives_back_what_was_written(objects: list[dict[str, Any]]) -> None:
     """Any objects survive, whatever is in them."""
     kept = [{f"x{key}": value for key, value in fields.items()} for fields in objects]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,25 +22,13 @@ from dspex_pool.protocol import (
     decode_request,
     encode_failure,
     encode_frame,
-    encode_request,
-    encode_success,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from dspex_testkit import strategies
 
 # Small on purpose: these run with every save. The deadline is off because the machine may be busy.
 quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 LIMIT = 4096
-CUTS = st.lists(st.integers(0, 300), max_size=8)
-TEXTS = st.text(max_size=12)  # the strategy leaves surrogates out
-JSON: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
-    max_leaves=8,
-)
-
 # One exchange of version 1, as an Elixir client and the original Python bridge write it.
 V1_REQUESTS = [
     b'{"args":{"initialization":true,"worker_id":"worker_1"},"command":"ping","id":0,'
@@ -58,14 +46,6 @@ V1_ANSWERS = [
 ]
 
 
-def split(stream: bytes, cuts: list[int]) -> Iterator[bytes]:
-    """Yield ``stream`` in pieces of the lengths ``cuts`` (0 included), then the rest."""
-    for length in cuts:
-        yield stream[:length]
-        stream = stream[length:]
-    yield stream
-
-
 def deliver(stream: bytes, cuts: list[int], decoder: FrameDecoder) -> list[bytes]:
     """Feed ``stream`` in pieces and take whatever is ready after each."""
     taken: list[bytes] = []
@@ -75,18 +55,21 @@ def deliver(stream: bytes, cuts: list[int], decoder: FrameDecoder) -> list[bytes
 
 def deliver_into(taken: list[bytes], stream: bytes, cuts: list[int], decoder: FrameDecoder) -> None:
     """Do as ``deliver``, keeping what was taken before an error."""
-    for piece in split(stream, cuts):
+    for piece in strategies.pieces(stream, cuts):
         decoder.feed(piece)
         while (payload := decoder.next_frame()) is not None:
             taken.append(payload)
 
 
 @quick
-@given(payloads=st.lists(st.binary(max_size=60), max_size=6), cuts=CUTS)
-def test_decoder_gives_the_same_frames_for_any_split(payloads: list[bytes], cuts: list[int]) -> None:
+@given(drawn=strategies.streams(), cuts=strategies.cuts())
+def test_decoder_gives_the_same_frames_for_any_split(
+    drawn: tuple[list[bytes], bytes], cuts: list[int]
+) -> None:
     """How the bytes arrive makes no difference."""
+    payloads, stream = drawn
     decoder = FrameDecoder()
-    assert deliver(b"".join(map(encode_frame, payloads)), cuts, decoder) == payloads
+    assert deliver(stream, cuts, decoder) == payloads
     assert decoder.buffered == 0
 
 
@@ -98,7 +81,7 @@ def test_decoder_gives_the_same_frames_byte_by_byte() -> None:
 
 
 @quick
-@given(payload=st.binary(max_size=60), data=st.data())
+@given(payload=strategies.payloads(), data=st.data())
 def test_truncated_stream_tells_how_many_bytes_miss(payload: bytes, data: st.DataObject) -> None:
     """Wherever a frame is cut, the error counts what was missing."""
     frame = encode_frame(payload)
@@ -113,7 +96,7 @@ def test_truncated_stream_tells_how_many_bytes_miss(payload: bytes, data: st.Dat
 
 
 @quick
-@given(stream=st.binary(max_size=80), cuts=CUTS, ends=st.booleans())
+@given(stream=st.binary(max_size=80), cuts=strategies.cuts(), ends=st.booleans())
 def test_decoder_gives_frames_or_the_documented_error_for_garbage(
     stream: bytes, cuts: list[int], ends: bool
 ) -> None:
@@ -130,7 +113,7 @@ def test_decoder_gives_frames_or_the_documented_error_for_garbage(
 
 
 @quick
-@given(junk=st.binary(min_size=4, max_size=40).filter(lambda b: b[0] != 0), cuts=CUTS)
+@given(junk=st.binary(min_size=4, max_size=40).filter(lambda b: b[0] != 0), cuts=strategies.cuts())
 def test_oversize_header_is_refused_at_the_same_place_for_any_split(junk: bytes, cuts: list[int]) -> None:
     """What was whole before the print is given; the size in the error is always the same."""
     decoder = FrameDecoder(max_frame_bytes=LIMIT)
@@ -176,19 +159,17 @@ def test_damaged_messages_are_read_or_refused_with_the_documented_error(
 
 
 @quick
-@given(args=st.dictionaries(TEXTS, JSON, max_size=3), command=TEXTS, request_id=st.integers(0))
-def test_requests_arrive_as_they_were_sent(args: dict[str, Any], command: str, request_id: int) -> None:
+@given(request=strategies.requests())
+def test_requests_arrive_as_they_were_sent(request: Request) -> None:
     """Every JSON value survives the way to the worker."""
-    request = Request(request_id, command, args, "2026-01-02T03:04:05Z")
-    assert decode_request(encode_request(request)) == request
+    assert decode_request(strategies.encoded(request)) == request
 
 
 @quick
-@given(result=JSON, usage=st.none() | st.dictionaries(TEXTS, JSON, max_size=2))
-def test_results_arrive_as_they_were_sent(result: Any, usage: dict[str, Any] | None) -> None:
+@given(message=strategies.replies() | strategies.events())
+def test_results_arrive_as_they_were_sent(message: Success | Failure | Event) -> None:
     """Every JSON value survives the way to the client."""
-    success = Success(1, result, 1.5, usage)
-    assert decode_from_worker(encode_success(success)) == success
+    assert decode_from_worker(strategies.encoded(message)) == message
 
 
 @quick
@@ -231,9 +212,9 @@ class Pair:
 
 @quick
 @given(
-    cuts=CUTS,
+    cuts=strategies.cuts(),
     handshake=st.sampled_from([{}, {"protocol": 2, "events": ["log"]}]),
-    results=st.lists(JSON, max_size=4),
+    results=st.lists(strategies.json_values(), max_size=4),
 )
 def test_joined_ends_agree_on_version_ids_and_results(
     cuts: list[int], handshake: dict[str, Any], results: list[Any]
@@ -252,7 +233,10 @@ def test_joined_ends_agree_on_version_ids_and_results(
 
 
 @quick
-@given(cuts=CUTS, steps=st.lists(st.sampled_from(["ask", "answer", "fail", "abandon", "event"]), max_size=20))
+@given(
+    cuts=strategies.cuts(),
+    steps=st.lists(st.sampled_from(["ask", "answer", "fail", "abandon", "event"]), max_size=20),
+)
 def test_joined_ends_keep_the_same_books_through_any_calls(cuts: list[int], steps: list[str]) -> None:
     """After every step what one end owes is what the other awaits; late answers are dropped once."""
     pair = Pair(cuts, {"protocol": 2, "events": ["log"]})
@@ -276,7 +260,7 @@ def test_joined_ends_keep_the_same_books_through_any_calls(cuts: list[int], step
 
 
 @quick
-@given(cuts=CUTS)
+@given(cuts=strategies.cuts())
 def test_worker_serves_a_real_version_1_client(cuts: list[int]) -> None:
     """An Elixir client's bytes are read in any split and answered in its version, field by field."""
     worker = WorkerConversation(now=lambda: 1767323045.25)
@@ -293,7 +277,7 @@ def test_worker_serves_a_real_version_1_client(cuts: list[int]) -> None:
 
 
 @quick
-@given(cuts=CUTS)
+@given(cuts=strategies.cuts())
 def test_client_drives_a_real_version_1_bridge(cuts: list[int]) -> None:
     """The original bridge's bytes, with spaces and escapes, are matched to our requests in any split."""
     client = ClientConversation(peer="bridge")

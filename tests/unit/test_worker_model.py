@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dspex_pool.protocol.conversation import ClientConversation
 from dspex_pool.protocol.framing import FrameDecoder, encode_frame
-from dspex_pool.protocol.messages import Event, Failure, Success
+from dspex_pool.protocol.messages import Event, Failure, Success, decode_from_worker
 from dspex_pool.transport.port import ExitStatus
 from dspex_testkit.plan import Plan, Stall
 from dspex_testkit.worker_model import Reactions, WorkerModel
@@ -259,6 +259,19 @@ def test_unknown_step_is_a_bug_of_the_test(bench: Bench) -> None:
     bench.plans["odd"] = Plan().then("nonsense")  # type: ignore[arg-type] # the subject of the test
     with pytest.raises(TypeError, match="nonsense"):
         bench.ask("odd")
+
+
+def test_plan_may_go_on_after_its_answer(bench: Bench) -> None:
+    """A failure, and an event, that follow the answer are faults to test with; the model refused to play them."""
+    bench.plans["twice"] = Plan().reply("once").fail("again").event("log", {"n": 1}).reply("thrice")
+    bench.ask("twice")
+    decoder = FrameDecoder()
+    decoder.feed(bench.model.take_output())
+    said = []
+    while (payload := decoder.next_frame()) is not None:
+        said.append(decode_from_worker(payload))
+    assert [type(message) for message in said] == [Success, Failure, Event, Success]
+    assert len({message.id for message in said}) == 1
 
 
 def test_plan_shows_its_steps() -> None:
