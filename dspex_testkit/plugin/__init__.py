@@ -1,0 +1,45 @@
+"""The pytest plugin: layers of testing as markers, held to their promises.
+
+Every pytest run of the environment loads this package, so its modules import the standard library, pytest and small
+modules of ours when they are imported, and whatever else when a test asks for it. A project opts in by marking tests
+or by the setting ``dspex_layers``; tests without a layer are left alone. All state is in ``config.stash``.
+"""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from dspex_testkit.layers import LAYERS
+from dspex_testkit.plugin.stash import STATE
+from dspex_testkit.settings import State, declare
+
+__all__: list[str] = []
+
+#: The parts of the plugin, each a plugin of its own.
+pytest_plugins = tuple(f"{__name__}.{part}" for part in ("seeds", "assignment", "holding", "summary"))
+
+pytest.register_assert_rewrite("dspex_testkit.contracts", "dspex_testkit.invariants")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the settings."""
+    declare(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers and read the settings."""
+    # For those who run pytest inside a process of their own. First in, last out: pytest looks for garbage
+    # once more at the end, and need not look at what was frozen.
+    config.add_cleanup(gc.unfreeze)
+    for layer in LAYERS.values():
+        config.addinivalue_line("markers", f"{layer.name}: layer of {layer.purpose}")
+    config.addinivalue_line("markers", "budget(seconds): this test's own budget, instead of its layer's.")
+    try:
+        config.stash[STATE] = State.of(config)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    # All options travel to xdist's workers, so they take this seed and draw none.
+    config.option.dspex_seed = config.stash[STATE].seed

@@ -1,0 +1,123 @@
+"""Which test has which layer, and whether a layer that was asked for holds tests."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dspex_testkit.layers import LAYERS, names_layers_only, selected_layers
+from dspex_testkit.plugin.stash import COMPLAINT, LAYER, STATE
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from dspex_testkit.settings import State
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out folders that cannot hold a test of the layers that ``-m`` asks for, where folders are trusted."""
+    state, expression = config.stash[STATE], config.option.markexpr
+    if not state.trusts_folders or not names_layers_only(expression):
+        return None
+    if not collection_path.is_relative_to(state.root):
+        return None
+    path = collection_path.relative_to(state.root)
+    return state.folders.is_out_of(selected_layers(expression), path) or None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """Note which test modules import what their layer forbids, while they are imported."""
+    before = _forbidden_loaded()
+    report = yield
+    if imported := _forbidden_loaded() - before:
+        collector.config.stash[STATE].imports[collector.nodeid] = imported
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give every test its layer.
+
+    Raises:
+        pytest.UsageError: A test has two layers; or none, and the settings are strict.
+    """
+    state = config.stash[STATE]
+    for item in items:
+        if complaint := _assign_layer(item, state):
+            if not hasattr(config, "workerinput"):
+                raise pytest.UsageError(complaint)
+            # A usage error of an xdist worker reaches nobody; a failed test does.
+            item.stash[COMPLAINT] = complaint
+
+
+def _assign_layer(item: pytest.Item, state: State) -> str:
+    """Give ``item`` its layer; return what is wrong with it, if anything."""
+    marked = sorted({mark.name for mark in item.iter_markers()} & LAYERS.keys())
+    if len(marked) > 1:
+        return f"{item.nodeid} has {len(marked)} layers: {', '.join(marked)}"
+    by_folder = _layer_of_folder(item, state)
+    name = marked[0] if marked else by_folder
+    if state.trusts_folders and by_folder not in (None, name) and state.folders.has(marked[0]):
+        return (
+            f"{item.nodeid} is marked {name}, but its folder is for {by_folder} (dspex_trust_folders is on)"
+        )
+    if name is None:
+        strict = f"{item.nodeid} has no layer: mark it or its folder as one of {', '.join(LAYERS)}"
+        return strict if state.is_strict else ""
+    if not marked:
+        item.add_marker(name)
+    item.stash[LAYER] = LAYERS[name]
+    state.collected[name] += 1
+    return ""
+
+
+def _layer_of_folder(item: pytest.Item, state: State) -> str | None:
+    if not item.path.is_relative_to(state.root):
+        return None
+    return state.folders.layer_of(item.path.relative_to(state.root))
+
+
+def _forbidden_loaded() -> set[str]:
+    return {name for layer in LAYERS.values() for name in layer.forbidden_modules if name in sys.modules}
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Take all that was loaded so far out of the garbage collector's work: it stays to the end anyway.
+
+    A quarter of the time of two thousand fast tests, measured; and the leak gate collects garbage sooner.
+    """
+    if any(LAYER in item.stash for item in session.items):
+        gc.freeze()
+
+
+# --- a layer that was asked for holds tests --------------------------------------------------------------
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run if a layer named with ``-m`` holds no test."""
+    config = session.config
+    state = config.stash[STATE]
+    if hasattr(config, "workerinput"):
+        config.workeroutput["dspex_collected"] = dict(state.collected)  # type: ignore[attr-defined] # by xdist
+        return
+    selected = selected_layers(config.option.markexpr)
+    if empty := [name for name in selected if not state.collected[name]]:
+        state.verdict = (
+            f"selected with -m {config.option.markexpr!r}, but without any test: {', '.join(empty)}"
+        )
+        if session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Learn from an xdist worker what it collected."""
+    collected = getattr(node, "workeroutput", {}).get("dspex_collected", {})
+    node.config.stash[STATE].collected |= Counter(collected)

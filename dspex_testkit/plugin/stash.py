@@ -1,0 +1,23 @@
+"""What the parts of the plugin share: the keys under which the state of a run and of a test is kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from dspex_testkit.layer_guard import Guard
+from dspex_testkit.layers import Layer
+from dspex_testkit.leak_gate import Resources
+from dspex_testkit.settings import State
+
+__all__ = ["BEFORE", "COMPLAINT", "GUARD", "LAYER", "STATE"]
+
+#: Of the run: the settings, and what has been learned so far.
+STATE = pytest.StashKey[State]()
+#: Of a test: its layer.
+LAYER = pytest.StashKey[Layer]()
+#: Of a test: what holds it to its layer.
+GUARD = pytest.StashKey[Guard]()
+#: Of a test: why it may not run.
+COMPLAINT = pytest.StashKey[str]()
+#: Of a test: what was there before it.
+BEFORE = pytest.StashKey[Resources]()
