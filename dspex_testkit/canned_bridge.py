@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
     from dspex_pool.protocol.messages import Request
 
-__all__ = ["CannedBridge", "CannedOutputs"]
+__all__ = ["PROGRAM_COMMANDS", "CannedBridge", "CannedOutputs"]
+
+#: The commands that a worker without programs does not have.
+PROGRAM_COMMANDS = (
+    "configure_lm", "create_program", "execute_program", "list_programs", "get_program_info", "delete_program",
+    "dump_program", "load_program", "cleanup_session", "cleanup", "reset_state",
+)  # fmt: skip
 
 #: What a program answers: outputs by field, or a function of the inputs that gives them. By signature string.
 CannedOutputs: TypeAlias = "Mapping[str, Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]]"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["LAYERS", "FolderLayers", "Layer", "names_layers_only", "selected_layers"]
+__all__ = ["LAYERS", "FolderLayers", "Layer", "dearest", "names_layers_only", "selected_layers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,11 @@ class FolderLayers:
             return False
         below = (layer for folder, layer in self.folders.items() if folder[: len(path.parts)] == path.parts)
         return wanted.isdisjoint(below)
+
+
+def dearest(*names: str | None) -> str:
+    """Return the dearest of some layers, which allows what the others do; ``None`` is none."""
+    return max((name for name in names if name is not None), key=list(LAYERS).index)
 
 
 def selected_layers(expression: str) -> list[str]:

@@ -9,7 +9,7 @@ import select
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
 from dspex_pool.transport.port import ExitStatus
@@ -44,6 +44,8 @@ class ServerOptions:
     version: int = 2
     #: Outputs of programs by signature string.
     canned: CannedOutputs = field(default_factory=dict)
+    #: Further commands, as for ``CannedBridge``. They run in the server's thread.
+    commands: Mapping[str, Callable[[dict[str, Any]], Any]] = field(default_factory=dict)
     #: Seconds before an answer, by command.
     delays: Mapping[str, float] = field(default_factory=dict)
     #: Ways to misbehave.
@@ -72,7 +74,9 @@ class ServerLoop:
     def __init__(
         self, options: ServerOptions, *, stdin: int, stdout: int, signals: int, say: Callable[[str], None]
     ) -> None:
-        bridge = CannedBridge(mode=options.mode, worker_id=options.worker_id, canned=options.canned)
+        bridge = CannedBridge(
+            mode=options.mode, worker_id=options.worker_id, canned=options.canned, commands=options.commands
+        )
         self.faults = FaultyAnswerer(
             bridge.plan, delays=options.delays, faults=options.faults, seed=options.seed
         )

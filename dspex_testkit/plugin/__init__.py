@@ -18,7 +18,9 @@ from dspex_testkit.settings import State, declare
 __all__: list[str] = []
 
 #: The parts of the plugin, each a plugin of its own.
-pytest_plugins = tuple(f"{__name__}.{part}" for part in ("seeds", "assignment", "holding", "summary"))
+pytest_plugins = tuple(
+    f"{__name__}.{part}" for part in ("seeds", "assignment", "ports", "holding", "summary")
+)
 
 pytest.register_assert_rewrite("dspex_testkit.contracts", "dspex_testkit.invariants")
 

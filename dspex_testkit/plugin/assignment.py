@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dspex_testkit.layers import LAYERS, names_layers_only, selected_layers
+from dspex_testkit.layers import LAYERS, dearest, names_layers_only, selected_layers
+from dspex_testkit.plugin.ports import port_of
 from dspex_testkit.plugin.stash import COMPLAINT, LAYER, STATE
+from dspex_testkit.ports.names import LAYER_OF_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -63,6 +65,9 @@ def _assign_layer(item: pytest.Item, state: State) -> str:
         return f"{item.nodeid} has {len(marked)} layers: {', '.join(marked)}"
     by_folder = _layer_of_folder(item, state)
     name = marked[0] if marked else by_folder
+    if (port := port_of(item)) is not None:
+        # A body is held to what its port needs, or to the layer it was given if that allows more.
+        return _assign(item, dearest(name, LAYER_OF_PORT[port]), state, is_marked=bool(marked))
     if state.trusts_folders and by_folder not in (None, name) and state.folders.has(marked[0]):
         return (
             f"{item.nodeid} is marked {name}, but its folder is for {by_folder} (dspex_trust_folders is on)"
@@ -70,7 +75,11 @@ def _assign_layer(item: pytest.Item, state: State) -> str:
     if name is None:
         strict = f"{item.nodeid} has no layer: mark it or its folder as one of {', '.join(LAYERS)}"
         return strict if state.is_strict else ""
-    if not marked:
+    return _assign(item, name, state, is_marked=bool(marked))
+
+
+def _assign(item: pytest.Item, name: str, state: State, *, is_marked: bool) -> str:
+    if not is_marked:
         item.add_marker(name)
     item.stash[LAYER] = LAYERS[name]
     state.collected[name] += 1

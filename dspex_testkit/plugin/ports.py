@@ -1,0 +1,178 @@
+"""One test body on three kinds of port: the fixtures ``pool``, ``make_pool`` and ``adapter``.
+
+A test that asks for one of them is a coroutine function. It is run here, in a trio run and a clock of its own, and
+once for each kind of port that it is for: those of its marker ``ports``, cut down to those of ``--dspex-port``;
+without either, the kind of its layer.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dspex_testkit.layers import LAYERS
+from dspex_testkit.plugin.stash import STATE
+from dspex_testkit.ports.names import ALL, LAYER_OF_PORT, PORT_OF_LAYER
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = ["port_of"]
+
+FIXTURES = frozenset({"pool", "make_pool", "adapter"})
+PARAMETER = "dspex_port"
+#: Of a test: its body, before anybody wrapped it.
+BODY = pytest.StashKey[Any]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the option."""
+    text = "Run bodies that use a pool on this kind of port instead of that of their layer."
+    parser.getgroup("dspex", "layers and seeds").addoption(
+        "--dspex-port", choices=[*LAYER_OF_PORT, ALL], metavar="sim|server|process|all", help=text
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers."""
+    text = 'ports(*names): the kinds of port that this body can run on: "sim", "server", "process", or "all".'
+    config.addinivalue_line("markers", text)
+    text = (
+        "pool_settings(**settings): settings of the fixture pool: those of PoolConfig, handler and commands."
+    )
+    config.addinivalue_line("markers", text)
+
+
+# --- fixtures ----------------------------------------------------------------------------------------------
+
+
+def _wanted(name: str) -> Any:
+    from dspex_testkit.ports.run import WANTED
+
+    return WANTED[name]
+
+
+# They hold nothing themselves, so that one serves a whole session, and each example of Hypothesis gets its own pool.
+
+
+@pytest.fixture(scope="session")
+def pool() -> Any:
+    """A pool of two warm workers on the kind of port of the test, opened within its trio run: a PoolHandle."""
+    return _wanted("pool")
+
+
+@pytest.fixture(scope="session")
+def make_pool() -> Any:
+    """Make further pools within the test: ``other = await make_pool(pool_size=4)``; each is closed at its end."""
+    return _wanted("make_pool")
+
+
+@pytest.fixture(scope="session")
+def adapter() -> Any:
+    """An Adapter on the kind of port of the test: Mock, BridgeMock, or a PythonPool of real DSPy workers."""
+    return _wanted("adapter")
+
+
+# --- which kinds of port -------------------------------------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have a test that uses our fixtures once for each kind of port that it is for."""
+    if FIXTURES.isdisjoint(metafunc.fixturenames) or not _asks_us(metafunc):
+        return
+    ports = _ports_of(metafunc.definition, metafunc.config)
+    metafunc.fixturenames.append(PARAMETER)
+    metafunc.parametrize(PARAMETER, ports)
+
+
+def _asks_us(metafunc: pytest.Metafunc) -> bool:
+    """Tell whether the fixture that the test would get is ours: somebody may have one of the same name."""
+    definitions = getattr(metafunc, "_arg2fixturedefs", {})
+    return any(
+        definitions[name][-1].func.__module__ == __name__ for name in FIXTURES if definitions.get(name)
+    )
+
+
+def _ports_of(definition: pytest.Item, config: pytest.Config) -> list[str]:
+    marker = definition.get_closest_marker("ports")
+    able = _expanded(marker.args, definition) if marker is not None else list(LAYER_OF_PORT)
+    chosen = config.getoption("--dspex-port")
+    if chosen is not None:
+        return [port for port in able if chosen in (port, ALL)]
+    return able if marker is not None else [PORT_OF_LAYER.get(_declared_layer(definition, config), "sim")]
+
+
+def _expanded(names: tuple[str, ...], definition: pytest.Item) -> list[str]:
+    if unknown := set(names) - {*LAYER_OF_PORT, ALL}:
+        known = ", ".join([*LAYER_OF_PORT, ALL])
+        raise pytest.UsageError(f"{definition.nodeid}: no kind of port {sorted(unknown)}; there are {known}")
+    return [port for port in LAYER_OF_PORT if port in names or ALL in names]
+
+
+def _declared_layer(definition: pytest.Item, config: pytest.Config) -> str:
+    marked = [mark.name for mark in definition.iter_markers() if mark.name in LAYERS]
+    if marked:
+        return marked[0]
+    root = config.stash[STATE].root
+    if not definition.path.is_relative_to(root):
+        return ""
+    return config.stash[STATE].folders.layer_of(definition.path.relative_to(root)) or ""
+
+
+# --- running -------------------------------------------------------------------------------------------------
+
+
+def port_of(item: pytest.Item) -> str | None:
+    """Return the kind of port that a test runs on, if it is one of ours."""
+    callspec = getattr(item, "callspec", None)
+    return None if callspec is None else callspec.params.get(PARAMETER)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Keep the body before others wrap it to run it in their own way."""
+    if port_of(item) is not None:
+        item.stash[BODY] = getattr(item, "obj", None)
+    return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
+    """Run a body of ours."""
+    port = port_of(pyfuncitem)
+    if port is None:
+        return None
+    body = pyfuncitem.stash[BODY]
+    names = pyfuncitem._fixtureinfo.argnames
+    arguments = {name: pyfuncitem.funcargs[name] for name in names if name != PARAMETER}
+    _refuse_foreign(pyfuncitem, arguments)
+    marker = pyfuncitem.get_closest_marker("pool_settings")
+    from dspex_testkit.ports.run import BodyRun
+
+    run = BodyRun(port, settings=marker.kwargs if marker is not None else {})
+    if (given := getattr(body, "hypothesis", None)) is not None:
+        inner = given.inner_test
+        given.inner_test = lambda **drawn: run.run(inner, drawn)
+        try:
+            body(**arguments)
+        finally:
+            given.inner_test = inner
+    elif inspect.iscoroutinefunction(body):
+        run.run(body, arguments)
+    else:
+        pytest.fail("a test that uses pool, make_pool or adapter is an async function", pytrace=False)
+    return True
+
+
+def _refuse_foreign(item: pytest.Function, arguments: dict[str, Any]) -> None:
+    """Say what cannot be had beside our fixtures: other clocks, and fixtures that need somebody else's run."""
+    for name, value in arguments.items():
+        kinds = {kind.__name__ for kind in type(value).__mro__}
+        if kinds & {"Clock", "TrioFixture"}:
+            pytest.fail(
+                f"{item.nodeid}: {name} does not go with pool, make_pool and adapter, which bring a trio run and a "
+                "clock of their own",
+                pytrace=False,
+            )

@@ -1,0 +1,260 @@
+"""A pool in the hands of a test: the real pool, and what tests do to it on every kind of port alike."""
+
+from __future__ import annotations
+
+import contextlib
+import signal as signals
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from dspex_pool.adapters.python_pool import PythonPool
+from dspex_pool.config import PoolConfig
+from dspex_pool.errors import DspexPoolError
+from dspex_pool.lifecycle import WorkerState
+from dspex_pool.session_call import Reply
+from dspex_testkit.invariants import check_books, check_steady
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+    from dspex_pool.core.records import PoolStatistics
+    from dspex_pool.session_pool import SessionPool
+    from dspex_pool.telemetry import Telemetry
+    from dspex_pool.transport.port import PortFactory
+    from dspex_pool.worker import PoolWorker
+    from dspex_pool.worker_pool import WorkerPool
+    from dspex_testkit.ports.kinds import PortKind
+
+__all__ = ["Outcomes", "PoolHandle", "open_handle"]
+
+#: Settings under which nothing happens by itself, and what failed is tried again soon.
+CALM: Mapping[str, Any] = {
+    "pool_size": 2,
+    "max_starting": 8,
+    "health_check_interval": None,
+    "session_ttl": None,
+    "monitor_interval": 60.0,
+    "backoff_min": 0.01,
+    "backoff_max": 0.1,
+}
+
+#: Seconds for whatever must happen soon and is not announced.
+SOON = 20.0
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """How several calls ended, in the order in which they were made."""
+
+    #: The answer or the error of each.
+    of: list[Reply | DspexPoolError] = field(default_factory=list)
+
+    @property
+    def ok(self) -> int:
+        """How many were answered."""
+        return sum(isinstance(outcome, Reply) for outcome in self.of)
+
+    @property
+    def results(self) -> list[Any]:
+        """The results of those that were answered."""
+        return [outcome.result for outcome in self.of if isinstance(outcome, Reply)]
+
+    def count(self, kind: type[DspexPoolError]) -> int:
+        """Return how many ended with an error of a kind."""
+        return sum(isinstance(outcome, kind) for outcome in self.of)
+
+    def __iter__(self) -> Iterator[Reply | DspexPoolError]:
+        return iter(self.of)
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+
+class PoolHandle:
+    """A pool that a test was given.
+
+    Args:
+        python_pool: The pool.
+        kind: What its workers run on.
+    """
+
+    def __init__(self, python_pool: PythonPool, kind: PortKind) -> None:
+        #: The whole pool, with its supervisor.
+        self.python_pool = python_pool
+        self._kind = kind
+        #: ``sim``, ``server`` or ``process``.
+        self.port: str = kind.name
+        #: Seconds to multiply durations with: 1 in virtual time, a moment in real time.
+        self.unit: float = kind.unit
+
+    @property
+    def sessions(self) -> SessionPool:
+        """The session pool."""
+        return self.python_pool.sessions
+
+    @property
+    def workers(self) -> WorkerPool:
+        """The worker pool."""
+        return self.python_pool.sessions.workers
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """Where events come from."""
+        return self.python_pool.telemetry
+
+    @property
+    def size(self) -> int:
+        """How many workers it is to have."""
+        return self.workers.statistics().pool_size
+
+    def statistics(self) -> PoolStatistics:
+        """Return gauges and counters of the workers and the line."""
+        return self.workers.statistics()
+
+    # --- calls -----------------------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        command: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        session: str | None = None,
+        **options: Any,
+    ) -> Reply:
+        """Run a command, in a session or for nobody; see ``SessionPool``.
+
+        Cancellation: The caller leaves at once.
+        """
+        if session is None:
+            return await self.sessions.execute_anonymous(command, args, **options)
+        return await self.sessions.execute_in_session(session, command, args, **options)
+
+    async def call_many(
+        self,
+        count: int,
+        command: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        callers: int = 8,
+        **options: Any,
+    ) -> Outcomes:
+        """Run a command ``count`` times, by ``callers`` at a time; each call has its number as ``n`` in its args.
+
+        Cancellation: All callers leave.
+        """
+        ended: dict[int, Reply | DspexPoolError] = {}
+
+        async def caller(first: int) -> None:
+            for number in range(first, count, callers):
+                try:
+                    ended[number] = await self.call(command, {**(args or {}), "n": number}, **options)
+                except DspexPoolError as error:
+                    ended[number] = error
+
+        async with trio.open_nursery() as nursery:
+            for first in range(min(callers, count)):
+                nursery.start_soon(caller, first)
+        return Outcomes([ended[number] for number in range(count)])
+
+    # --- what is done to workers -------------------------------------------------------------------------------
+
+    def worker(self, index: int = 0) -> PoolWorker:
+        """Return a living worker; the oldest is number 0."""
+        return self.workers.workers()[index]
+
+    def lent(self) -> list[int]:
+        """Return the numbers of the workers that are in callers' hands."""
+        records = self.workers._state.workers
+        return [
+            index
+            for index, worker in enumerate(self.workers.workers())
+            if records[worker.incarnation].state is WorkerState.LEASED
+        ]
+
+    def kill(self, index: int = 0, signal: int = signals.SIGKILL) -> PoolWorker:
+        """End a worker as by a signal from outside, whatever it is doing; return it."""
+        worker = self.worker(index)
+        self._kind.end(worker.port, signal)
+        return worker
+
+    # --- waiting -----------------------------------------------------------------------------------------------
+
+    async def until(self, condition: Any, what: str = "it comes true", *, within: float = SOON) -> None:
+        """Wait until ``condition()`` holds.
+
+        Raises:
+            AssertionError: It does not within so many seconds.
+
+        Cancellation: Changes nothing.
+        """
+        with trio.move_on_after(within):
+            while not condition():
+                await trio.sleep(0.005)
+            return
+        raise AssertionError(f"waited {within:g} s in vain until {what}; the pool: {self.statistics()}")
+
+    async def leased(self, count: int = 1) -> None:
+        """Wait until so many workers are in callers' hands.
+
+        Cancellation: Changes nothing.
+        """
+        await self.until(lambda: self.statistics().leased >= count, f"{count} workers are lent")
+
+    async def waiting(self, count: int = 1) -> None:
+        """Wait until so many callers stand in line.
+
+        Cancellation: Changes nothing.
+        """
+        await self.until(lambda: self.statistics().waiting >= count, f"{count} callers wait")
+
+    async def steady(self, *, within: float = SOON) -> None:
+        """Wait until nobody waits and every worker is back; see that all can be lent at once, and not one more.
+
+        Raises:
+            AssertionError: It is not so within so many seconds.
+
+        Cancellation: Changes nothing.
+        """
+        await self.until(self._is_at_rest, f"{self.size} workers are idle", within=within)
+        check_books(self.workers._state)
+        check_steady(self.workers._state)
+        async with contextlib.AsyncExitStack() as leases:
+            for _ in range(self.size):
+                await leases.enter_async_context(self.workers.checkout_nowait())
+            with contextlib.suppress(trio.WouldBlock):
+                async with self.workers.checkout_nowait():
+                    raise AssertionError(f"{self.size + 1} workers are lent by a pool of {self.size}")
+
+    def _is_at_rest(self) -> bool:
+        now = self.statistics()
+        return (now.idle, now.processes, now.waiting) == (self.size, self.size, 0)
+
+    def __repr__(self) -> str:
+        return f"<PoolHandle on {self.port}: {self.statistics()}>"
+
+
+@contextlib.asynccontextmanager
+async def open_handle(
+    kind: PortKind, *, ports: PortFactory | None = None, is_ready: bool = True, **settings: Any
+) -> AsyncIterator[PoolHandle]:
+    """Open a pool on a kind of port; close it with the block, and check that its books are in order.
+
+    Args:
+        kind: What its workers run on.
+        ports: Starts the workers, instead of what the kind would take.
+        is_ready: Whether to wait until all workers are in service, where the pool keeps any.
+        settings: As for ``PoolConfig``; by default two workers, and nothing happens by itself.
+
+    Cancellation: Closes the pool.
+    """
+    config = PoolConfig(**{**CALM, **settings})
+    async with PythonPool.open(config, ports=ports or kind.factory()) as python_pool:
+        handle = PoolHandle(python_pool, kind)
+        if is_ready and config.floor:
+            await python_pool.wait_ready(config.floor)
+        yield handle
+        check_books(handle.workers._state)
+    left = handle.statistics()
+    assert not left.processes, f"a closed pool has processes: {left}"

@@ -1,0 +1,149 @@
+"""Running the body of a test that asked for a pool: one trio run, in the time of its port, with what it asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from dspex_testkit.adapters.bridge_mock import BridgeMock
+from dspex_testkit.adapters.mock import Mock
+from dspex_testkit.ports.handle import PoolHandle, open_handle
+from dspex_testkit.ports.kinds import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    from dspex_pool.adapters.base import Adapter
+    from dspex_testkit.ports.kinds import PortKind
+
+__all__ = ["BodyRun", "MakePool"]
+
+#: Settings of a handle that are none of the pool's.
+_OF_KIND = ("handler", "commands")
+
+
+@dataclass(slots=True)
+class BodyRun:
+    """One run of a body.
+
+    Args:
+        port: Name of the kind of port.
+        settings: Settings of the fixture ``pool``.
+        limit: Seconds after which the body counts as hung, in the time that it runs in.
+    """
+
+    port: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    limit: float = 600.0
+
+    def run(self, body: Callable[..., Awaitable[object]], arguments: Mapping[str, Any]) -> None:
+        """Run ``body`` to its end, with what ``arguments`` ask for opened before and closed after it.
+
+        Raises:
+            BaseException: What the body raises; if it was alone in the group that trio makes of it, by itself.
+        """
+        kind = self._kind({})
+        with _alone():
+            trio.run(self._main, body, dict(arguments), clock=kind.clock)
+
+    async def _main(self, body: Callable[..., Awaitable[object]], arguments: dict[str, Any]) -> None:
+        with trio.fail_after(self.limit):
+            async with contextlib.AsyncExitStack() as stack:
+                for name, value in arguments.items():
+                    if isinstance(value, Wanted):
+                        arguments[name] = await value.open(self, stack)
+                await body(**arguments)
+
+    def _kind(self, settings: dict[str, Any]) -> PortKind:
+        """Return the kind of port, made of those of ``settings`` that are its own, which are taken out."""
+        own = {name: settings.pop(name) for name in _OF_KIND if name in settings}
+        return KINDS[self.port](**own)
+
+    def open_pool(self, settings: Mapping[str, Any]) -> contextlib.AbstractAsyncContextManager[PoolHandle]:
+        """Open a pool of this run's kind."""
+        rest = dict(settings)
+        return open_handle(self._kind(rest), **rest)
+
+
+@contextlib.contextmanager
+def _alone() -> Any:
+    """Let an error that is alone in its groups out of them, so that pytest shows it, and knows a skip."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if error is group:
+            raise
+        raise error from None
+
+
+class Wanted:
+    """What stands in a test's arguments for something that is opened within its run."""
+
+    def __init__(self, open_: Callable[[BodyRun, contextlib.AsyncExitStack], Awaitable[Any]]) -> None:
+        self.open = open_
+
+
+class MakePool:
+    """Makes further pools, each closed when the test ends, the last first: ``await make_pool(pool_size=4)``.
+
+    Args:
+        run: The run that they belong to.
+        stack: Closes them.
+    """
+
+    def __init__(self, run: BodyRun, stack: contextlib.AsyncExitStack) -> None:
+        self._run = run
+        self._stack = stack
+
+    async def __call__(self, **settings: Any) -> PoolHandle:
+        """Open a pool with settings as for ``PoolConfig``, ``handler`` and ``commands``.
+
+        Cancellation: The pool is closed.
+        """
+        return await self._stack.enter_async_context(self._run.open_pool(settings))
+
+    def opened(self, **settings: Any) -> contextlib.AbstractAsyncContextManager[PoolHandle]:
+        """Return the pool as a block, ``async with make_pool.opened() as pool``, to look at what is left of it."""
+        return self._run.open_pool(settings)
+
+
+async def _open_pool(run: BodyRun, stack: contextlib.AsyncExitStack) -> PoolHandle:
+    return await stack.enter_async_context(run.open_pool(run.settings))
+
+
+async def _open_factory(run: BodyRun, stack: contextlib.AsyncExitStack) -> MakePool:
+    await trio.lowlevel.checkpoint()
+    return MakePool(run, stack)
+
+
+async def _open_adapter(run: BodyRun, stack: contextlib.AsyncExitStack) -> Adapter:
+    return await stack.enter_async_context(_adapter(run.port))
+
+
+@contextlib.asynccontextmanager
+async def _adapter(port: str) -> AsyncIterator[Adapter]:
+    """Open the adapter of a kind of port: a mock, the mock over the wire, or a pool of real DSPy workers."""
+    if port == "sim":
+        yield Mock()
+    elif port == "server":
+        async with BridgeMock.open() as bridge_mock:
+            yield bridge_mock
+    else:
+        from dspex_pool.adapters.python_pool import PythonPool
+
+        async with PythonPool.open(pool_size=1) as pool:
+            yield pool
+
+
+#: What the fixtures hand out, by name.
+WANTED = {
+    name: functools.partial(Wanted, open_)()
+    for name, open_ in (("pool", _open_pool), ("make_pool", _open_factory), ("adapter", _open_adapter))
+}
