@@ -22,15 +22,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import trio
-from trio._core import _run as scheduler
 from trio.testing import MockClock
 
 from dspex_pool.adapters.python_pool import PythonPool
 from dspex_pool.session_store import MemorySessionStore
 from dspex_testkit.stage import Act, Scenario, Stage, cancel, canned, echo, kill_worker, prove_alive
+from dspex_testkit.trio_seam import order_of_tasks, require_seam
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from dspex_testkit.mock_port import MockPortFactory
@@ -46,7 +46,6 @@ __all__ = [
     "canned",
     "echo",
     "kill_worker",
-    "order_of_tasks",
     "python_pool",
     "sweep",
     "sweep_scenario",
@@ -126,7 +125,7 @@ def sweep(
 
     Raises:
         AssertionError: Something does not hold; a note says how the run is repeated.
-        RuntimeError: This version of trio does not let its order of tasks be decided.
+        SeamBrokenError: This version of trio does not let its order of tasks be decided.
         TypeError: Both ``on`` and settings are given.
     """
     if on is not None and settings:
@@ -169,9 +168,9 @@ def sweep_scenario(
 
     Raises:
         AssertionError: Something does not hold; a note says how the run is repeated.
-        RuntimeError: This version of trio does not let its order of tasks be decided.
+        SeamBrokenError: This version of trio does not let its order of tasks be decided.
     """
-    _require_seam()
+    require_seam()
     player = _Player(scenario, act, may_complete=may_complete, ports=ports)
     if only is None:
         for seed in seeds:
@@ -233,25 +232,3 @@ class _Player:
         name, act = (getattr(each, "__name__", repr(each)) for each in (self._scenario, self._act))
         where = "undisturbed" if step is None else f"{act} before step {step} of the target's run"
         return f"sweep: {name}, seed {seed}, {where}; replay with only=({seed}, {step}), act={act}"
-
-
-def _require_seam() -> None:
-    if not hasattr(scheduler, "_r") or not hasattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING"):
-        raise RuntimeError(
-            f"trio {trio.__version__} does not let its order of tasks be seeded as the sweep knows it. "
-            "Look in trio._core._run for what replaced _r and _ALLOW_DETERMINISTIC_SCHEDULING."
-        )
-
-
-@contextlib.contextmanager
-def order_of_tasks(seed: int) -> Iterator[None]:
-    """Have trio run tasks that are ready together in an order that ``seed`` decides."""
-    seam: Any = scheduler
-    was_allowed, state = seam._ALLOW_DETERMINISTIC_SCHEDULING, seam._r.getstate()
-    seam._ALLOW_DETERMINISTIC_SCHEDULING = True
-    seam._r.seed(seed)
-    try:
-        yield
-    finally:
-        seam._ALLOW_DETERMINISTIC_SCHEDULING = was_allowed
-        seam._r.setstate(state)

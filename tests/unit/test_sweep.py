@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio._core import _run as scheduler
 
 from dspex_pool.errors import WorkerDiedError
 from dspex_testkit.sweep import (
@@ -16,7 +14,6 @@ from dspex_testkit.sweep import (
     Swept,
     cancel,
     kill_worker,
-    order_of_tasks,
     sweep,
     sweep_scenario,
     worker_pool,
@@ -168,20 +165,3 @@ def test_order_of_tasks_is_decided_by_the_seed() -> None:
     """The same seed gives the same order, others give others."""
     assert order_of_ten(1) == order_of_ten(1)
     assert len({order_of_ten(seed) for seed in range(4)}) == 4
-
-
-def test_order_is_trios_own_again_afterwards() -> None:
-    """Neither the switch nor the state of the random numbers is changed afterwards, also when a run fails."""
-    seam: Any = scheduler
-    before = (seam._ALLOW_DETERMINISTIC_SCHEDULING, seam._r.getstate())
-    with contextlib.suppress(KeyError), order_of_tasks(7):
-        assert seam._ALLOW_DETERMINISTIC_SCHEDULING is True
-        raise KeyError("a run that fails")
-    assert (seam._ALLOW_DETERMINISTIC_SCHEDULING, seam._r.getstate()) == before
-
-
-def test_sweep_says_so_when_trio_has_no_such_seam(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version of trio that keeps its order elsewhere gives a clear error, not a sweep of one order."""
-    monkeypatch.delattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING")
-    with pytest.raises(RuntimeError, match="does not let its order of tasks be seeded"):
-        order_of_ten(0)
