@@ -44,7 +44,7 @@ README = ROOT / "README.md"
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
-_TEST = re.compile(r"`((?:unit|protocol|integration|chaos)/test_\w+\.py)::(\w+)`")
+_TEST = re.compile(r"`((?:unit|pool|protocol|integration|chaos)/test_\w+\.py)::(\w+)`")
 _GENERATED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _FIELD = re.compile(r"((?:^    #: .*\n)+)^    (\w+):", re.MULTILINE)
 

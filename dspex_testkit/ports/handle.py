@@ -27,17 +27,22 @@ if TYPE_CHECKING:
     from dspex_pool.worker_pool import WorkerPool
     from dspex_testkit.ports.kinds import PortKind
 
-__all__ = ["Outcomes", "PoolHandle", "open_handle"]
+__all__ = ["CALM_WORKERS", "Outcomes", "PoolHandle", "open_handle"]
 
 #: Settings under which nothing happens by itself, and what failed is tried again soon.
-CALM: Mapping[str, Any] = {
-    "pool_size": 2,
+CALM_WORKERS: Mapping[str, Any] = {
+    "pool_size": 1,
     "max_starting": 8,
     "health_check_interval": None,
-    "session_ttl": None,
-    "monitor_interval": 60.0,
     "backoff_min": 0.01,
     "backoff_max": 0.1,
+}
+#: The same for a whole pool.
+CALM: Mapping[str, Any] = {
+    **CALM_WORKERS,
+    "pool_size": 2,
+    "session_ttl": None,
+    "monitor_interval": 60.0,
 }
 
 #: Seconds for whatever must happen soon and is not announced.

@@ -14,12 +14,12 @@ from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPortFac
 from dspex_testkit.bridge_mock_server import ServerOptions
 from dspex_testkit.canned_bridge import CannedBridge
 from dspex_testkit.mock_port import MockPort, MockPortFactory
-from dspex_testkit.pipe_port import PipePort, PipePortFactory
+from dspex_testkit.pipe_port import PipePortFactory
 from dspex_testkit.ports.commands import ECHO_PLANS, Commands, commands_of_handler
 from dspex_testkit.ports.names import DEFAULT_HANDLER, ECHO_HANDLER
 
 if TYPE_CHECKING:
-    from dspex_pool.transport.port import Port, PortFactory
+    from dspex_pool.transport.port import PortFactory
 
 __all__ = ["KINDS", "PortKind"]
 
@@ -81,7 +81,7 @@ class SimulatedKind(PortKind):
         )
         port.answer_rest(bridge.plan)
 
-    def end(self, port: MockPort, signal: int) -> None:
+    def end(self, port: Any, signal: int) -> None:
         """End a simulated worker."""
         port.die(signal=signal)
 
@@ -98,7 +98,7 @@ class ServerKind(PortKind):
             lambda worker_id, _: ServerOptions(worker_id=worker_id, commands=self._commands_of(worker_id))
         )
 
-    def end(self, port: PipePort, signal: int) -> None:
+    def end(self, port: Any, signal: int) -> None:
         """End a mock server as by a signal."""
         (port.kill if signal == signals.SIGKILL else port.terminate)()
 
@@ -113,7 +113,7 @@ class ProcessKind(PortKind):
         """Return what starts worker processes."""
         return SubprocessPortFactory(SubprocessOptions(handler=self.handler))
 
-    def end(self, port: Port, signal: int) -> None:
+    def end(self, port: Any, signal: int) -> None:
         """Send a signal to a worker process; one that has ended gets none."""
         if port.pid is not None and port.exit_status is None:
             os.kill(port.pid, signal)

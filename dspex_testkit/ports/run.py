@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import signal as signals
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.adapters.bridge_mock import BridgeMock
 from dspex_testkit.adapters.mock import Mock
-from dspex_testkit.ports.handle import PoolHandle, open_handle
+from dspex_testkit.ports.handle import CALM_WORKERS, PoolHandle, open_handle
 from dspex_testkit.ports.kinds import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from dspex_pool.adapters.base import Adapter
+    from dspex_pool.worker import PoolWorker
     from dspex_testkit.ports.kinds import PortKind
 
 __all__ = ["BodyRun", "MakePool"]
+
+#: Units of time after which a body counts as hung: virtual minutes, or most of a real minute.
+HUNG_AFTER = 400.0
 
 #: Settings of a handle that are none of the pool's.
 _OF_KIND = ("handler", "commands")
@@ -33,12 +39,10 @@ class BodyRun:
     Args:
         port: Name of the kind of port.
         settings: Settings of the fixture ``pool``.
-        limit: Seconds after which the body counts as hung, in the time that it runs in.
     """
 
     port: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    limit: float = 600.0
 
     def run(self, body: Callable[..., Awaitable[object]], arguments: Mapping[str, Any]) -> None:
         """Run ``body`` to its end, with what ``arguments`` ask for opened before and closed after it.
@@ -46,19 +50,21 @@ class BodyRun:
         Raises:
             BaseException: What the body raises; if it was alone in the group that trio makes of it, by itself.
         """
-        kind = self._kind({})
+        kind = self.kind({})
         with _alone():
-            trio.run(self._main, body, dict(arguments), clock=kind.clock)
+            trio.run(self._main, body, dict(arguments), kind, clock=kind.clock)
 
-    async def _main(self, body: Callable[..., Awaitable[object]], arguments: dict[str, Any]) -> None:
-        with trio.fail_after(self.limit):
+    async def _main(
+        self, body: Callable[..., Awaitable[object]], arguments: dict[str, Any], kind: PortKind
+    ) -> None:
+        with trio.fail_after(HUNG_AFTER * kind.unit):
             async with contextlib.AsyncExitStack() as stack:
                 for name, value in arguments.items():
                     if isinstance(value, Wanted):
                         arguments[name] = await value.open(self, stack)
                 await body(**arguments)
 
-    def _kind(self, settings: dict[str, Any]) -> PortKind:
+    def kind(self, settings: dict[str, Any]) -> PortKind:
         """Return the kind of port, made of those of ``settings`` that are its own, which are taken out."""
         own = {name: settings.pop(name) for name in _OF_KIND if name in settings}
         return KINDS[self.port](**own)
@@ -66,7 +72,7 @@ class BodyRun:
     def open_pool(self, settings: Mapping[str, Any]) -> contextlib.AbstractAsyncContextManager[PoolHandle]:
         """Open a pool of this run's kind."""
         rest = dict(settings)
-        return open_handle(self._kind(rest), **rest)
+        return open_handle(self.kind(rest), **rest)
 
 
 @contextlib.contextmanager
@@ -108,6 +114,28 @@ class MakePool:
         Cancellation: The pool is closed.
         """
         return await self._stack.enter_async_context(self._run.open_pool(settings))
+
+    @property
+    def port(self) -> str:
+        """``sim``, ``server`` or ``process``."""
+        return self._run.port
+
+    @property
+    def unit(self) -> float:
+        """Seconds to multiply durations with: 1 in virtual time, a moment in real time."""
+        return KINDS[self._run.port].unit
+
+    def worker_pool(self, **settings: Any) -> WorkerPool:
+        """Return a bare ``WorkerPool`` on this kind of port, not opened yet; settings as for ``WorkerPool``.
+
+        By default it has one worker, and nothing happens by itself.
+        """
+        kind = self._run.kind(settings)
+        return WorkerPool(kind.factory(), **{**CALM_WORKERS, **settings})
+
+    def end(self, worker: PoolWorker, signal: int = signals.SIGKILL) -> None:
+        """End a worker as by a signal from outside."""
+        KINDS[self._run.port]().end(worker.port, signal)
 
     def opened(self, **settings: Any) -> contextlib.AbstractAsyncContextManager[PoolHandle]:
         """Return the pool as a block, ``async with make_pool.opened() as pool``, to look at what is left of it."""
