@@ -25,7 +25,7 @@ LAYERS += --hypothesis-profile $(PROFILE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test fast protocol integration chaos stress check format rules coverage clean
+.PHONY: help install run test fast protocol integration chaos stress check format rules consumer coverage clean
 
 help: ## list the verbs
 	@echo "usage: make VERB [PYTHON=python3.12] [ARGS=\"-k name\"]"
@@ -68,6 +68,14 @@ format: $(STAMP) ## format the code and mend what the linter can mend
 rules: $(STAMP) ## write what is generated: the tests' names into docs/rules.md, the tables of the documents
 	@$(BIN)/python tests/integration/test_rules_covered.py
 	@$(BIN)/python -m tests.documents
+
+consumer: $(STAMP) ## install into a new environment what a consumer would, and run the example of one in all layers
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && cp -R examples/consumer/. "$$folder" && \
+	$(BIN)/python -m venv "$$folder/.venv" && \
+	"$$folder/.venv/bin/python" -m pip install -qq ".[testkit]" "$$folder" && \
+	cd "$$folder" && for layer in fast protocol integration chaos stress; do \
+	  .venv/bin/python -m pytest -q -m $$layer || exit 1; \
+	done
 
 coverage: $(STAMP) ## run all layers under coverage, workers included; fail below 95 %
 	@rm -f .coverage .coverage.*
