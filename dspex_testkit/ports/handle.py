@@ -93,6 +93,8 @@ class PoolHandle:
         self.port: str = kind.name
         #: Seconds to multiply durations with: 1 in virtual time, a moment in real time.
         self.unit: float = kind.unit
+        #: Workers that this test has ended.
+        self._victims: list[PoolWorker] = []
 
     @property
     def sessions(self) -> SessionPool:
@@ -182,6 +184,7 @@ class PoolHandle:
         """End a worker as by a signal from outside, whatever it is doing; return it."""
         worker = self.worker(index)
         self._kind.end(worker.port, signal)
+        self._victims.append(worker)
         return worker
 
     # --- waiting -----------------------------------------------------------------------------------------------
@@ -233,6 +236,9 @@ class PoolHandle:
                     raise AssertionError(f"{self.size + 1} workers are lent by a pool of {self.size}")
 
     def _is_at_rest(self) -> bool:
+        # Until the pool has heard of every death, it only seems to be whole.
+        if not all(worker.exited.is_set() for worker in self._victims):
+            return False
         now = self.statistics()
         return (now.idle, now.processes, now.waiting) == (self.size, self.size, 0)
 
