@@ -112,8 +112,8 @@ def _read_sections(text: str, names: Sequence[str]) -> dict[str, str]:
         if header is not None:
             headers.append((name, header.start(), header.end()))
             position = header.end()
-    ends = [start for _, start, _ in headers[1:]] + [len(text)]
-    return {name: text[start:end].strip() for (name, _, start), end in zip(headers, ends, strict=True)}
+    ends = [start for _, start, _ in headers] + [len(text)]
+    return {name: text[start:end].strip() for (name, _, start), end in zip(headers, ends[1:], strict=True)}
 
 
 def _pick_question(inputs: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ __all__: list[str] = []
 
 #: The parts of the plugin, each a plugin of its own.
 pytest_plugins = tuple(
-    f"{__name__}.{part}" for part in ("seeds", "assignment", "ports", "holding", "summary")
+    f"{__name__}.{part}" for part in ("seeds", "assignment", "ports", "lm", "holding", "summary")
 )
 
 pytest.register_assert_rewrite("dspex_testkit.contracts", "dspex_testkit.invariants")

@@ -85,6 +85,12 @@ def test_input_that_is_missing_is_left_out() -> None:
     assert (task.question, task.context) == ("Who?", "")
 
 
+def test_prompt_without_any_input_is_read() -> None:
+    """Once a ValueError came of it, because the end of the text was paired with no header at all."""
+    task = read_prompt(system("question:str", "answer:str"), user())
+    assert (task.question, task.context, task.layout) == ("", "", "chat")
+
+
 def test_list_of_passages_becomes_paragraphs() -> None:
     """Passages are separate texts, in each of the ways in which DSPy writes lists."""
     cases: list[tuple[str, str]] = [
