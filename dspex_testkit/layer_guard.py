@@ -9,18 +9,19 @@ while the guard is on, and trio's waits are measured by an instrument that every
 from __future__ import annotations
 
 import contextlib
-import linecache
+import functools
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dspex_testkit import run_watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
 
     from dspex_testkit.layers import Layer
+    from dspex_testkit.sites import Sites
 
 __all__ = ["Guard", "LayerViolationError"]
 
@@ -51,10 +52,6 @@ class _Cell:
 
     guard: Guard | None = None
     is_hooked = False
-    #: The class of trio's default clock, its own way to start, and our instrument, once trio is loaded.
-    clock: Any = None
-    start_clock: Any = None
-    meter: Any = None
 
 
 class Guard:
@@ -63,7 +60,7 @@ class Guard:
     Args:
         layer: The layer it is held to.
         sleep_budget: Seconds of real sleep that a sealed layer's test may ask for, in sum.
-        root: Folder of the project, to name its lines.
+        sites: Names the project's lines.
         ignored_threads: Idents of threads that do not belong to tests.
     """
 
@@ -72,7 +69,7 @@ class Guard:
         layer: Layer,
         *,
         sleep_budget: float,
-        root: Path,
+        sites: Sites,
         ignored_threads: frozenset[int] = frozenset(),
     ) -> None:
         #: What was refused, one sentence each.
@@ -80,7 +77,7 @@ class Guard:
         self.layer = layer
         self._sleep_budget = sleep_budget
         self._slept = 0.0
-        self._root = str(root)
+        self._sites = sites
         self._ignored_threads = ignored_threads
 
     @contextlib.contextmanager
@@ -143,21 +140,8 @@ class Guard:
         return LayerViolationError(violation)
 
     def _where(self) -> str:
-        lines = list(self._project_lines(sys._getframe(2)))
-        if not lines:
-            return ""
-        # Innermost first: the line that did it, then, where it is another, the line of the test.
-        shown = lines[:1] if len(lines) == 1 else [lines[0], lines[-1]]
-        return "\n    at " + "\n    from ".join(shown)
-
-    def _project_lines(self, frame: FrameType | None) -> Iterator[str]:
-        while frame is not None:
-            name = frame.f_code.co_filename
-            if name.startswith(self._root) and "site-packages" not in name and name != __file__:
-                source = linecache.getline(name, frame.f_lineno).strip()
-                path = Path(name).relative_to(self._root)
-                yield f"{path}:{frame.f_lineno} in {frame.f_code.co_name}: {source}"
-            frame = frame.f_back
+        lines = self._sites.tell(self._sites.of(sys._getframe(2)))
+        return "\n    at " + "\n    from ".join(lines) if lines else ""
 
 
 def _switch_to(guard: Guard | None) -> None:
@@ -165,12 +149,11 @@ def _switch_to(guard: Guard | None) -> None:
     _Cell.guard = guard
     if guard is not None and guard.layer.is_sealed:
         _replace(time, "sleep", _SLEEP, _counted_sleep)
-        if _find_clock():
-            _replace(_Cell.clock, "start_clock", _Cell.start_clock, _metered_start)
+        run_watch.attend()
+        if _watch_run not in run_watch.WATCHERS:
+            run_watch.WATCHERS.append(_watch_run)
     else:
         _replace(time, "sleep", _counted_sleep, _SLEEP)
-        if _Cell.clock is not None:
-            _replace(_Cell.clock, "start_clock", _metered_start, _Cell.start_clock)
 
 
 def _replace(owner: Any, name: str, old: Any, new: Any) -> None:
@@ -198,29 +181,17 @@ def _counted_sleep(seconds: Any, /) -> None:
     _SLEEP(seconds)
 
 
-def _find_clock() -> bool:
-    """Learn the class of trio's default clock, if trio is loaded, by public names alone."""
-    trio = sys.modules.get("trio")
-    if _Cell.clock is None and trio is not None:
-
-        async def ask() -> Any:
-            return type(trio.lowlevel.current_clock())
-
-        _Cell.clock = trio.run(ask)
-        _Cell.start_clock = _Cell.clock.start_clock
-        _Cell.meter = _sleep_meter_class(trio)
-    return _Cell.clock is not None
+def _watch_run(clock: Any) -> Any:
+    """Have an instrument count the waits of a run in real time."""
+    guard = _Cell.guard
+    is_held = guard is not None and guard.layer.is_sealed and run_watch.is_system_clock(clock)
+    return _sleep_meter_class()(guard) if is_held else None
 
 
-def _metered_start(clock: Any) -> None:
-    """Start trio's clock, and have an instrument count the waits of this run."""
-    if _Cell.guard is not None:
-        sys.modules["trio"].lowlevel.add_instrument(_Cell.meter(_Cell.guard))
-    _Cell.start_clock(clock)
-
-
-def _sleep_meter_class(trio: Any) -> Any:
+@functools.cache
+def _sleep_meter_class() -> Any:
     """Return an instrument that counts waits which ended because a deadline came, not because of input."""
+    trio: Any = sys.modules["trio"]
 
     class SleepMeter(trio.abc.Instrument):  # type: ignore[misc] # trio is not imported here
         def __init__(self, guard: Guard) -> None:

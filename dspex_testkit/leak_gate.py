@@ -1,18 +1,29 @@
-"""What a test left behind: child processes, descriptors and threads, by comparing before and after."""
+"""What a test left behind: processes, descriptors, threads, tasks, files, frames; and the lines that opened them.
+
+Children, descriptors and threads are counted before and after. The rest is known from what the test's ledger noted.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import os
-import signal
 import sys
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["Resources", "end_children", "leaks_since"]
+from dspex_testkit.descendants import descendants, kernel_time, own_tag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dspex_testkit.origins import Ledger
+    from dspex_testkit.sites import Site
+
+__all__ = ["NOTHING", "Before", "Leaks", "Resources", "leaks_since"]
 
 _TASKS = "/proc/self/task"
 _DESCRIPTORS = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
@@ -55,39 +66,128 @@ class Resources:
     def __bool__(self) -> bool:
         return bool(self.children or self.descriptors or self.threads)
 
-    def describe(self) -> list[str]:
-        """Name each of them, while they are there."""
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
+
+#: Nothing at all.
+NOTHING = Resources(frozenset(), frozenset(), frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What was there before a test."""
+
+    resources: Resources
+    #: The kernel's time, in ticks, when it was looked at.
+    ticks: int
+
+    @classmethod
+    def now(cls) -> Before:
+        """Look at this process."""
+        return cls(Resources.now(), kernel_time())
+
+
+@dataclass(frozen=True, slots=True)
+class Leaks:
+    """What a test left behind."""
+
+    #: Children, descriptors and threads.
+    resources: Resources
+    #: Ids of processes that are no children: of children, or left alone by them.
+    strays: frozenset[int] = frozenset()
+    #: Whatever else, one sentence each, and where it was opened.
+    others: tuple[tuple[str, Site], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.resources or self.strays or self.others)
+
+    @property
+    def processes(self) -> frozenset[int]:
+        """Ids of all processes."""
+        return self.resources.children | self.strays
+
+    def describe(self, ledger: Ledger) -> list[str]:
+        """Name each of them and the lines that opened it, while they are there."""
         return [
-            *(f"child process {pid}: {_command(pid)}" for pid in sorted(self.children)),
-            *(f"descriptor {number}: {_target(number)}" for number in sorted(self.descriptors)),
-            *(f"thread {names.get(ident, ident)!r}" for ident in sorted(self.threads)),
+            f"{what}\n    opened at {lines}"
+            if (lines := "\n    from ".join(ledger.sites.tell(site)))
+            else what
+            for what, site in self._each(ledger)
         ]
 
+    def _each(self, ledger: Ledger) -> Iterator[tuple[str, Site]]:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        for pid in sorted(self.resources.children):
+            yield _process(pid, "child process"), ledger.starts.get(pid) or _likely_start(ledger)
+        for pid in sorted(self.strays):
+            yield _process(pid, "process of a process"), _start_of_stray(pid, ledger)
+        for number in sorted(self.resources.descriptors):
+            yield f"descriptor {number}: {_target(number)}", ledger.site_of_descriptor(number)
+        for ident in sorted(self.resources.threads):
+            yield f"thread {names.get(ident, ident)!r}", ledger.site_of_thread(ident)
+        yield from self.others
 
-def leaks_since(before: Resources, *, patience: float = _PATIENCE) -> Resources:
+
+def leaks_since(
+    before: Before, ledger: Ledger, *, shared: Resources = NOTHING, patience: float = _PATIENCE
+) -> Leaks:
     """Return what is there now and was not ``before``.
 
     Costs some 15 µs while nothing leaks. Otherwise garbage is collected first, and what is just ending gets
     ``patience`` seconds to do so.
+
+    Args:
+        before: What was there.
+        ledger: What was noted since.
+        shared: What belongs to others than this test.
+        patience: Seconds.
     """
-    leaked = Resources.now() - before
-    if leaked:
+    known = before.resources | shared
+    if leaked := _look(known, before.ticks, ledger):
         gc.collect()
-        leaked = Resources.now() - before
+        leaked = _look(known, before.ticks, ledger)
     deadline = time.monotonic() + patience
     while leaked and time.monotonic() < deadline:
         time.sleep(_PAUSE)
-        leaked = Resources.now() - before
+        leaked = _look(known, before.ticks, ledger)
     return leaked
 
 
-def end_children(leaked: Resources) -> None:
-    """Kill and reap the child processes among ``leaked``, so that the next test starts clean."""
-    for pid in leaked.children:
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+def _look(known: Resources, ticks: int, ledger: Ledger) -> Leaks:
+    resources = Resources.now() - known
+    strays: frozenset[int] = frozenset()
+    if ledger.starting:
+        found = descendants(own_tag(), ledger.starts, since=ticks)
+        strays = frozenset(
+            process.pid
+            for process in found.values()
+            if process.parent != os.getpid() and not process.is_zombie
+        )
+    return Leaks(resources, strays, tuple(_others(ledger)))
+
+
+def _others(ledger: Ledger) -> Iterator[tuple[str, Site]]:
+    for path, site in ledger.left_files().items():
+        yield f"temporary {'folder' if Path(path).is_dir() else 'file'} {path}", site
+    for watch in ledger.runs:
+        if not watch.has_ended:
+            yield "a trio run that has not ended", watch.began_at
+        for name, site in watch.left:
+            yield f"task {name}, which outlived the run's own task", site
+    for port, site in ledger.ports:
+        if count := port.unread_frames():
+            yield f"{count} unread frames of worker {port.worker_id}, whose port was not closed", site
+
+
+def _start_of_stray(pid: int, ledger: Ledger) -> Site:
+    """Return where the process was started that started ``pid``, as far as that can be told."""
+    for of_group in (os.getpgid, os.getsid):
+        with contextlib.suppress(OSError):
+            if site := ledger.starts.get(of_group(pid)):
+                return site
+    return _likely_start(ledger)
+
+
+def _likely_start(ledger: Ledger) -> Site:
+    return ledger.starting[-1] if ledger.starting else ()
 
 
 def _children() -> frozenset[int]:
@@ -137,14 +237,16 @@ def _threads() -> list[int]:
     ]
 
 
-def _command(pid: int) -> str:
+def _process(pid: int, what: str) -> str:
     import psutil
 
     try:
         process = psutil.Process(pid)
-        return " ".join(process.cmdline()) or f"({process.status()}) {process.name()}"
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return f"zombie {pid}: {process.name()}, which has ended and was not waited for"
+        return f"{what} {pid}: {' '.join(process.cmdline()) or process.name()}"
     except psutil.Error:
-        return "ended meanwhile"
+        return f"{what} {pid}: ended meanwhile"
 
 
 def _target(number: int) -> str:

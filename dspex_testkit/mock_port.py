@@ -16,7 +16,9 @@ import trio
 from dspex_pool.errors import PortClosedError, WorkerStartError
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES, FrameDecoder, encode_frame
 from dspex_pool.transport.port import ExitStatus
+from dspex_testkit.origins import note_port
 from dspex_testkit.script import Script, Scripted
+from dspex_testkit.unread import whole_frames
 from dspex_testkit.worker_model import Reactions, WorkerModel
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ class MockPort(Scripted):
         self._ended = False
         self._changed = trio.lowlevel.ParkingLot()
         self._sending = self._receiving = self._attending = False
+        self._unread_frames = 0
+        note_port(self)
 
     # --- the script ----------------------------------------------------------------------------------
 
@@ -223,6 +227,14 @@ class MockPort(Scripted):
         """Tell whether bytes wait, or the stream has ended."""
         self._pull()
         return self._ended or self._decoder.buffered > 0
+
+    def unread_frames(self) -> int:
+        """Count what a living worker wrote and nobody read. To be asked when nobody will read any more."""
+        if self._reaped or self.model.has_ended:
+            return 0
+        self._decoder.feed(self.model.take_output())
+        self._unread_frames += whole_frames(self._decoder)
+        return self._unread_frames
 
     def interrupt(self) -> None:
         """Send SIGINT to the worker."""

@@ -12,6 +12,8 @@ from dspex_pool.errors import PortClosedError
 from dspex_pool.protocol.framing import FrameDecoder, encode_frame
 from dspex_pool.transport.pipes import PipeReader, PipeWriter
 from dspex_testkit.bridge_mock_server import BridgeMockServer
+from dspex_testkit.origins import note_port
+from dspex_testkit.unread import whole_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +47,9 @@ class PipePort:
         self._max_frame_bytes = server.options.max_frame_bytes
         self._name = f"worker {server.options.worker_id}"
         self._decoder = FrameDecoder(max_frame_bytes=self._max_frame_bytes, peer=self._name)
+        self.worker_id = server.options.worker_id
+        self._unread_frames = 0
+        note_port(self)
 
     @property
     def bytes_sent(self) -> int:
@@ -106,6 +111,15 @@ class PipePort:
     def has_unread(self) -> bool:
         """Tell whether bytes wait, or the stream has ended."""
         return self._decoder.buffered > 0 or self._decoder.at_eof or self._stdout.has_unread()
+
+    def unread_frames(self) -> int:
+        """Count what a living worker wrote and nobody read. To be asked when nobody will read any more."""
+        if self.exit_status is not None:
+            return 0
+        if not self._stdout.closed:
+            self._take(self._stdout.read_now())
+        self._unread_frames += whole_frames(self._decoder)
+        return self._unread_frames
 
     def interrupt(self) -> None:
         """Send SIGINT to the worker."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from dspex_testkit.layers import LAYERS, FolderLayers
-from dspex_testkit.leak_gate import Resources
 from dspex_testkit.seeds import SEED_VARIABLE, chosen_seed
+from dspex_testkit.sites import Sites
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +48,8 @@ class State:
     slack: float
     sleep_budget: float
     root: Path
+    #: Names the project's lines.
+    sites: Sites
     #: What is drawn by chance in this run is drawn from it.
     seed: int
     #: Threads that were there before the first test.
@@ -56,8 +58,6 @@ class State:
     imports: dict[str, set[str]] = field(default_factory=dict)
     #: Number of collected items by layer, before anything was deselected.
     collected: Counter[str] = field(default_factory=Counter)
-    #: What fixtures of wider scope than one test hold.
-    shared: Resources = field(default_factory=lambda: Resources(frozenset(), frozenset(), frozenset()))
     #: Why the run fails although its tests passed.
     verdict: str = ""
 
@@ -77,6 +77,7 @@ class State:
             slack=config.getini("dspex_budget_slack"),
             sleep_budget=config.getini("dspex_sleep_budget"),
             root=config.rootpath,
+            sites=Sites(config.rootpath),
             seed=chosen_seed(config.getoption("--dspex-seed"), os.environ),
         )
 

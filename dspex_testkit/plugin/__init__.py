@@ -17,10 +17,17 @@ from dspex_testkit.settings import State, declare
 
 __all__: list[str] = []
 
-#: The parts of the plugin, each a plugin of its own.
-pytest_plugins = tuple(
-    f"{__name__}.{part}" for part in ("seeds", "assignment", "ports", "lm", "holding", "summary")
+#: The parts of the plugin, each a plugin of its own; one a line.
+PARTS = (
+    "seeds",
+    "assignment",
+    "ports",
+    "lm",
+    "holding",
+    "leaks",
+    "summary",
 )
+pytest_plugins = tuple(f"{__name__}.{part}" for part in PARTS)
 
 pytest.register_assert_rewrite("dspex_testkit.contracts", "dspex_testkit.invariants")
 

@@ -1,4 +1,4 @@
-"""While a test runs: it is held to its layer and its budget, and leaves nothing behind."""
+"""While a test runs: it is held to its layer and its budget."""
 
 from __future__ import annotations
 
@@ -10,21 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dspex_testkit.layer_guard import Guard, LayerViolationError
-from dspex_testkit.leak_gate import Resources, end_children, leaks_since
-from dspex_testkit.plugin.stash import BEFORE, COMPLAINT, GUARD, LAYER, STATE
+from dspex_testkit.plugin.stash import COMPLAINT, GUARD, LAYER, STATE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-__all__ = ["BudgetExceededError", "LeakError"]
+__all__ = ["BudgetExceededError"]
 
 
 class BudgetExceededError(AssertionError):
     """The test took longer than its layer allows."""
-
-
-class LeakError(AssertionError):
-    """The test left something behind."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -37,14 +32,13 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Count what is there before the test."""
+    """Make what holds the test to its layer."""
     layer = item.stash.get(LAYER, None)
     if layer is not None:
         state = item.config.stash[STATE]
         item.stash[GUARD] = Guard(
-            layer, sleep_budget=state.sleep_budget, root=state.root, ignored_threads=state.ignored_threads
+            layer, sleep_budget=state.sleep_budget, sites=state.sites, ignored_threads=state.ignored_threads
         )
-        item.stash[BEFORE] = Resources.now()
     return (yield)
 
 
@@ -75,25 +69,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Hold the tear-down to the layer, then look for what was left behind."""
+    """Hold the tear-down to the layer."""
     with _held(item):
-        result = yield
-    _check_leaks(item)
-    return result
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(
-    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
-) -> Generator[None, Any, Any]:
-    """Allow fixtures of wider scope to hold what they open."""
-    if fixturedef.scope == "function":
         return (yield)
-    before = Resources.now()
-    try:
-        return (yield)
-    finally:
-        request.config.stash[STATE].shared |= Resources.now() - before
 
 
 @contextlib.contextmanager
@@ -137,14 +115,3 @@ def _check_budget(item: pytest.Item, wall: float, cpu: float) -> None:
             f"took {used:.3f} {unit}, more than {state.slack:g} times its budget of {budget:.3f}. "
             f"Is {layer.name} the right layer? If it is worth the time, mark it budget(seconds)."
         )
-
-
-def _check_leaks(item: pytest.Item) -> None:
-    """Fail if the test left something behind; end the processes among it."""
-    before = item.stash.get(BEFORE, None)
-    if before is None:
-        return
-    if leaked := leaks_since(before | item.config.stash[STATE].shared):
-        described = leaked.describe()
-        end_children(leaked)
-        raise LeakError("\n".join([f"{item.nodeid} left behind:", *(f"  {line}" for line in described)]))

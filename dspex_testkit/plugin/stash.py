@@ -6,10 +6,9 @@ import pytest
 
 from dspex_testkit.layer_guard import Guard
 from dspex_testkit.layers import Layer
-from dspex_testkit.leak_gate import Resources
 from dspex_testkit.settings import State
 
-__all__ = ["BEFORE", "COMPLAINT", "GUARD", "LAYER", "STATE"]
+__all__ = ["COMPLAINT", "GUARD", "LAYER", "STATE"]
 
 #: Of the run: the settings, and what has been learned so far.
 STATE = pytest.StashKey[State]()
@@ -19,5 +18,3 @@ LAYER = pytest.StashKey[Layer]()
 GUARD = pytest.StashKey[Guard]()
 #: Of a test: why it may not run.
 COMPLAINT = pytest.StashKey[str]()
-#: Of a test: what was there before it.
-BEFORE = pytest.StashKey[Resources]()

@@ -10,12 +10,13 @@ import pytest
 
 from dspex_testkit.layer_guard import Guard, LayerViolationError
 from dspex_testkit.layers import LAYERS
+from dspex_testkit.sites import Sites
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def guard(layer: str = "fast", *, root: Path = ROOT, ignored: frozenset[int] = frozenset()) -> Guard:
-    return Guard(LAYERS[layer], sleep_budget=0.05, root=root, ignored_threads=ignored)
+    return Guard(LAYERS[layer], sleep_budget=0.05, sites=Sites(root), ignored_threads=ignored)
 
 
 def test_refusal_names_the_act_and_the_line() -> None:

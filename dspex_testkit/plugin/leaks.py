@@ -1,0 +1,122 @@
+"""After each test with a layer nothing is left behind, or the test fails with the line that opened it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dspex_testkit import origins, run_watch
+from dspex_testkit.descendants import TEST_RUN_VARIABLE, end_processes, own_tag, tagged
+from dspex_testkit.leak_gate import NOTHING, Before, Resources, leaks_since
+from dspex_testkit.plugin.stash import LAYER, STATE
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = ["LeakError"]
+
+#: Of a test: what was there before it.
+BEFORE = pytest.StashKey[Before]()
+#: Of a test: what it has opened.
+LEDGER = pytest.StashKey[origins.Ledger]()
+#: Of a run: what fixtures of wider scope than one test hold.
+SHARED = pytest.StashKey[Resources]()
+
+
+class LeakError(AssertionError):
+    """The test left something behind."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Prepare to notice who opens what, if any test has a layer."""
+    layers = [item.stash[LAYER] for item in session.items if LAYER in item.stash]
+    if layers:
+        origins.install()
+        session.config.add_cleanup(origins.remove)
+        session.config.add_cleanup(run_watch.leave)
+    if not all(layer.is_sealed for layer in layers):
+        _tag_the_environment(session.config)
+
+
+def _tag_the_environment(config: pytest.Config) -> None:
+    before = os.environ.get(TEST_RUN_VARIABLE)
+    os.environ[TEST_RUN_VARIABLE] = tagged(os.environ, own_tag())
+
+    def restore() -> None:
+        os.environ.pop(TEST_RUN_VARIABLE, None)
+        if before is not None:
+            os.environ[TEST_RUN_VARIABLE] = before
+
+    config.add_cleanup(restore)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Count what is there before the test, and note what it opens."""
+    if LAYER not in item.stash:
+        return (yield)
+    run_watch.attend()
+    ledger = origins.Ledger(item.config.stash[STATE].sites, spared=_spared(item.config))
+    item.stash[LEDGER] = ledger
+    item.stash[BEFORE] = Before.now()
+    try:
+        with ledger.keeping():
+            return (yield)
+    finally:
+        # What it holds lives no longer than the test.
+        del item.stash[LEDGER]
+
+
+def _spared(config: pytest.Config) -> tuple[str, ...]:
+    """Return where pytest's own temporary folders are."""
+    import tempfile
+
+    given = config.option.basetemp
+    users = os.path.join(tempfile.gettempdir(), "pytest-of-")  # noqa: PTH118 - a beginning, not a path
+    return (users, os.path.abspath(given)) if given else (users,)  # noqa: PTH100 - as above
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Look for what the test left behind; end the processes among it."""
+    try:
+        result = yield
+    except BaseException as error:
+        if text := _left_behind(item):
+            error.add_note(text)
+        raise
+    if text := _left_behind(item):
+        raise LeakError(text)
+    return result
+
+
+def _left_behind(item: pytest.Item) -> str:
+    ledger = item.stash.get(LEDGER, None)
+    if ledger is None:
+        return ""
+    leaked = leaks_since(item.stash[BEFORE], ledger, shared=item.config.stash.get(SHARED, NOTHING))
+    if not leaked:
+        return ""
+    lines = "\n".join(leaked.describe(ledger)).replace("\n", "\n  ")
+    end_processes(leaked.processes)
+    return f"{item.nodeid} left behind:\n  {lines}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
+    """Allow fixtures of wider scope to hold what they open."""
+    if fixturedef.scope == "function":
+        return (yield)
+    before, noted = Resources.now(), [(ledger, ledger.counts()) for ledger in origins.kept()]
+    try:
+        return (yield)
+    finally:
+        stash = request.config.stash
+        stash[SHARED] = stash.get(SHARED, NOTHING) | (Resources.now() - before)
+        for ledger, counts in noted:
+            ledger.forget_since(counts)
