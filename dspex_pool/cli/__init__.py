@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["main"]
+__all__ = ["fill_standard_descriptors", "main"]
 
 
 def main() -> None:
     """Run the command that the shell asked for and exit with its code."""
-    _fill_standard_descriptors()
+    fill_standard_descriptors()
     # Imported here so that importing the package, as the floors test does, costs nothing.
     from dspex_pool.cli.app import app
 
     app()
 
 
-def _fill_standard_descriptors() -> None:
+def fill_standard_descriptors() -> None:
     """Open the null device where a standard stream is closed.
 
     Otherwise the next file opened, a journal say, would get its number, and whatever is printed would go there.

@@ -2,37 +2,19 @@
 
 # The annotations are read at run time by typer: they must not become strings.
 
-import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from dspex_pool.cli import options
-from dspex_pool.cli.problems import ExitCode, one_line, reporting, say_error
+from dspex_pool.cli.group import CommandGroup
+from dspex_pool.cli.problems import reporting
 
 __all__ = ["app"]
 
 
-class _Commands(TyperGroup):
-    """Says what is wrong with a command line in one line, as all other errors are said."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        kwargs["standalone_mode"] = False
-        try:
-            code = super().main(*args, **kwargs)
-        # Which package the exceptions of a wrong command line come from depends on typer's version.
-        except Exception as error:
-            text = getattr(error, "format_message", None)
-            if text is None:
-                raise
-            say_error(f"{one_line(text())} (see --help)")
-            code = ExitCode.USAGE
-        sys.exit(code or 0)
-
-
 app = typer.Typer(
-    cls=_Commands,
+    cls=CommandGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
