@@ -1,0 +1,1 @@
+"""Whether a worker in any language keeps the protocol: numbered clauses, held against a command."""

@@ -1,0 +1,1 @@
+"""All clauses, a module a subject."""
