@@ -62,7 +62,7 @@ FLOORS: dict[int, tuple[tuple[str, ...], ...]] = {
     7: (("dspex_pool.adapters", "dspex_pool.facades"),),
     8: (("dspex_pool.cli",),),
     9: (("dspex_testkit",),),
-    10: (("dspex_testkit.plugin",),),
+    10: (("dspex_testkit.plugin",), ("dspex_testkit.cli",)),
 }
 
 GROUPS = [group for groups in FLOORS.values() for group in groups]

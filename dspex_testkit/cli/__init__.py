@@ -1,0 +1,16 @@
+"""The shell command ``dspex-testkit``."""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command that the shell asked for and exit with its code."""
+    from dspex_pool.cli import fill_standard_descriptors
+
+    fill_standard_descriptors()
+    # Imported here so that importing the package costs nothing.
+    from dspex_testkit.cli.app import app
+
+    app()
