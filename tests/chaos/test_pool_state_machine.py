@@ -1,0 +1,76 @@
+"""The whole pool under random commands: real leases, scripted workers, a clock that only rules move."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import run_state_machine_as_test
+
+from dspex_pool.pool_state import PoolState
+from dspex_testkit.mock_port import MockPortFactory
+from dspex_testkit.pool_state_machine import Call, PoolStateMachine
+from tests.search_profiles import chosen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.chaos
+
+#: Without shrinking: that something is found is enough.
+FIND = settings(
+    max_examples=300,
+    stateful_step_count=50,
+    phases=[Phase.generate],
+    deadline=None,
+    database=None,
+    derandomize=True,
+)
+
+
+def test_pool_keeps_every_promise_under_random_commands() -> None:
+    """Any order of commands leaves no worker in two hands, every answer with its caller, and a whole pool."""
+    run_state_machine_as_test(PoolStateMachine, settings=chosen())
+
+
+class LateMachine(PoolStateMachine):
+    """Has workers that answer what they were asked the time before."""
+
+    def make_ports(self) -> MockPortFactory:
+        asked: list[Any] = [None]
+
+        def late(args: dict[str, Any]) -> Any:
+            asked.append(args)
+            return asked[-2]
+
+        return MockPortFactory(lambda port: port.answer("ping", {}).answer("echo", late))
+
+    def calls(self) -> st.SearchStrategy[Call]:
+        return st.builds(Call, st.just("echo"), st.fixed_dictionaries({"n": st.integers()}))
+
+    def check_answer(self, call: Call, answer: Any) -> None:
+        assert answer == call.args, "not my own answer"
+
+
+def test_machine_sees_answers_that_are_not_the_callers_own() -> None:
+    """What a subclass says of answers is checked on every call that nobody has disturbed."""
+    with pytest.raises(AssertionError, match="not my own answer"):
+        run_state_machine_as_test(LateMachine, settings=FIND)
+
+
+def forget_to_start(state: PoolState, now: float) -> None:
+    """Be a core that starts no worker in place of one that has died."""
+    if not state._starts.failures and state.counters.reaped == 0:
+        REPLENISH(state, now)
+
+
+REPLENISH: Callable[[PoolState, float], None] = PoolState._replenish
+
+
+def test_machine_finds_a_planted_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool that does not replace the dead fails."""
+    monkeypatch.setattr(PoolState, "_replenish", forget_to_start)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(PoolStateMachine, settings=FIND)
