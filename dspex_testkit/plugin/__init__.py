@@ -23,6 +23,7 @@ PARTS = (
     "assignment",
     "ports",
     "lm",
+    "hangs",
     "holding",
     "leaks",
     "summary",

@@ -19,6 +19,8 @@ from dspex_testkit.ports.names import ALL, LAYER_OF_PORT, PORT_OF_LAYER
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from dspex_testkit.ports.run import BodyRun
+
 __all__ = ["port_of"]
 
 FIXTURES = frozenset({"pool", "make_pool", "adapter"})
@@ -149,9 +151,18 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
     arguments = {name: pyfuncitem.funcargs[name] for name in names if name != PARAMETER}
     _refuse_foreign(pyfuncitem, arguments)
     marker = pyfuncitem.get_closest_marker("pool_settings")
+    from dspex_testkit.hangs.alarm import BodyHungError
     from dspex_testkit.ports.run import BodyRun
 
     run = BodyRun(port, settings=marker.kwargs if marker is not None else {})
+    try:
+        _run(run, body, arguments)
+    except BodyHungError as error:
+        pytest.fail(str(error), pytrace=False)
+    return True
+
+
+def _run(run: BodyRun, body: Any, arguments: dict[str, Any]) -> None:
     if (given := getattr(body, "hypothesis", None)) is not None:
         inner = given.inner_test
         given.inner_test = lambda **drawn: run.run(inner, drawn)
@@ -163,7 +174,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
         run.run(body, arguments)
     else:
         pytest.fail("a test that uses pool, make_pool or adapter is an async function", pytrace=False)
-    return True
 
 
 def _refuse_foreign(item: pytest.Function, arguments: dict[str, Any]) -> None:

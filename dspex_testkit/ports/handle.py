@@ -14,6 +14,7 @@ from dspex_pool.config import PoolConfig
 from dspex_pool.errors import DspexPoolError
 from dspex_pool.lifecycle import WorkerState
 from dspex_pool.session_call import Reply
+from dspex_testkit.hangs.frames import LoggedFrames
 from dspex_testkit.invariants import check_books, check_steady
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ async def open_handle(
     Cancellation: Closes the pool.
     """
     config = PoolConfig(**{**CALM, **settings})
-    async with PythonPool.open(config, ports=ports or kind.factory()) as python_pool:
+    async with PythonPool.open(config, ports=LoggedFrames(ports or kind.factory())) as python_pool:
         handle = PoolHandle(python_pool, kind)
         if is_ready and config.floor:
             await python_pool.wait_ready(config.floor)

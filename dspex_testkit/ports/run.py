@@ -13,11 +13,13 @@ import trio
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.adapters.bridge_mock import BridgeMock
 from dspex_testkit.adapters.mock import Mock
+from dspex_testkit.hangs.alarm import BodyHungError, draw
+from dspex_testkit.hangs.frames import LoggedFrames
 from dspex_testkit.ports.handle import CALM_WORKERS, PoolHandle, open_handle
 from dspex_testkit.ports.kinds import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
     from dspex_pool.adapters.base import Adapter
     from dspex_pool.worker import PoolWorker
@@ -43,26 +45,47 @@ class BodyRun:
 
     port: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    #: What was seen when the body took too long.
+    picture: str | None = None
 
     def run(self, body: Callable[..., Awaitable[object]], arguments: Mapping[str, Any]) -> None:
         """Run ``body`` to its end, with what ``arguments`` ask for opened before and closed after it.
 
         Raises:
+            BodyHungError: It did not end; the text is the picture of what it waits for.
             BaseException: What the body raises; if it was alone in the group that trio makes of it, by itself.
         """
         kind = self.kind({})
-        with _alone():
+        with self._told_of_hangs(), _alone():
             trio.run(self._main, body, dict(arguments), kind, clock=kind.clock)
 
     async def _main(
         self, body: Callable[..., Awaitable[object]], arguments: dict[str, Any], kind: PortKind
     ) -> None:
-        with trio.fail_after(HUNG_AFTER * kind.unit):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, HUNG_AFTER * kind.unit)
             async with contextlib.AsyncExitStack() as stack:
                 for name, value in arguments.items():
                     if isinstance(value, Wanted):
                         arguments[name] = await value.open(self, stack)
                 await body(**arguments)
+            nursery.cancel_scope.cancel()
+
+    async def _watch(self, seconds: float) -> None:
+        """Stop a body that takes too long, in its own time, when all that it waits for can still be seen."""
+        await trio.sleep(seconds)
+        self.picture = draw(f"not done after {seconds:g} s", None)
+        raise trio.TooSlowError
+
+    @contextlib.contextmanager
+    def _told_of_hangs(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            if self.picture is None:
+                raise
+        if self.picture is not None:
+            raise BodyHungError(self.picture) from None
 
     def kind(self, settings: dict[str, Any]) -> PortKind:
         """Return the kind of port, made of those of ``settings`` that are its own, which are taken out."""
@@ -131,7 +154,7 @@ class MakePool:
         By default it has one worker, and nothing happens by itself.
         """
         kind = self._run.kind(settings)
-        return WorkerPool(kind.factory(), **{**CALM_WORKERS, **settings})
+        return WorkerPool(LoggedFrames(kind.factory()), **{**CALM_WORKERS, **settings})
 
     def end(self, worker: PoolWorker, signal: int = signals.SIGKILL) -> None:
         """End a worker as by a signal from outside."""

@@ -1,0 +1,153 @@
+"""What ends a test that hangs: an alarm in the main thread, and a watch for deadlocks in virtual time.
+
+A signal comes to the main thread whatever it is doing in Python: sleeping, waiting for a lock, computing, or deep in
+trio's loop. Its handler draws the picture there, where all that hangs can be seen, and then stops the test: by an
+exception if the code is synchronous, else by what Ctrl-C would do, which trio delivers to the main task when that
+can be stopped without harm. The run of the tests goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Self
+
+from dspex_testkit.hangs.pools import pool_lines
+from dspex_testkit.hangs.tasks import stack_lines, task_lines
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["Alarm", "BodyHungError", "HangError", "draw"]
+
+#: Seconds between two attempts to stop a test that does not let itself be stopped.
+_AGAIN = 1.0
+#: How often trio must have nothing to do, with no step between, before that counts as a deadlock. Whoever waits
+#: for all tasks to be blocked is woken after the first time.
+_IDLE_ROUNDS = 3
+
+
+class HangError(BaseException):
+    """Stops synchronous code that hangs. No ``Exception``, so that nobody takes it for one of his own."""
+
+
+class BodyHungError(AssertionError):
+    """A body did not end, in its own time. Its text is the picture."""
+
+
+class Alarm:
+    """Stops a block that takes too long, and says what it was waiting for. Main thread only.
+
+    Args:
+        seconds: How long it may take, in real time.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        #: What was seen when it went off; ``None`` if it did not.
+        self.picture: str | None = None
+        self._before: Any = None
+        self._clock: Any = None
+        self._start_clock: Any = None
+
+    @staticmethod
+    def is_possible() -> bool:
+        """Tell whether this is the main thread of a system with alarms, and no debugger is at work."""
+        return (
+            hasattr(signal, "setitimer")
+            and threading.current_thread() is threading.main_thread()
+            and "pydevd" not in sys.modules
+        )
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGALRM, self._on_signal)
+        signal.setitimer(signal.ITIMER_REAL, self.seconds, _AGAIN)
+        self._watch_virtual_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._before)
+        if self._clock is not None:
+            self._clock.start_clock = self._start_clock
+
+    def _watch_virtual_time(self) -> None:
+        """Have every run on a mock clock watched for deadlocks, if trio's mock clock is in use at all."""
+        if "trio.testing" not in sys.modules:
+            return
+        self._clock = sys.modules["trio.testing"].MockClock
+        self._start_clock = start = self._clock.start_clock
+
+        def start_watched(clock: Any) -> None:
+            sys.modules["trio"].lowlevel.add_instrument(_deadlock_watch(self))
+            start(clock)
+
+        self._clock.start_clock = start_watched
+
+    def _on_signal(self, _: int, frame: FrameType | None) -> None:
+        self.go_off(f"not done after {self.seconds:g} s", frame)
+
+    def go_off(self, why: str, frame: FrameType | None) -> None:
+        """Draw the picture, once, and stop the block.
+
+        Raises:
+            HangError: The code is synchronous.
+        """
+        if self.picture is None:
+            self.picture = draw(why, frame)
+        if not _in_trio_run():
+            raise HangError
+        signal.raise_signal(signal.SIGINT)
+
+
+def _in_trio_run() -> bool:
+    trio = sys.modules.get("trio")
+    return trio is not None and bool(trio.lowlevel.in_trio_run())
+
+
+def draw(why: str, frame: FrameType | None) -> str:
+    """Return what hangs, as text: the pools, the code that runs, and the tasks."""
+    parts: dict[str, list[str]] = {}
+    with contextlib.suppress(Exception):  # half a picture is better than none
+        parts["pools"] = pool_lines()
+    parts["running"] = stack_lines(frame)
+    if _in_trio_run():
+        parts["tasks"] = task_lines()
+    told = [f"{title}:\n" + "\n".join(f"  {line}" for line in body) for title, body in parts.items() if body]
+    return "\n".join([f"hang: {why}", *told])
+
+
+def _deadlock_watch(alarm: Alarm) -> Any:
+    """Return an instrument that sees when nothing can run any more and nothing is due."""
+    trio: Any = sys.modules["trio"]
+    instrument: Any = trio.abc.Instrument
+
+    class DeadlockWatch(instrument):  # type: ignore[misc] # trio is not imported here
+        rounds = 0
+
+        def before_task_step(self, task: Any) -> None:
+            self.rounds = 0
+
+        def before_io_wait(self, timeout: float) -> None:
+            if not _is_stuck(trio):
+                self.rounds = 0
+                return
+            self.rounds += 1
+            if self.rounds == _IDLE_ROUNDS:
+                with contextlib.suppress(KeyboardInterrupt):
+                    alarm.go_off("deadlock in virtual time: nothing can run, nothing is due", None)
+
+    return DeadlockWatch()
+
+
+def _is_stuck(trio: Any) -> bool:
+    now = trio.lowlevel.current_statistics()
+    if now.tasks_runnable or now.run_sync_soon_queue_size or now.seconds_to_next_deadline != math.inf:
+        return False
+    # One task always waits to read: trio's own, for other threads.
+    io = now.io_statistics
+    waiting = getattr(io, "tasks_waiting_read", 0) + getattr(io, "tasks_waiting_write", 0)
+    return waiting <= 1 and not trio.to_thread.current_default_thread_limiter().borrowed_tokens

@@ -1,0 +1,83 @@
+"""A test that hangs fails with a picture of what it waits for, and the run goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dspex_testkit.layers import LAYERS
+from dspex_testkit.plugin.stash import LAYER
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__: list[str] = []
+
+#: Seconds after which a test of a layer counts as hung; zero for never.
+_TIMEOUTS = {"fast": 20.0, "protocol": 30.0, "integration": 60.0, "chaos": 300.0, "stress": 0.0}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the settings."""
+    for name in LAYERS:
+        text = (
+            f"Seconds after which a {name} test counts as hung and fails with a picture of what it waits for "
+            f"(default: {_TIMEOUTS[name]:g}; 0 for never)."
+        )
+        parser.addini(f"dspex_timeout_{name}", text, "float", _TIMEOUTS[name])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker."""
+    text = "hangs_after(seconds): when this test counts as hung, instead of its layer's dspex_timeout; 0 for never."
+    config.addinivalue_line("markers", text)
+
+
+def _seconds(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("hangs_after")
+    if marker is not None:
+        return float(marker.args[0])
+    layer = item.stash.get(LAYER, None)
+    return 0.0 if layer is None else float(item.config.getini(f"dspex_timeout_{layer.name}"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Watch the test."""
+    seconds = 0.0 if item.config.getoption("usepdb") else _seconds(item)
+    if not seconds:
+        return (yield)
+    from dspex_testkit.hangs.alarm import Alarm
+
+    if not Alarm.is_possible():
+        return (yield)
+    alarm = Alarm(seconds)
+    result = None
+    try:
+        with alarm:
+            result = yield
+    except BaseException:
+        if alarm.picture is None:
+            raise
+    if alarm.picture is not None:
+        pytest.fail(alarm.picture, pytrace=False)
+    return result
+
+
+# pytest-timeout, where it is installed, would end the whole run or the loop of trio: its limits are kept by us.
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
+    """Take over pytest-timeout's limit of a test that has a layer."""
+    if item.stash.get(LAYER, None) is None or item.get_closest_marker("hangs_after") is not None:
+        return None
+    item.add_marker(pytest.mark.hangs_after(settings.timeout))
+    return True
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_timeout_cancel_timer(item: pytest.Item) -> bool | None:
+    """Tell pytest-timeout that there is nothing of its own to cancel."""
+    return True if item.stash.get(LAYER, None) is not None else None

@@ -1,0 +1,164 @@
+"""Planted hangs: each fails with a picture that names what is waited for, and the run goes on."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+PLANTED = """
+import os, signal, threading, time
+import pytest, trio, trio.testing
+from dspex_testkit.mock_port import MockPortFactory
+
+fast, integration = pytest.mark.fast, pytest.mark.integration
+LONG = 1e9
+WORD = "".join(["ses", "ame"])
+
+
+@fast
+async def test_lease_is_not_returned(make_pool):
+    pool = await make_pool(pool_size=1, checkout_timeout=LONG)
+    async with pool.workers.checkout():
+        await pool.call("echo")
+
+
+@fast
+async def test_worker_is_silent(pool):
+    await pool.call("hang_in_c", {"about": "nothing"})
+
+
+@fast
+@pytest.mark.trio
+async def test_nobody_sets_the_event(autojump_clock):
+    never = trio.Event()
+    await never.wait()
+
+
+@fast
+async def test_pool_is_suspended(pool):
+    pool.workers.suspend()
+    async with pool.workers.checkout(timeout=LONG):
+        pass
+
+
+@fast
+async def test_two_callers_want_two_workers_each(make_pool):
+    pool = await make_pool(pool_size=2, checkout_timeout=LONG)
+
+    async def greedy():
+        async with pool.workers.checkout():
+            await trio.testing.wait_all_tasks_blocked()
+            async with pool.workers.checkout():
+                pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(greedy, name="left")
+        nursery.start_soon(greedy, name="right")
+
+
+@fast
+async def test_start_never_ends(make_pool):
+    pool = await make_pool(ports=MockPortFactory(hang_starts=9), spawn_timeout=LONG, is_ready=False)
+    await pool.workers.wait_ready()
+
+
+@integration
+@pytest.mark.pool_settings(terminate_grace=0.1, cancel_grace=0.1)
+@pytest.mark.hangs_after(0.6)
+async def test_process_is_stopped(pool):
+    for worker in pool.workers.workers():
+        os.kill(worker.port.pid, signal.SIGSTOP)
+    await pool.call("echo", {"api_key": WORD})
+
+
+@integration
+@pytest.mark.hangs_after(0.3)
+def test_sleeps():
+    time.sleep(60)
+
+
+@fast
+@pytest.mark.hangs_after(0.3)
+def test_lock_is_never_released():
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+@fast
+@pytest.mark.hangs_after(0.3)
+async def test_loop_never_ends(pool):
+    while True:
+        pass
+
+
+@fast
+def test_the_run_goes_on():
+    pass
+"""
+
+#: What the picture of each hang says, as patterns.
+SAYS = {
+    "lease_is_not_returned": (r"w-1 .* is leased for 4\d\d s, lent to task", r"waits in line for 4\d\d s"),
+    "worker_is_silent": (r"is leased for", r'to the worker: .*"hang_in_c".*nothing'),
+    "nobody_sets_the_event": (
+        r"deadlock in virtual time",
+        r"in test_nobody_sets_the_event: await never\.wait\(\)",
+    ),
+    "pool_is_suspended": (r"pool of 2, suspended: 2 idle, 1 waiting",),
+    "two_callers_want_two_workers_each": (
+        r"lent to task 'left'",
+        r"lent to task 'right'",
+        r"task 'left' waits in line",
+        r"task 'right' waits in line",
+    ),
+    "start_never_ends": (
+        r"is starting for 4\d\d s",
+        r"in test_start_never_ends: await pool\.workers\.wait_ready",
+    ),
+    "process_is_stopped": (r"process \d+: stopped", r'to the worker: .*"echo"', r'"api_key":"\*\*\*"'),
+    "sleeps": (r"in test_sleeps: time\.sleep\(60\)",),
+    "lock_is_never_released": (r"in test_lock_is_never_released: lock\.acquire\(\)", "lock=<locked"),
+    "loop_never_ends": (r"running:", r"in test_loop_never_ends: (while True:|pass)"),
+}
+
+
+def test_each_planted_hang_is_named_and_the_run_goes_on(pytester: pytest.Pytester) -> None:
+    """Ten hangs fail with who holds what and which line waits; keys are not shown; the next test runs."""
+    pytester.makepyfile(PLANTED)
+    result = pytester.runpytest_subprocess("-p", "no:faker", "-p", "no:cacheprovider", "--durations=0", "-vv")
+    result.assert_outcomes(failed=len(SAYS), passed=1)
+    output = result.stdout.str()
+    pictures = dict(re.findall(r"^_+ test_(\w+?)(?:\[\w+\])? _+\n(.*?)(?=^_+ test_|^=)", output, re.M | re.S))
+    missing = [
+        (name, pattern)
+        for name, patterns in SAYS.items()
+        for pattern in ("^hang: ", *patterns)
+        if not re.search(pattern, pictures.get(name, ""))
+    ]
+    assert not missing, f"{missing}\n{output}"
+    assert "sesame" not in output
+    took = {name: float(s) for s, name in re.findall(r"([\d.]+)s call +\S+::test_(\w+)", output)}
+    assert took.keys() >= SAYS.keys()
+    # In virtual time nobody waits; in real time for the limit, and for the processes to end.
+    assert not [name for name, seconds in took.items() if seconds > 5.0]
+
+
+def test_limits_come_from_layers_and_markers(pytester: pytest.Pytester) -> None:
+    """A layer's setting holds for its tests, zero means never, and a test without a layer is left alone."""
+    pytester.makeini("[pytest]\ndspex_timeout_fast = 0.2\ndspex_timeout_integration = 0\n")
+    pytester.makepyfile("""
+        import threading, pytest
+        def wait(): threading.Event().wait(0.6)
+        @pytest.mark.fast
+        def test_fast(): wait()
+        @pytest.mark.integration
+        def test_integration(): wait()
+        def test_of_no_layer(): wait()
+    """)
+    result = pytester.runpytest_subprocess("-p", "no:faker", "-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1, passed=2)
+    result.stdout.fnmatch_lines(["hang: not done after 0.2 s"])

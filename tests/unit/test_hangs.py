@@ -1,0 +1,58 @@
+"""What the picture of a hang shows and hides, without waiting for one."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import trio
+import trio.testing
+
+from dspex_testkit.hangs.alarm import draw
+from dspex_testkit.hangs.tasks import redacted, stack_lines, task_lines
+
+pytestmark = pytest.mark.fast
+
+
+def test_secrets_are_not_shown() -> None:
+    """Values of fields that sound like secrets are masked, in JSON and in dicts; others are not."""
+    assert redacted('{"api_key": "x", "question": "why"}') == '{"api_key": "***", "question": "why"}'
+    assert redacted("{'password': 'x', 'n': 1}") == "{'password': '***', 'n': 1}"
+
+
+def test_stack_shows_own_lines_with_locals_and_hides_secret_ones() -> None:
+    """The innermost line comes last, pytest's own are left out."""
+    api_token, depth = "sesame", 7
+    *_, line, held = stack_lines(sys._getframe())
+    assert "in test_stack_shows_own_lines_with_locals_and_hides_secret_ones: *_, line, held =" in line
+    assert "api_token=***" in held
+    assert f"depth={depth}" in held
+    assert api_token not in held
+
+
+@pytest.mark.trio
+async def test_tasks_show_where_each_of_them_waits(autojump_clock: trio.testing.MockClock) -> None:
+    """Tasks stand below those that started them, each with the line that it waits at."""
+    event = trio.Event()
+
+    async def outer() -> None:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(wait, name="waiter")
+
+    async def wait() -> None:
+        await event.wait()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outer, name="parent")
+        await trio.testing.wait_all_tasks_blocked()
+        tree = task_lines()
+        event.set()
+    parent, waiter = tree.index(next(filter(lambda line: "'parent'" in line, tree))), tree[-3:]
+    assert "task 'waiter'" in waiter[0]
+    assert len(tree) - 3 > parent
+    assert "in wait: await event.wait()" in waiter[1]
+
+
+def test_picture_says_why_it_was_drawn() -> None:
+    """Without tasks and pools the reason is still told."""
+    assert draw("not done after 3 s", None) == "hang: not done after 3 s"
