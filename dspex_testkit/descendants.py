@@ -26,6 +26,7 @@ __all__ = [
     "end_processes",
     "kernel_time",
     "own_tag",
+    "seconds_since_start",
     "tagged",
 ]
 
@@ -67,6 +68,12 @@ def tagged(environment: Mapping[str, str], tag: str) -> str:
 def kernel_time() -> int:
     """Return the time by the clock that processes' starts are told in, in ticks."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS_PER_SECOND) if _IS_LINUX else 0
+
+
+def seconds_since_start(pid: int) -> float:
+    """Return how long ago a process was started; zero where the system does not tell."""
+    process = _look_at(pid)
+    return (kernel_time() - process.started) / _TICKS_PER_SECOND if process is not None else 0.0
 
 
 def descendants(tag: str, known: Iterable[int], *, since: int) -> dict[int, Descendant]:

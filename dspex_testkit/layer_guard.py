@@ -1,4 +1,4 @@
-"""Hold a test to its layer: refuse processes, connections, real sleeps and forbidden imports while it runs.
+"""Hold a test to its layer: refuse processes, sockets, real sleeps and forbidden imports while it runs.
 
 An audit hook cannot be removed, so one is installed once, when it is first needed, and asks a cell whether a
 guard is on. A refusal raises where it happens and is remembered too, because the code under test may swallow
@@ -41,6 +41,21 @@ _ACTS = {
     "socket.getaddrinfo": "looked up a name",
     "socket.gethostbyname": "looked up a name",
 }
+
+#: Those of them with an address, and where among the arguments it stands.
+_ADDRESSES = {
+    "socket.connect": 1,
+    "socket.sendto": 1,
+    "socket.sendmsg": 1,
+    "socket.getaddrinfo": 0,
+    "socket.gethostbyname": 0,
+}
+
+#: What is on this machine, beside 127.0.0.0/8; no name and the unspecified addresses mean it too.
+_LOOPBACK = {"localhost", "::1", "", "::", "0.0.0.0", None}
+
+# Numbers of socket.AF_INET and of AF_INET6 on Linux, the BSDs and macOS: the module socket may not be loaded.
+_INTERNET = {2, 10, 28, 30}
 
 
 class LayerViolationError(AssertionError):
@@ -111,8 +126,19 @@ class Guard:
         """
         if event == "import":
             self._on_import(args[0])
-        elif event in _ACTS and self.layer.is_sealed and not self.ignores_this_thread():
-            raise self._refuse(f"{_ACTS[event]} ({event} {_short(args[0] if args else '')})")
+        elif event == "socket.__new__":
+            if self.layer.is_sealed and args[1] in _INTERNET and not self.ignores_this_thread():
+                raise self._refuse("opened a socket")
+        elif event in _ACTS and not self.ignores_this_thread():
+            self._on_act(event, args)
+
+    def _on_act(self, event: str, args: tuple[Any, ...]) -> None:
+        where = _ADDRESSES.get(event)
+        told = args[where or 0] if args else ""
+        if self.layer.is_sealed:
+            raise self._refuse(f"{_ACTS[event]} ({event} {_short(told)})")
+        if self.layer.is_local and where is not None and not _is_on_this_machine(told):
+            raise self._refuse(f"{_ACTS[event]} beyond this machine ({event} {_short(told)})")
 
     def _on_import(self, module: str) -> None:
         if module.partition(".")[0] in self.layer.forbidden_modules:
@@ -135,7 +161,7 @@ class Guard:
         return threading.get_ident() in self._ignored_threads
 
     def _refuse(self, act: str) -> LayerViolationError:
-        violation = f"a {self.layer.name} test {act}{self._where()}"
+        violation = f"{_a(self.layer.name)} test {act}{self._where()}"
         self.violations.append(violation)
         return LayerViolationError(violation)
 
@@ -165,6 +191,16 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     guard = _Cell.guard
     if guard is not None:
         guard.on_event(event, args)
+
+
+def _is_on_this_machine(address: object) -> bool:
+    """Tell whether an address is a path, or its host is this one."""
+    host = address[0] if isinstance(address, tuple) else address
+    if isinstance(host, bytes):
+        host = host.decode("ascii", "replace")
+    if not isinstance(address, tuple) and isinstance(host, str) and "/" in host:
+        return True
+    return host in _LOOPBACK or (isinstance(host, str) and host.startswith(("127.", "\0", "::ffff:127.")))
 
 
 def _short(value: object) -> str:
@@ -208,3 +244,7 @@ def _sleep_meter_class() -> Any:
                     self.guard.on_sleep(waited, "a deadline on trio's system clock")
 
     return SleepMeter
+
+
+def _a(name: str) -> str:
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"

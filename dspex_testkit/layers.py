@@ -28,6 +28,13 @@ class Layer:
     is_sealed: bool = False
     #: Modules that may not be imported.
     forbidden_modules: frozenset[str] = frozenset()
+    #: Whether connections beyond this machine are refused.
+    is_local: bool = True
+
+    @property
+    def forbids(self) -> bool:
+        """Whether there is anything that its tests may not do."""
+        return self.is_sealed or self.is_local or bool(self.forbidden_modules)
 
     @property
     def counts_cpu(self) -> bool:
@@ -41,11 +48,11 @@ _DSPY = frozenset({"dspy"})
 LAYERS: Mapping[str, Layer] = {
     layer.name: layer
     for layer in (
-        Layer("fast", "the code alone: no process, connection, real sleep or dspy.", 0.05, True, _DSPY),
+        Layer("fast", "the code alone: no process, socket, real sleep or dspy.", 0.05, True, _DSPY),
         Layer("protocol", "bytes on real pipes, against the mock server; no dspy.", 0.5, False, _DSPY),
         Layer("integration", "real worker processes, DSPy, and servers on loopback.", 10.0),
         Layer("chaos", "seeded faults, on whatever they need to be real.", 30.0),
-        Layer("stress", "load and time; minutes.", 0.0),
+        Layer("stress", "load and time; minutes.", 0.0, is_local=False),
     )
 }
 

@@ -63,6 +63,10 @@ class Resources:
             self.threads - other.threads,
         )
 
+    def only_descriptors(self) -> Resources:
+        """Return the descriptors, without the rest."""
+        return Resources(frozenset(), self.descriptors, frozenset())
+
     def __bool__(self) -> bool:
         return bool(self.children or self.descriptors or self.threads)
 

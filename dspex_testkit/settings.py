@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from dspex_testkit.layers import LAYERS, FolderLayers
 from dspex_testkit.seeds import SEED_VARIABLE, chosen_seed
 from dspex_testkit.sites import Sites
+from dspex_testkit.spending import Spending
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,13 +28,20 @@ def declare(parser: pytest.Parser) -> None:
     parser.addini("dspex_strict_layers", "Refuse tests without a layer (default: false).", "bool", False)
     text = "With -m, do not even read folders whose layer was not asked for (default: false)."
     parser.addini("dspex_trust_folders", text, "bool", False)
-    parser.addini("dspex_enforce_budgets", "Fail tests over their budget (default: false).", "bool", False)
-    parser.addini("dspex_budget_slack", "Factor over the budget at which a test fails.", "float", 3.0)
-    parser.addini("dspex_sleep_budget", "Seconds that a fast test may really sleep in sum.", "float", 0.05)
+    text = (
+        "Layers that fail when they, or one of their tests, are over budget; or true for all (default: none)."
+    )
+    parser.addini("dspex_enforce_budgets", text, "args", [])
+    text = "Factor over a budget at which a test or a layer fails (default: 3)."
+    parser.addini("dspex_budget_slack", text, "float", 3.0)
+    text = "Seconds that a fast test may really sleep in sum (default: 0.05)."
+    parser.addini("dspex_sleep_budget", text, "float", 0.05)
     for layer in LAYERS.values():
         unit = "CPU seconds" if layer.counts_cpu else "seconds"
         text = f"Budget of one {layer.name} test in {unit} (default: {layer.budget}; 0 for none)."
         parser.addini(f"dspex_budget_{layer.name}", text, "float", layer.budget)
+        text = f"Budget of all {layer.name} tests in {unit}, start-up included (default: 0 for none)."
+        parser.addini(f"dspex_layer_budget_{layer.name}", text, "float", 0.0)
 
 
 @dataclass
@@ -43,8 +51,12 @@ class State:
     folders: FolderLayers
     is_strict: bool
     trusts_folders: bool
-    enforces_budgets: bool
+    #: Names of the layers that fail over budget.
+    enforced: frozenset[str]
+    #: Budget of one test by layer.
     budgets: dict[str, float]
+    #: Budget of all tests by layer.
+    layer_budgets: dict[str, float]
     slack: float
     sleep_budget: float
     root: Path
@@ -58,22 +70,25 @@ class State:
     imports: dict[str, set[str]] = field(default_factory=dict)
     #: Number of collected items by layer, before anything was deselected.
     collected: Counter[str] = field(default_factory=Counter)
+    #: What the layers cost.
+    spending: Spending = field(default_factory=Spending)
     #: Why the run fails although its tests passed.
-    verdict: str = ""
+    verdicts: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, config: pytest.Config) -> Self:
         """Read the settings.
 
         Raises:
-            ValueError: A line of ``dspex_layers`` is malformed, or the seed is no number.
+            ValueError: A line of ``dspex_layers`` is malformed, a name is no layer's, or the seed is no number.
         """
         return cls(
             folders=FolderLayers.parse(config.getini("dspex_layers")),
             is_strict=config.getini("dspex_strict_layers"),
             trusts_folders=config.getini("dspex_trust_folders"),
-            enforces_budgets=config.getini("dspex_enforce_budgets"),
+            enforced=_enforced(config.getini("dspex_enforce_budgets")),
             budgets={name: config.getini(f"dspex_budget_{name}") for name in LAYERS},
+            layer_budgets={name: config.getini(f"dspex_layer_budget_{name}") for name in LAYERS},
             slack=config.getini("dspex_budget_slack"),
             sleep_budget=config.getini("dspex_sleep_budget"),
             root=config.rootpath,
@@ -85,3 +100,16 @@ class State:
     def is_used(self) -> bool:
         """Whether this project uses the test kit; the plugin is loaded in every run of the environment."""
         return bool(self.folders.folders)
+
+
+def _enforced(names: list[str]) -> frozenset[str]:
+    if names in ([], ["false"]):
+        return frozenset()
+    if names == ["true"]:
+        return frozenset(LAYERS)
+    if unknown := set(names) - LAYERS.keys():
+        known = ", ".join(LAYERS)
+        raise ValueError(
+            f"dspex_enforce_budgets: {sorted(unknown)} are no layers (true, false, or some of {known})"
+        )
+    return frozenset(names)

@@ -118,7 +118,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     selected = selected_layers(config.option.markexpr)
     if empty := [name for name in selected if not state.collected[name]]:
-        state.verdict = (
+        state.verdicts.append(
             f"selected with -m {config.option.markexpr!r}, but without any test: {', '.join(empty)}"
         )
         if session.exitstatus == pytest.ExitCode.OK:

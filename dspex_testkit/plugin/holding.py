@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dspex_testkit.layer_guard import Guard, LayerViolationError
-from dspex_testkit.plugin.stash import COMPLAINT, GUARD, LAYER, STATE
+from dspex_testkit.plugin.stash import COMPLAINT, CPU, GUARD, LAYER, STATE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -76,8 +76,18 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @contextlib.contextmanager
 def _held(item: pytest.Item) -> Iterator[None]:
+    began = time.process_time()
+    try:
+        with _guarded(item):
+            yield
+    finally:
+        item.stash[CPU] = time.process_time() - began
+
+
+@contextlib.contextmanager
+def _guarded(item: pytest.Item) -> Iterator[None]:
     guard = item.stash.get(GUARD, None)
-    if guard is None or not guard.layer.forbidden_modules:
+    if guard is None or not guard.layer.forbids:
         yield
         return
     try:
@@ -105,7 +115,7 @@ def _check_imports(item: pytest.Item) -> None:
 def _check_budget(item: pytest.Item, wall: float, cpu: float) -> None:
     """Fail if the test took more than its budget and the slack."""
     layer, state = item.stash.get(LAYER, None), item.config.stash[STATE]
-    if layer is None or not state.enforces_budgets:
+    if layer is None or layer.name not in state.enforced:
         return
     own = item.get_closest_marker("budget")
     budget = state.budgets[layer.name] if own is None else float(own.args[0])
@@ -114,4 +124,10 @@ def _check_budget(item: pytest.Item, wall: float, cpu: float) -> None:
         raise BudgetExceededError(
             f"took {used:.3f} {unit}, more than {state.slack:g} times its budget of {budget:.3f}. "
             f"Is {layer.name} the right layer? If it is worth the time, mark it budget(seconds)."
+            f"\n    at {_line_of(item)}"
         )
+
+
+def _line_of(item: pytest.Item) -> str:
+    path, line, name = item.location
+    return f"{path}:{(line or 0) + 1} in {name}"

@@ -10,7 +10,7 @@ import pytest
 from dspex_testkit import origins, run_watch
 from dspex_testkit.descendants import TEST_RUN_VARIABLE, end_processes, own_tag, tagged
 from dspex_testkit.leak_gate import NOTHING, Before, Resources, leaks_since
-from dspex_testkit.plugin.stash import LAYER, STATE
+from dspex_testkit.plugin.stash import FAILED, LAYER, STATE
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -97,7 +97,11 @@ def _left_behind(item: pytest.Item) -> str:
     ledger = item.stash.get(LEDGER, None)
     if ledger is None:
         return ""
-    leaked = leaks_since(item.stash[BEFORE], ledger, shared=item.config.stash.get(SHARED, NOTHING))
+    shared = item.config.stash.get(SHARED, NOTHING)
+    if item.stash.get(FAILED, False):
+        # The traceback of a failed test holds its variables, and with them whatever closes itself when they go.
+        shared |= Resources.now().only_descriptors()
+    leaked = leaks_since(item.stash[BEFORE], ledger, shared=shared)
     if not leaked:
         return ""
     lines = "\n".join(leaked.describe(ledger)).replace("\n", "\n  ")

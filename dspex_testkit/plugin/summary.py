@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dspex_testkit.layers import LAYERS
-from dspex_testkit.plugin.stash import LAYER, STATE
+from dspex_testkit.plugin.stash import CPU, FAILED, LAYER, STATE
 from dspex_testkit.seeds import how_to_replay
+from dspex_testkit.spending import Cost
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from dspex_testkit.spending import Spending
 
 
 @pytest.hookimpl(wrapper=True)
@@ -19,34 +21,66 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Write the layer into the report, which travels from xdist's workers to the controller."""
     report = yield
     if (layer := item.stash.get(LAYER, None)) is not None:
-        vars(report)["dspex_layer"] = layer.name
+        vars(report).update(dspex_layer=layer.name, dspex_cpu=item.stash.get(CPU, 0.0))
+    item.stash[FAILED] = report.failed or item.stash.get(FAILED, False)
     if report.failed and "dspex_seed" in vars(item).get("fixturenames", ()):
         report.sections.append(("dspex seed", how_to_replay(item.config.stash[STATE].seed)))
     return report
 
 
+class _Collector:
+    """Adds up what the layers cost, where reports are made and where xdist brings them together."""
+
+    def __init__(self, spending: Spending) -> None:
+        self._spending = spending
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        # A subtest's time is part of its test's.
+        if type(report) is pytest.TestReport and (name := vars(report).get("dspex_layer")) is not None:
+            self._spending.add(name, report.nodeid, Cost(report.duration, vars(report)["dspex_cpu"]))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Listen to reports."""
+    config.pluginmanager.register(_Collector(config.stash[STATE].spending), "dspex-spending")
+
+
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Take the time that the start took."""
+    session.config.stash[STATE].spending.note_start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
+    """Fail the run if a layer cost more than it may."""
+    config, state = session.config, session.config.stash[STATE]
+    result = yield
+    state.spending.note_end()
+    if hasattr(config, "workerinput"):
+        config.workeroutput["dspex_cpu"] = state.spending.whole.cpu  # type: ignore[attr-defined] # by xdist
+        return result
+    over = list(state.spending.over(state.layer_budgets, state.enforced, state.slack))
+    state.verdicts += over
+    if over and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    return result
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Learn from an xdist worker what it cost."""
+    cpu = getattr(node, "workeroutput", {}).get("dspex_cpu", 0.0)
+    node.config.stash[STATE].spending.workers_cpu += cpu
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show number, time and slowest test of each layer, and why the run fails if it is for a layer."""
-    seconds = _seconds_by_layer(terminalreporter)
-    verdict = config.stash[STATE].verdict
-    if not seconds and not verdict:
+    """Show time and slowest test of each layer against the budgets, and why the run fails if it is for a layer."""
+    state = config.stash[STATE]
+    lines = list(state.spending.lines(state.budgets, state.layer_budgets))
+    if not lines and not state.verdicts:
         return
     terminalreporter.section("layers")
-    for name, tests in seconds.items():
-        slowest = max(tests, key=tests.__getitem__)
-        total = sum(tests.values())
-        terminalreporter.write_line(
-            f"{name:<12} {len(tests):>5} tests {total:>8.2f} s   slowest {tests[slowest]:.2f} s  {slowest}"
-        )
-    if verdict:
+    for line in lines:
+        terminalreporter.write_line(line)
+    for verdict in state.verdicts:
         terminalreporter.write_line(verdict, red=True)
-
-
-def _seconds_by_layer(terminalreporter: pytest.TerminalReporter) -> dict[str, dict[str, float]]:
-    seconds: dict[str, dict[str, float]] = {name: {} for name in LAYERS}
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            # A subtest's time is part of its test's.
-            if type(report) is pytest.TestReport and (name := vars(report).get("dspex_layer")) is not None:
-                seconds[name][report.nodeid] = seconds[name].get(report.nodeid, 0.0) + report.duration
-    return {name: tests for name, tests in seconds.items() if tests}

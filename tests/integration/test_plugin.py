@@ -152,30 +152,6 @@ def test_trusted_folder_holds_tests_of_its_own_layer_only(project: Callable[...,
 FAST = "import os, socket, subprocess, sys, time, pytest\npytestmark = pytest.mark.fast\n"
 
 
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        ("subprocess.run(['true'])", "started a process"),
-        ("os.system('true')", "started a process"),
-        ("os.posix_spawn('/bin/true', ['true'], {})", "started a process"),
-        ("os.fork()", "forked"),
-        ("socket.create_connection(('127.0.0.1', 9))", "looked up a name"),
-        ("time.sleep(0.06)", "slept 0.060 s of real time"),
-        ("import dspy", "imported dspy"),
-    ],
-)
-def test_fast_test_fails_with_the_line_when_it_breaks_its_layer(
-    line: str, reason: str, project: Callable[..., pytest.RunResult], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each forbidden act is refused before it happens, and the line is named."""
-    monkeypatch.delitem(sys.modules, "dspy", raising=False)
-    result = project(f"{FAST}\ndef test_it():\n    {line}\n")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(
-        [f"*a fast test {reason}*", f"*at tests/test_tests.py:5 in test_it: {line.replace('[', '[[]')}"]
-    )
-
-
 def test_fast_test_fails_also_when_the_refusal_is_swallowed(project: Callable[..., pytest.RunResult]) -> None:
     """Code that catches everything does not hide what it did, nor does a fixture or a finalizer."""
     code = """
@@ -333,7 +309,9 @@ def test_summary_shows_each_layer(project: Callable[..., pytest.RunResult]) -> N
         @pytest.mark.fast
         def test_one(): pass
         @pytest.mark.fast
-        def test_two(): time.sleep(0.02)
+        def test_two():
+            end = time.process_time() + 0.02
+            while time.process_time() < end: pass
         @pytest.mark.chaos
         def test_three(subtests):
             with subtests.test("part"): pass
