@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
 from dspex_testkit.server_faults import FAULT_KINDS, Fault
-from dspex_testkit.server_loop import ServerLoop, ServerOptions
+from dspex_testkit.server_loop import ServerLoop, ServerOptions, ServerScript
 from dspex_testkit.worker_model import Reactions
 
 if TYPE_CHECKING:
@@ -38,8 +38,10 @@ REACT_HELP = "reaction time to interrupt, eof or terminate; 'never' for none"
 FAULT_HELP = f"misbehave; COMMAND may be * or handshake; KIND is one of {', '.join(FAULT_KINDS)}"
 
 
-class BridgeMockServer:
+class BridgeMockServer(ServerScript):
     """Plays one worker in a thread, over a pair of pipes. A context manager; leaving it ends the worker.
+
+    What is expected of its client, and answered by rule, is written as for a ``MockPort``.
 
     Args:
         options: What worker it plays; or give their names as keywords.
@@ -47,6 +49,7 @@ class BridgeMockServer:
 
     def __init__(self, options: ServerOptions | None = None, **settings: Any) -> None:
         self.options = options if options is not None else ServerOptions(**settings)
+        super().__init__(self.options)
         #: Descriptor that the client writes requests to. The client may take it over, see ``detach``.
         self.requests: int | None = None
         #: Descriptor that the client reads answers from.
@@ -87,7 +90,7 @@ class BridgeMockServer:
         signals, self._signals = os.pipe()
         self._own = [stdin, stdout, signals]
         self._loop = ServerLoop(
-            self.options, stdin=stdin, stdout=stdout, signals=signals, say=self._take_stderr
+            self.options, self.plan, stdin=stdin, stdout=stdout, signals=signals, say=self._take_stderr
         )
         self._thread.start()
         return self
@@ -111,6 +114,14 @@ class BridgeMockServer:
     def kill(self) -> None:
         """Send SIGKILL to the worker."""
         self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Send SIGSTOP to the worker: it reads, does and hears nothing, until it is killed or goes on."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Send SIGCONT to the worker."""
+        self._signal(signal.SIGCONT)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the worker's end; tell whether it came within ``timeout`` seconds."""
@@ -257,7 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, report = _parse(arguments)
     signals = _signal_pipe()
     stdin, stdout = _take_over_stdio()
-    loop = ServerLoop(options, stdin=stdin, stdout=stdout, signals=signals, say=_warn)
+    script = ServerScript(options)
+    loop = ServerLoop(options, script.plan, stdin=stdin, stdout=stdout, signals=signals, say=_warn)
     status = loop.run()
     if report is not None:
         report.write_text(_report(loop), encoding="utf-8")

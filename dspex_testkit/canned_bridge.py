@@ -130,6 +130,10 @@ class CannedBridge:
         lm = self._lm if session.lm is None else session.lm
         return lm["model"] if lm is not None else None
 
+    def held(self) -> dict[str, Any]:
+        """Return the sessions of which this worker holds something, each with the name of its language model."""
+        return {session_id: self.model_of(session_id) for session_id in sorted(self.sessions)}
+
     # --- commands ------------------------------------------------------------------------------------
 
     def run(self, command: str, args: Args) -> Any:
@@ -138,7 +142,7 @@ class CannedBridge:
         Raises:
             CommandFailedError: The command is unknown or cannot be executed.
         """
-        self._command_count += 1
+        self.count()
         try:
             if command not in self._commands:
                 raise CommandFailedError(f"Unknown command: {command}", type="UnknownCommand")
@@ -146,6 +150,10 @@ class CannedBridge:
         except CommandFailedError:
             self._error_count += 1
             raise
+
+    def count(self) -> None:
+        """Count a command that somebody else answers."""
+        self._command_count += 1
 
     def plan(self, request: Request) -> Plan:
         """Answer ``request``: the ``Answerer`` of a ``WorkerModel``."""
@@ -332,7 +340,8 @@ class CannedBridge:
     def _program(self, program_id: str, definition: Args, state: Any) -> _Program:
         kind = definition.get("program_type", "predict")
         if kind not in _PROGRAM_TYPES:
-            raise _invalid(f"unknown program_type {kind!r}; known are {', '.join(_PROGRAM_TYPES)}")
+            known = ", ".join(_PROGRAM_TYPES)
+            raise _invalid(f"program_type {kind!r} is unknown; known are {known}, or give a factory")
         if definition.get("factory") is not None:
             raise _invalid(f"factory {definition['factory']!r} is not on the allow-list of this worker")
         signature = definition.get("signature")

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
-from dspex_pool.errors import PortClosedError, WorkerStartError
+from dspex_pool.errors import PortClosedError
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES, FrameDecoder, encode_frame
 from dspex_pool.transport.port import ExitStatus
+from dspex_testkit.ordered_starts import OrderedStarts
 from dspex_testkit.origins import note_port
 from dspex_testkit.script import Script, Scripted
 from dspex_testkit.unread import whole_frames
@@ -94,9 +95,15 @@ class MockPort(Scripted):
         self._reads = False
 
     def go_on(self) -> None:
-        """Undo ``accept_only`` and ``stop_reading``; a blocked ``send`` goes on, what lies there is read."""
+        """Undo ``accept_only``, ``stop_reading``, ``stop``: what lies there is read, a blocked ``send`` goes on."""
         self._room, self._reads = math.inf, True
+        self.model.go_on(trio.current_time())
         self._read(trio.current_time())
+
+    def stop(self) -> None:
+        """Stop the worker, as SIGSTOP does: it reads, does and hears nothing, until it is killed or ``go_on``."""
+        self._reads = False
+        self.model.stop(trio.current_time())
 
     def inject(self, data: bytes) -> None:
         """Write stray bytes to the worker's stdout now."""
@@ -290,7 +297,7 @@ class MockPort(Scripted):
 Behaviour: TypeAlias = Callable[[MockPort], object]
 
 
-class MockPortFactory:
+class MockPortFactory(OrderedStarts[MockPort]):
     """Opens mock ports and remembers them; implements ``PortFactory``.
 
     Args:
@@ -313,79 +320,19 @@ class MockPortFactory:
         hang_starts: int = 0,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
     ) -> None:
+        super().__init__(start_delay=start_delay, fail_starts=fail_starts, hang_starts=hang_starts)
         self.behaviour = behaviour
-        self.start_delay = start_delay
-        self.fail_starts = fail_starts
-        self.hang_starts = hang_starts
         self.max_frame_bytes = max_frame_bytes
-        #: Every port that was opened, in order.
-        self.ports: list[MockPort] = []
-        #: When ``open`` was called, in seconds of trio's clock, failures included.
-        self.attempts: list[float] = []
-        #: Starts in progress, that failed by order of this factory, and that were cancelled.
-        self.starting = self.failed = self.cancelled = 0
-
-    @property
-    def started(self) -> int:
-        """How many workers were started."""
-        return len(self.ports)
-
-    @property
-    def ended(self) -> int:
-        """How many workers were reaped."""
-        return sum(port.exit_status is not None for port in self.ports)
-
-    @property
-    def live(self) -> list[MockPort]:
-        """The workers that are not reaped."""
-        return [port for port in self.ports if port.exit_status is None]
-
-    def port(self, worker_id: str) -> MockPort:
-        """Return the newest port of ``worker_id``."""
-        return next(port for port in reversed(self.ports) if port.worker_id == worker_id)
 
     def assert_drained(self) -> None:
         """Check every port's script, see ``MockPort.assert_drained``."""
         for port in self.ports:
             port.assert_drained()
 
-    async def open(self, *, worker_id: str, incarnation: int) -> MockPort:
-        """Start one mock worker.
+    async def _open(self, worker_id: str, incarnation: int) -> MockPort:
+        return MockPort(worker_id, incarnation, max_frame_bytes=self.max_frame_bytes)
 
-        Raises:
-            WorkerStartError: ``fail_starts`` ordered it.
-
-        Cancellation:
-            No worker was started.
-        """
-        self.attempts.append(trio.current_time())
-        self.starting += 1
-        try:
-            await self._start(worker_id)
-        except trio.Cancelled:
-            self.cancelled += 1
-            raise
-        finally:
-            self.starting -= 1
-        port = MockPort(worker_id, incarnation, max_frame_bytes=self.max_frame_bytes)
-        self.ports.append(port)
-        self._script(port)
-        return port
-
-    async def _start(self, worker_id: str) -> None:
-        fails, hangs = self.fail_starts > 0, self.fail_starts <= 0 < self.hang_starts
-        self.fail_starts -= fails
-        self.hang_starts -= hangs
-        await trio.sleep(self.start_delay)
-        if fails:
-            self.failed += 1
-            raise WorkerStartError(
-                f"worker {worker_id} could not be started: ordered by the test", worker_id=worker_id
-            )
-        if hangs:
-            await trio.sleep_forever()
-
-    def _script(self, port: MockPort) -> None:
+    def _opened(self, port: MockPort) -> None:
         if callable(self.behaviour):
             self.behaviour(port)
         elif self.behaviour is not None and port.incarnation in self.behaviour:

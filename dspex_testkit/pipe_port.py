@@ -167,10 +167,17 @@ class PipePortFactory:
 
     Args:
         options: Gives what a worker is by its name and incarnation number.
+        prepare: Called with each server before it starts, to fill its script.
     """
 
-    def __init__(self, options: Callable[[str, int], ServerOptions]) -> None:
+    def __init__(
+        self,
+        options: Callable[[str, int], ServerOptions],
+        *,
+        prepare: Callable[[BridgeMockServer], object] | None = None,
+    ) -> None:
         self._options = options
+        self._prepare = prepare
         #: Every port that was opened, in order.
         self.ports: list[PipePort] = []
 
@@ -181,6 +188,9 @@ class PipePortFactory:
             No worker was started.
         """
         await trio.lowlevel.checkpoint()
-        port = PipePort(BridgeMockServer(self._options(worker_id, incarnation)))
+        server = BridgeMockServer(self._options(worker_id, incarnation))
+        if self._prepare is not None:
+            self._prepare(server)
+        port = PipePort(server)
         self.ports.append(port)
         return port

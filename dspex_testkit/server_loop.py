@@ -14,14 +14,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
 from dspex_pool.transport.port import ExitStatus
 from dspex_testkit.canned_bridge import CannedBridge, CannedOutputs
+from dspex_testkit.plan import Plan
 from dspex_testkit.protocol_audit import ProtocolAudit
+from dspex_testkit.script import Script, Scripted, UnexpectedRequestError
 from dspex_testkit.server_faults import Fault, FaultyAnswerer
 from dspex_testkit.worker_model import Reactions, WorkerModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["EX_PROTOCOL", "ServerLoop", "ServerOptions"]
+    from dspex_pool.protocol.messages import Request
+    from dspex_testkit.worker_model import Answerer
+
+__all__ = ["EX_PROTOCOL", "ServerLoop", "ServerOptions", "ServerScript"]
 
 _READ_BYTES = 1 << 16
 
@@ -58,6 +63,33 @@ class ServerOptions:
     max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
     #: Whether it ends with status 76 at the first violation.
     is_strict: bool = False
+    #: Whether only what was expected, or has a rule, is answered; all else is refused, and noted.
+    is_scripted_only: bool = False
+
+
+class ServerScript(Scripted):
+    """What one server expects and answers: first what was expected, then by rule, then as the DSPy bridge.
+
+    Args:
+        options: What worker it is.
+    """
+
+    def __init__(self, options: ServerOptions) -> None:
+        super().__init__(Script(f"mock server {options.worker_id}"))
+        #: The commands of the DSPy bridge, over canned programs.
+        self.bridge = CannedBridge(
+            mode=options.mode, worker_id=options.worker_id, canned=options.canned, commands=options.commands
+        )
+        self.answer_handshake(lambda args: self.bridge.run("ping", args))
+        if not options.is_scripted_only:
+            self.answer_rest(self.bridge.plan)
+
+    def plan(self, request: Request) -> Plan:
+        """Answer ``request``: the ``Answerer`` of a ``WorkerModel``. What nobody expected is a failure."""
+        try:
+            return self.script.plan(request)
+        except UnexpectedRequestError as error:
+            return Plan().fail(str(error), type="UnexpectedRequest")
 
 
 class ServerLoop:
@@ -65,6 +97,7 @@ class ServerLoop:
 
     Args:
         options: What worker it is.
+        answer: What it answers when it is well.
         stdin: Descriptor to read requests from.
         stdout: Descriptor to write answers to; made non-blocking.
         signals: Descriptor to read signal numbers from, one byte each; made non-blocking.
@@ -72,14 +105,16 @@ class ServerLoop:
     """
 
     def __init__(
-        self, options: ServerOptions, *, stdin: int, stdout: int, signals: int, say: Callable[[str], None]
+        self,
+        options: ServerOptions,
+        answer: Answerer,
+        *,
+        stdin: int,
+        stdout: int,
+        signals: int,
+        say: Callable[[str], None],
     ) -> None:
-        bridge = CannedBridge(
-            mode=options.mode, worker_id=options.worker_id, canned=options.canned, commands=options.commands
-        )
-        self.faults = FaultyAnswerer(
-            bridge.plan, delays=options.delays, faults=options.faults, seed=options.seed
-        )
+        self.faults = FaultyAnswerer(answer, delays=options.delays, faults=options.faults, seed=options.seed)
         self.model = WorkerModel(
             self.faults.plan,
             reactions=options.reactions,
@@ -96,7 +131,7 @@ class ServerLoop:
         self._said = 0
         self._told = 0
         self._unwritten = bytearray()
-        self._is_killed = False
+        self._is_killed = self._is_stopped = False
 
     def run(self) -> ExitStatus:
         """Serve until the worker ends, and return how."""
@@ -113,15 +148,15 @@ class ServerLoop:
     def _wait(self, timeout: float) -> None:
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
-        if self._stdin is not None:
+        if self._stdin is not None and not self._is_stopped:
             poll.register(self._stdin, select.POLLIN)
-        if self._unwritten:
+        if self._unwritten and not self._is_stopped:
             poll.register(self._stdout, select.POLLOUT)
         ready = {number for number, _ in poll.poll(None if timeout == math.inf else max(0.0, timeout * 1000))}
         # Always, and first: a signal that came before a request may be told after it. Its byte is written when the
         # poll above returns, so that the poll itself has not seen it.
         self._take_signals()
-        if self._stdin in ready:
+        if self._stdin in ready and not self._is_stopped:
             self._take_input()
 
     def _take_signals(self) -> None:
@@ -129,6 +164,8 @@ class ServerLoop:
             signal.SIGINT: self.model.interrupt,
             signal.SIGTERM: self.model.terminate,
             signal.SIGKILL: self.model.kill,
+            signal.SIGSTOP: self.model.stop,
+            signal.SIGCONT: self.model.go_on,
         }
         try:
             numbers = os.read(self._signals, 100)
@@ -136,6 +173,8 @@ class ServerLoop:
             return
         for number in numbers:
             self._is_killed = self._is_killed or number == signal.SIGKILL
+            if number in (signal.SIGSTOP, signal.SIGCONT):
+                self._is_stopped = number == signal.SIGSTOP
             acts[signal.Signals(number)](time.monotonic())
 
     def _take_input(self) -> None:
@@ -162,7 +201,7 @@ class ServerLoop:
         self._said = len(self.model.stderr)
         self._unwritten += self.model.take_output()
         try:
-            while self._unwritten:
+            while self._unwritten and not self._is_stopped:
                 self._write()
         except BlockingIOError:
             pass

@@ -9,9 +9,9 @@ somebody interrupts or ends it.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dspex_pool.errors import LocalProtocolError, PortClosedError, RemoteProtocolError
@@ -45,6 +45,7 @@ from dspex_testkit.plan import (
     Stderr,
     Step,
 )
+from dspex_testkit.reactions import Reactions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,20 +59,6 @@ Answerer: TypeAlias = "Callable[[Request], Plan]"
 EX_DATAERR = 65
 
 
-@dataclass(slots=True)
-class Reactions:
-    """How long the worker takes to react, in seconds; ``None`` means that it does not react at all."""
-
-    #: From an interrupt to the answer of type ``Cancelled``.
-    interrupt: float | None = 0.0
-    #: From the end of stdin to the exit with status 0.
-    eof: float | None = 0.0
-    #: From SIGTERM to the exit with status 0.
-    terminate: float | None = 0.0
-    #: From SIGKILL to the exit by signal 9.
-    kill: float = 0.0
-
-
 class _Running:
     """The request in work, with the steps still to do."""
 
@@ -80,8 +67,7 @@ class _Running:
         self.steps: Iterator[Step] = iter(plan.steps)
         self.answered = False
         self.deaf = False
-        #: When the next step is due; infinite while it stalls.
-        self.resume_at = 0.0
+        self.resume_at = 0.0  # when the next step is due; infinite while it stalls
 
 
 class WorkerModel:
@@ -126,11 +112,15 @@ class WorkerModel:
         self._exit_at = math.inf
         self._exit_with = ExitStatus(code=0)
         self._eof = False
+        # What has come since it was stopped; ``None`` while it is not.
+        self._kept: list[Callable[[float], None]] | None = None
 
     # --- what happens to the worker ------------------------------------------------------------------
 
     def feed(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """Put bytes on the worker's stdin."""
+        if self._keeps(functools.partial(self.feed, bytes(data))):
+            return
         self.advance(now)
         if self.exit_status is None and not self._eof:
             self._decoder.feed(data)
@@ -139,6 +129,8 @@ class WorkerModel:
 
     def feed_eof(self, now: float) -> None:
         """Close the worker's stdin."""
+        if self._keeps(self.feed_eof):
+            return
         self.advance(now)
         if self.exit_status is None and not self._eof:
             self._eof = True
@@ -148,14 +140,18 @@ class WorkerModel:
 
     def interrupt(self, now: float) -> None:
         """Send SIGINT: ends the running command, means nothing to an idle or deaf worker."""
+        if self._keeps(self.interrupt):
+            return
         self.advance(now)
         delay = self.reactions.interrupt
-        if self._running is not None and not self._running.deaf and delay is not None:
+        if self._running and not self._running.deaf and delay is not None:
             self._interrupt_at = min(self._interrupt_at, now + delay)
             self.advance(now)
 
     def terminate(self, now: float) -> None:
         """Send SIGTERM."""
+        if self._keeps(self.terminate):
+            return
         self.advance(now)
         self._exit_later(self.reactions.terminate, ExitStatus(code=0))
         self.advance(now)
@@ -165,6 +161,26 @@ class WorkerModel:
         self.advance(now)
         self._exit_later(self.reactions.kill, ExitStatus(signal=9))
         self.advance(now)
+
+    def stop(self, now: float) -> None:
+        """Send SIGSTOP: nothing that comes reaches the worker any more, and it does nothing, until a kill."""
+        self.advance(now)
+        if self._kept is None:
+            self._kept = []
+
+    def go_on(self, now: float) -> None:
+        """Send SIGCONT: what has come meanwhile reaches the worker now, in order."""
+        kept, self._kept = self._kept or (), None
+        for act in kept:
+            act(now)
+        self.advance(now)
+
+    def _keeps(self, act: Callable[[float], None]) -> bool:
+        """Tell whether the worker is stopped; if so, ``act`` is done when it goes on."""
+        if self._kept is None:
+            return False
+        self._kept.append(act)
+        return True
 
     def exit(self, status: ExitStatus, now: float) -> None:
         """End at once, by itself."""
@@ -205,12 +221,15 @@ class WorkerModel:
         """When something is due next; infinite if nothing is."""
         if self.exit_status is not None:
             return math.inf
+        if self._kept is not None:
+            return self._exit_at if self._exit_with.signal is not None else math.inf
         resume = self._running.resume_at if self._running is not None else math.inf
         return min(self._exit_at, self._interrupt_at, resume)
 
     def advance(self, now: float) -> None:
         """Do everything that was due until ``now``, in order."""
-        self._start_waiting()
+        if self._kept is None:
+            self._start_waiting()
         while (due := self.next_wakeup) <= now:
             self._now = due
             if due == self._exit_at:
@@ -236,9 +255,9 @@ class WorkerModel:
                 message = self._conversation.receive(payload if self._version > 1 else _as_version_1(payload))
                 if isinstance(message, Failure):
                     self._send(encode_failure(message))
-                else:
-                    self.received.append(message)
-                    self._waiting.append(message)
+                    continue
+                self.received.append(message)
+                self._waiting.append(message)
         except RemoteProtocolError as error:
             self._end_on_garbage(error)
 
@@ -268,9 +287,8 @@ class WorkerModel:
     def _start_waiting(self) -> None:
         while self._running is None and self._waiting:
             request = self._waiting.popleft()
-            running = _Running(request, self._answer(request))
-            running.resume_at = self._now
-            self._running = running
+            self._running = _Running(request, self._answer(request))
+            self._running.resume_at = self._now
             self._run()
 
     def _run(self) -> None:
@@ -293,7 +311,7 @@ class WorkerModel:
         if running is None or running.deaf:
             return
         if not running.answered:
-            info = ErrorInfo(type="Cancelled", message="the command was interrupted")
+            info = ErrorInfo(type="Cancelled", message="The command was cancelled.")
             self._send(self._conversation.fail(running.request.id, info.message, info))
         self._finish()
 

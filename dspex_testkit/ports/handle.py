@@ -14,8 +14,8 @@ from dspex_pool.config import PoolConfig
 from dspex_pool.errors import DspexPoolError
 from dspex_pool.lifecycle import WorkerState
 from dspex_pool.session_call import Reply
-from dspex_testkit.hangs.frames import LoggedFrames
 from dspex_testkit.invariants import check_books, check_steady
+from dspex_testkit.ports.waiting import SOON, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from dspex_pool.core.records import PoolStatistics
     from dspex_pool.session_pool import SessionPool
     from dspex_pool.telemetry import Telemetry
-    from dspex_pool.transport.port import PortFactory
     from dspex_pool.worker import PoolWorker
     from dspex_pool.worker_pool import WorkerPool
-    from dspex_testkit.ports.kinds import PortKind
+    from dspex_testkit.plan import Plan
+    from dspex_testkit.ports.orders import Order
+    from dspex_testkit.ports.watched import WatchedPort, WatchedPorts
 
 __all__ = ["CALM_WORKERS", "Outcomes", "PoolHandle", "open_handle"]
 
@@ -45,9 +46,6 @@ CALM: Mapping[str, Any] = {
     "session_ttl": None,
     "monitor_interval": 60.0,
 }
-
-#: Seconds for whatever must happen soon and is not announced.
-SOON = 20.0
 
 
 @dataclass(slots=True)
@@ -83,17 +81,18 @@ class PoolHandle:
 
     Args:
         python_pool: The pool.
-        kind: What its workers run on.
+        ports: Starts its workers.
     """
 
-    def __init__(self, python_pool: PythonPool, kind: PortKind) -> None:
+    def __init__(self, python_pool: PythonPool, ports: WatchedPorts) -> None:
         #: The whole pool, with its supervisor.
         self.python_pool = python_pool
-        self._kind = kind
+        #: What starts its workers: what was sent to them, and what is done to them from outside.
+        self.ports = ports
         #: ``sim``, ``server`` or ``process``.
-        self.port: str = kind.name
+        self.port: str = ports.name
         #: Seconds to multiply durations with: 1 in virtual time, a moment in real time.
-        self.unit: float = kind.unit
+        self.unit: float = ports.unit
         #: Workers that this test has ended.
         self._victims: list[PoolWorker] = []
 
@@ -184,9 +183,30 @@ class PoolHandle:
     def kill(self, index: int = 0, signal: int = signals.SIGKILL) -> PoolWorker:
         """End a worker as by a signal from outside, whatever it is doing; return it."""
         worker = self.worker(index)
-        self._kind.end(worker.port, signal)
+        self.ports.end(self._port_of(worker), signal)
         self._victims.append(worker)
         return worker
+
+    def stop(self, index: int = 0) -> PoolWorker:
+        """Stop a worker as by SIGSTOP: it reads, does and hears nothing until it is killed or goes on; return it."""
+        worker = self.worker(index)
+        self.ports.stop(worker.worker_id)
+        return worker
+
+    def go_on(self, index: int = 0) -> PoolWorker:
+        """Have a stopped worker go on; return it."""
+        worker = self.worker(index)
+        self.ports.go_on(worker.worker_id)
+        return worker
+
+    def order(
+        self, command: str, plan: Plan, *, worker: str | None = None, times: int | None = None
+    ) -> Order:
+        """Have workers follow a plan instead of answering a command, see ``WatchedPorts.order``."""
+        return self.ports.order(command, plan, worker=worker, times=times)
+
+    def _port_of(self, worker: PoolWorker) -> WatchedPort:
+        return next(port for port in self.ports.ports if port.incarnation == worker.incarnation)
 
     # --- waiting -----------------------------------------------------------------------------------------------
 
@@ -198,11 +218,7 @@ class PoolHandle:
 
         Cancellation: Changes nothing.
         """
-        with trio.move_on_after(within):
-            while not condition():
-                await trio.sleep(0.005)
-            return
-        raise AssertionError(f"waited {within:g} s in vain until {what}; the pool: {self.statistics()}")
+        await until(condition, what, within=within, also=lambda: f"the pool: {self.statistics()}")
 
     async def leased(self, count: int = 1) -> None:
         """Wait until so many workers are in callers' hands.
@@ -249,21 +265,20 @@ class PoolHandle:
 
 @contextlib.asynccontextmanager
 async def open_handle(
-    kind: PortKind, *, ports: PortFactory | None = None, is_ready: bool = True, **settings: Any
+    ports: WatchedPorts, *, is_ready: bool = True, **settings: Any
 ) -> AsyncIterator[PoolHandle]:
     """Open a pool on a kind of port; close it with the block, and check that its books are in order.
 
     Args:
-        kind: What its workers run on.
-        ports: Starts the workers, instead of what the kind would take.
+        ports: Starts its workers.
         is_ready: Whether to wait until all workers are in service, where the pool keeps any.
         settings: As for ``PoolConfig``; by default two workers, and nothing happens by itself.
 
     Cancellation: Closes the pool.
     """
     config = PoolConfig(**{**CALM, **settings})
-    async with PythonPool.open(config, ports=LoggedFrames(ports or kind.factory())) as python_pool:
-        handle = PoolHandle(python_pool, kind)
+    async with PythonPool.open(config, ports=ports) as python_pool:
+        handle = PoolHandle(python_pool, ports)
         if is_ready and config.floor:
             await python_pool.wait_ready(config.floor)
         yield handle

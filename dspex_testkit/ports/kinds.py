@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal as signals
+import tempfile
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import trio
 from trio.testing import MockClock
 
+from dspex_pool.protocol.messages import Request
 from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPortFactory
 from dspex_testkit.bridge_mock_server import ServerOptions
 from dspex_testkit.canned_bridge import CannedBridge
 from dspex_testkit.mock_port import MockPort, MockPortFactory
-from dspex_testkit.pipe_port import PipePortFactory
+from dspex_testkit.pipe_port import PipePort, PipePortFactory
+from dspex_testkit.plan import Plan
+from dspex_testkit.plan_json import plan_from_json
 from dspex_testkit.ports.commands import ECHO_PLANS, Commands, commands_of_handler
 from dspex_testkit.ports.names import DEFAULT_HANDLER, ECHO_HANDLER
+from dspex_testkit.ports.orders import HANDSHAKE, ORDERS_VARIABLE, OrderFolder, Orders, carried_out
 
 if TYPE_CHECKING:
-    from dspex_pool.transport.port import PortFactory
+    from collections.abc import Callable, Mapping
+
+    from dspex_pool.transport.port import Port, PortFactory
+    from dspex_testkit.script import Scripted
 
 __all__ = ["KINDS", "PortKind"]
 
 
 class PortKind(ABC):
-    """One kind of port: how its workers are started, what time it runs in, and how a worker is lost.
+    """One kind of port: how its workers are started, what time it runs in, and what is done to a worker from outside.
 
     Args:
         handler: The class that serves, as ``package.module:Class``.
@@ -39,6 +49,8 @@ class PortKind(ABC):
     def __init__(self, *, handler: str = DEFAULT_HANDLER, commands: Commands | None = None) -> None:
         self.handler = handler
         self.commands = dict(commands or {})
+        #: What workers are to do instead of answering.
+        self.orders = Orders()
 
     @property
     def clock(self) -> trio.abc.Clock | None:
@@ -53,11 +65,51 @@ class PortKind(ABC):
     def end(self, port: Any, signal: int) -> None:
         """End a worker as by a signal from outside."""
 
+    def stop(self, port: Any) -> None:
+        """Stop a worker as by SIGSTOP."""
+        port.stop()
+
+    def go_on(self, port: Any) -> None:
+        """Have a stopped worker go on."""
+        port.go_on()
+
+    def close(self) -> None:
+        """Remove what the kind has put into the file system."""
+        self.orders.given.clear()
+
+    def _serve(self, worker: Scripted, bridge: CannedBridge) -> None:
+        """Have a worker without a process answer by a bridge, unless something else is ordered."""
+
+        def answer(request: Request) -> Plan:
+            return self._by_order(bridge, request, request.command)
+
+        worker.answer_rest(answer)
+        worker.answer_handshake(lambda args: self._by_order(bridge, Request(0, "ping", args, ""), HANDSHAKE))
+
+    def _by_order(self, bridge: CannedBridge, request: Request, name: str) -> Plan:
+        if request.command in self._further:
+            bridge.count()
+            return self._further[request.command](bridge, request.args)
+        plan = self.orders.take(bridge.worker_id, name)
+        answer = functools.partial(bridge.plan, request)
+        return answer() if plan is None else carried_out(plan, answer)
+
+    @property
+    def _further(self) -> Mapping[str, Callable[[CannedBridge, dict[str, Any]], Plan]]:
+        """The commands of the default handler that are about the worker itself."""
+        return _FURTHER if self.handler == DEFAULT_HANDLER else {}
+
     def _commands_of(self, worker_id: str) -> Commands:
         if self.handler == DEFAULT_HANDLER:
             # Its programs are those of the canned bridge, which is there already.
             return {**commands_of_handler(ECHO_HANDLER, worker_id), **ECHO_PLANS, **self.commands}
         return {**commands_of_handler(self.handler, worker_id), **self.commands}
+
+
+_FURTHER: Final[Mapping[str, Callable[[CannedBridge, dict[str, Any]], Plan]]] = {
+    "do": lambda _, args: plan_from_json(args["steps"]),
+    "held": lambda bridge, _: Plan().reply(bridge.held()),
+}
 
 
 class SimulatedKind(PortKind):
@@ -76,14 +128,15 @@ class SimulatedKind(PortKind):
         return MockPortFactory(self._prepare)
 
     def _prepare(self, port: MockPort) -> None:
-        bridge = CannedBridge(
-            worker_id=port.worker_id, clock=trio.current_time, commands=self._commands_of(port.worker_id)
-        )
-        port.answer_rest(bridge.plan)
+        commands = self._commands_of(port.worker_id)
+        self._serve(port, CannedBridge(worker_id=port.worker_id, clock=trio.current_time, commands=commands))
 
     def end(self, port: Any, signal: int) -> None:
         """End a simulated worker."""
-        port.die(signal=signal)
+        if signal == signals.SIGKILL:
+            port.die(signal=signal)
+        else:
+            port.model.terminate(trio.current_time())
 
 
 class ServerKind(PortKind):
@@ -95,12 +148,21 @@ class ServerKind(PortKind):
     def factory(self) -> PipePortFactory:
         """Return what starts mock servers."""
         return PipePortFactory(
-            lambda worker_id, _: ServerOptions(worker_id=worker_id, commands=self._commands_of(worker_id))
+            lambda worker_id, _: ServerOptions(worker_id=worker_id, commands=self._commands_of(worker_id)),
+            prepare=lambda server: self._serve(server, server.bridge),
         )
 
     def end(self, port: Any, signal: int) -> None:
         """End a mock server as by a signal."""
-        (port.kill if signal == signals.SIGKILL else port.terminate)()
+        (port.server.kill if signal == signals.SIGKILL else port.server.terminate)()
+
+    def stop(self, port: PipePort) -> None:
+        """Stop a mock server."""
+        port.server.stop()
+
+    def go_on(self, port: PipePort) -> None:
+        """Have a stopped mock server go on."""
+        port.server.go_on()
 
 
 class ProcessKind(PortKind):
@@ -109,14 +171,38 @@ class ProcessKind(PortKind):
     name = "process"
     unit = 0.1
 
+    def __init__(self, *, handler: str = DEFAULT_HANDLER, commands: Commands | None = None) -> None:
+        super().__init__(handler=handler, commands=commands)
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
     def factory(self) -> SubprocessPortFactory:
         """Return what starts worker processes."""
-        return SubprocessPortFactory(SubprocessOptions(handler=self.handler))
+        environment = {}
+        if self.handler == DEFAULT_HANDLER:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="dspex-orders-")
+                self.orders = OrderFolder(Path(self._folder.name))
+            environment[ORDERS_VARIABLE] = self._folder.name
+        return SubprocessPortFactory(SubprocessOptions(handler=self.handler, env=environment))
 
     def end(self, port: Any, signal: int) -> None:
         """Send a signal to a worker process; one that has ended gets none."""
         if port.pid is not None and port.exit_status is None:
             os.kill(port.pid, signal)
+
+    def stop(self, port: Port) -> None:
+        """Stop a worker process."""
+        self.end(port, signals.SIGSTOP)
+
+    def go_on(self, port: Port) -> None:
+        """Have a stopped worker process go on."""
+        self.end(port, signals.SIGCONT)
+
+    def close(self) -> None:
+        """Remove the folder of the orders."""
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
 
 #: Every kind by its name.

@@ -14,14 +14,15 @@ from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.adapters.bridge_mock import BridgeMock
 from dspex_testkit.adapters.mock import Mock
 from dspex_testkit.hangs.alarm import BodyHungError, draw
-from dspex_testkit.hangs.frames import LoggedFrames
 from dspex_testkit.ports.handle import CALM_WORKERS, PoolHandle, open_handle
 from dspex_testkit.ports.kinds import KINDS
+from dspex_testkit.ports.watched import WatchedPorts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
     from dspex_pool.adapters.base import Adapter
+    from dspex_pool.transport.port import PortFactory
     from dspex_pool.worker import PoolWorker
     from dspex_testkit.ports.kinds import PortKind
 
@@ -45,6 +46,8 @@ class BodyRun:
 
     port: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    #: Units of time after which the body counts as hung.
+    hung_after: float = HUNG_AFTER
     #: What was seen when the body took too long.
     picture: str | None = None
 
@@ -63,7 +66,7 @@ class BodyRun:
         self, body: Callable[..., Awaitable[object]], arguments: dict[str, Any], kind: PortKind
     ) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch, HUNG_AFTER * kind.unit)
+            nursery.start_soon(self._watch, self.hung_after * kind.unit)
             async with contextlib.AsyncExitStack() as stack:
                 for name, value in arguments.items():
                     if isinstance(value, Wanted):
@@ -92,10 +95,17 @@ class BodyRun:
         own = {name: settings.pop(name) for name in _OF_KIND if name in settings}
         return KINDS[self.port](**own)
 
-    def open_pool(self, settings: Mapping[str, Any]) -> contextlib.AbstractAsyncContextManager[PoolHandle]:
-        """Open a pool of this run's kind."""
+    @contextlib.asynccontextmanager
+    async def open_pool(self, settings: Mapping[str, Any]) -> AsyncIterator[PoolHandle]:
+        """Open a pool of this run's kind.
+
+        Cancellation: The pool is closed.
+        """
         rest = dict(settings)
-        return open_handle(self.kind(rest), **rest)
+        kind = self.kind(rest)
+        with contextlib.closing(kind):
+            async with open_handle(WatchedPorts(kind), **rest) as handle:
+                yield handle
 
 
 @contextlib.contextmanager
@@ -122,21 +132,47 @@ class Wanted:
 class MakePool:
     """Makes further pools, each closed when the test ends, the last first: ``await make_pool(pool_size=4)``.
 
+    Each lives in a task of its own, so one may be made within any scope or nursery of the test.
+
     Args:
         run: The run that they belong to.
-        stack: Closes them.
+        nursery: Where they live.
+        stack: Closes what they need.
     """
 
-    def __init__(self, run: BodyRun, stack: contextlib.AsyncExitStack) -> None:
+    def __init__(self, run: BodyRun, nursery: trio.Nursery, stack: contextlib.AsyncExitStack) -> None:
         self._run = run
+        self._nursery = nursery
         self._stack = stack
+        # What ends each, and what says that it has ended.
+        self._made: list[tuple[trio.Event, trio.Event]] = []
 
     async def __call__(self, **settings: Any) -> PoolHandle:
         """Open a pool with settings as for ``PoolConfig``, ``handler`` and ``commands``.
 
         Cancellation: The pool is closed.
         """
-        return await self._stack.enter_async_context(self._run.open_pool(settings))
+        handle: PoolHandle = await self._nursery.start(self._keep, settings)
+        return handle
+
+    async def _keep(self, settings: Mapping[str, Any], *, task_status: trio.TaskStatus[PoolHandle]) -> None:
+        leave, left = trio.Event(), trio.Event()
+        try:
+            async with self._run.open_pool(settings) as handle:
+                self._made.append((leave, left))
+                task_status.started(handle)
+                await leave.wait()
+        finally:
+            left.set()
+
+    async def close(self) -> None:
+        """Close all, the last first.
+
+        Cancellation: The rest is closed by who ends the nursery.
+        """
+        for leave, left in reversed(self._made):
+            leave.set()
+            await left.wait()
 
     @property
     def port(self) -> str:
@@ -148,17 +184,32 @@ class MakePool:
         """Seconds to multiply durations with: 1 in virtual time, a moment in real time."""
         return KINDS[self._run.port].unit
 
-    def worker_pool(self, **settings: Any) -> WorkerPool:
+    def ports(
+        self, *, start_delay: float = 0.0, fail_starts: int = 0, hang_starts: int = 0, **of_kind: Any
+    ) -> WatchedPorts:
+        """Return what starts workers of this kind, for a pool that the test opens itself.
+
+        Args:
+            start_delay: Seconds that a start takes in addition.
+            fail_starts: How many of the next starts fail.
+            hang_starts: How many of the next starts (after the failing ones) never end.
+            of_kind: ``handler`` and ``commands``.
+        """
+        kind = self._run.kind(of_kind)
+        self._stack.enter_context(contextlib.closing(kind))
+        return WatchedPorts(kind, start_delay=start_delay, fail_starts=fail_starts, hang_starts=hang_starts)
+
+    def worker_pool(self, *, ports: PortFactory | None = None, **settings: Any) -> WorkerPool:
         """Return a bare ``WorkerPool`` on this kind of port, not opened yet; settings as for ``WorkerPool``.
 
-        By default it has one worker, and nothing happens by itself.
+        By default it has one worker, and nothing happens by itself. ``ports`` starts its workers, if it is given.
         """
-        kind = self._run.kind(settings)
-        return WorkerPool(LoggedFrames(kind.factory()), **{**CALM_WORKERS, **settings})
+        of_kind = {name: settings.pop(name) for name in _OF_KIND if name in settings}
+        return WorkerPool(ports or self.ports(**of_kind), **{**CALM_WORKERS, **settings})
 
     def end(self, worker: PoolWorker, signal: int = signals.SIGKILL) -> None:
         """End a worker as by a signal from outside."""
-        KINDS[self._run.port]().end(worker.port, signal)
+        KINDS[self._run.port]().end(getattr(worker.port, "inner", worker.port), signal)
 
     def opened(self, **settings: Any) -> contextlib.AbstractAsyncContextManager[PoolHandle]:
         """Return the pool as a block, ``async with make_pool.opened() as pool``, to look at what is left of it."""
@@ -170,8 +221,9 @@ async def _open_pool(run: BodyRun, stack: contextlib.AsyncExitStack) -> PoolHand
 
 
 async def _open_factory(run: BodyRun, stack: contextlib.AsyncExitStack) -> MakePool:
-    await trio.lowlevel.checkpoint()
-    return MakePool(run, stack)
+    make_pool = MakePool(run, await stack.enter_async_context(trio.open_nursery()), stack)
+    stack.push_async_callback(make_pool.close)
+    return make_pool
 
 
 async def _open_adapter(run: BodyRun, stack: contextlib.AsyncExitStack) -> Adapter:
@@ -196,5 +248,9 @@ async def _adapter(port: str) -> AsyncIterator[Adapter]:
 #: What the fixtures hand out, by name.
 WANTED = {
     name: functools.partial(Wanted, open_)()
-    for name, open_ in (("pool", _open_pool), ("make_pool", _open_factory), ("adapter", _open_adapter))
+    for name, open_ in (
+        ("pool", _open_pool),
+        ("make_pool", _open_factory),
+        ("adapter", _open_adapter),
+    )
 }

@@ -25,7 +25,7 @@ from dspex_pool.transport.port import ExitStatus
 from dspex_testkit.bridge_mock_server import BridgeMockServer, ServerOptions
 from dspex_testkit.pipe_port import PipePort, PipePortFactory
 from dspex_testkit.server_faults import Fault
-from dspex_testkit.server_loop import ServerLoop
+from dspex_testkit.server_loop import ServerLoop, ServerScript
 from dspex_testkit.worker_model import Reactions
 
 if TYPE_CHECKING:
@@ -176,7 +176,14 @@ def test_interrupt_means_nothing_to_a_later_request(monkeypatch: pytest.MonkeyPa
         "dspex_testkit.server_loop.select", SimpleNamespace(**{**vars(select), "poll": lambda: next(polls)})
     )
     try:
-        ServerLoop(options, stdin=stdin, stdout=stdout, signals=signals, say=lambda text: None).run()
+        ServerLoop(
+            options,
+            ServerScript(options).plan,
+            stdin=stdin,
+            stdout=stdout,
+            signals=signals,
+            say=lambda text: None,
+        ).run()
         assert wire.hear()["status"] == "ok"
         assert wire.hear() != "Cancelled"
     finally:
