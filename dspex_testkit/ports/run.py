@@ -97,14 +97,16 @@ class BodyRun:
 
     @contextlib.asynccontextmanager
     async def open_pool(self, settings: Mapping[str, Any]) -> AsyncIterator[PoolHandle]:
-        """Open a pool of this run's kind.
+        """Open a pool of this run's kind; ``ports`` among the settings starts its workers.
 
         Cancellation: The pool is closed.
         """
         rest = dict(settings)
-        kind = self.kind(rest)
+        kind, ports = self.kind(rest), rest.pop("ports", None)
+        if not isinstance(ports, WatchedPorts):
+            ports = WatchedPorts(kind, factory=ports)
         with contextlib.closing(kind):
-            async with open_handle(WatchedPorts(kind), **rest) as handle:
+            async with open_handle(ports, **rest) as handle:
                 yield handle
 
 

@@ -14,7 +14,7 @@ from dspex_testkit.protocol_audit import ProtocolAudit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dspex_pool.transport.port import ExitStatus, Port
+    from dspex_pool.transport.port import ExitStatus, Port, PortFactory
     from dspex_testkit.plan import Plan
     from dspex_testkit.ports.kinds import PortKind
     from dspex_testkit.ports.orders import Order
@@ -120,13 +120,20 @@ class WatchedPorts(OrderedStarts[WatchedPort]):
 
     Args:
         kind: What the workers run on.
+        factory: Starts the workers, instead of what the kind would take.
         start_delay: Seconds that a start takes in addition.
         fail_starts: How many of the next starts fail.
         hang_starts: How many of the next starts (after the failing ones) never end.
     """
 
     def __init__(
-        self, kind: PortKind, *, start_delay: float = 0.0, fail_starts: int = 0, hang_starts: int = 0
+        self,
+        kind: PortKind,
+        *,
+        factory: PortFactory | None = None,
+        start_delay: float = 0.0,
+        fail_starts: int = 0,
+        hang_starts: int = 0,
     ) -> None:
         super().__init__(start_delay=start_delay, fail_starts=fail_starts, hang_starts=hang_starts)
         self.kind = kind
@@ -134,7 +141,7 @@ class WatchedPorts(OrderedStarts[WatchedPort]):
         self.name: str = kind.name
         #: Seconds to multiply durations with: 1 in virtual time, a moment in real time.
         self.unit: float = kind.unit
-        self._factory = kind.factory()
+        self._factory = factory if factory is not None else kind.factory()
         self._sent: list[tuple[str, bytes]] = []
 
     async def _open(self, worker_id: str, incarnation: int) -> WatchedPort:
