@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING
 
 from dspex_testkit.children import faulty
-from dspex_testkit.conform.bench import Outcome
 from dspex_testkit.conform.profile import ECHO_PROFILE
 from dspex_testkit.conform.run import conform
 
 if TYPE_CHECKING:
     from dspex_testkit.conform.run import Findings
 
-__all__ = ["BLAMED", "MORE_BLAMED", "blamed_of", "faulty_command", "findings_of"]
+__all__ = ["BLAMED", "MORE_BLAMED", "faulty_command", "findings_of"]
 
 #: For each fault exactly the clauses that a worker with it breaks. The first is the one that names it.
 BLAMED: dict[str, str] = {
@@ -25,10 +23,10 @@ BLAMED: dict[str, str] = {
     "length_counts_itself": "F03",
     "answers_a_list": "F04",
     "byte_order_mark": "F06",
-    "drops_second_frame": "F09 F10 C01 C02 C03 C04 C05",
     "no_status": "H02 H01 H05",
     "ids_of_32_bits": "I02",
     "answers_twice": "I05",
+    "any_id_goes": "I07 I08 I09 I10 I11 I12",
     "version_2_to_all": "M06",
     "accepts_nan": "E06",
     "prints_to_stdout": "O03",
@@ -43,7 +41,7 @@ BLAMED: dict[str, str] = {
 }
 #: More of them, which are tried at night.
 MORE_BLAMED: dict[str, str] = {
-    "any_id_goes": "I07 I08 I09 I10 I11 I12",
+    "drops_second_frame": "F09 F10 C01 C02 C03 C04 C05",
     "no_timestamp": "M02",
     "heartbeat": "O02 V01 V02",
     "stays_after_shutdown": "X08 O04",
@@ -81,12 +79,6 @@ def faulty_command(fault: str) -> list[str]:
     return [sys.executable, "-I", "-S", faulty.__file__, fault]
 
 
-@cache
 def findings_of(fault: str) -> Findings:
-    """Hold a worker with a fault to all clauses, once."""
+    """Hold a worker with a fault to all clauses."""
     return conform(faulty_command(fault), _PROFILE)
-
-
-def blamed_of(fault: str) -> set[str]:
-    """Return the clauses that a worker with a fault breaks."""
-    return findings_of(fault).ids(Outcome.FAILED)

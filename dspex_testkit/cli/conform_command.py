@@ -89,7 +89,8 @@ def run_conform(order: Order) -> ExitCode:
         findings = conform(order.command, profile_of(order), clauses=clauses, version=order.version)
     except WorkerStartError as error:
         raise CliError(str(error)) from error
-    console = Console(highlight=False, record=order.html is not None)
+    # Paths and payloads are for copying, so no line of text is broken.
+    console = Console(highlight=False, soft_wrap=True, record=order.html is not None)
     is_well = _print(console, findings, expected, order)
     if order.junit:
         write_junit(order.junit, findings, expected)
@@ -118,24 +119,29 @@ def _print(console: Console, findings: Findings, expected: Mapping[str, int], or
     console.print(
         f"[bold]{escape(' '.join(findings.command))}[/], version {findings.version} of the protocol\n"
     )
-    console.print(_by_subject(findings))
+    console.print(_by_subject(findings), soft_wrap=False)
     shown = [verdict for verdict in findings.verdicts if order.is_verbose or verdict.clause.id in broken]
     for verdict in shown:
         _print_verdict(console, verdict)
     _print_reasons(console, findings)
     for name, line in kept.items():
-        console.print(
-            f"\n[red]{order.expected_failures}:{line}[/] expects {name} to be broken, but it is kept"
-        )
-    unjudged = findings.of(Outcome.NOT_JUDGED)
-    is_well = not broken and not kept and not unjudged
-    counts = {outcome: len(findings.of(outcome)) for outcome in Outcome}
-    expectedly = counts[Outcome.FAILED] - len(broken)
-    said = [f"{counts[Outcome.PASSED]} kept", f"{len(broken)} broken"]
-    said += [f"{expectedly} broken as expected"] if expectedly else []
-    said += [f"{count} {outcome.value}" for outcome, count in list(counts.items())[2:] if count]
-    console.print(f"\n[bold {'green' if is_well else 'red'}]{', '.join(said)}[/]")
+        place = escape(f"{order.expected_failures}:{line}")
+        console.print(f"\n[red]{place}[/] expects {name} to be broken, but it is kept")
+    is_well = not broken and not kept and not findings.of(Outcome.NOT_JUDGED)
+    console.print(f"\n[bold {'green' if is_well else 'red'}]{_counts(findings, len(broken))}[/]")
     return is_well
+
+
+def _counts(findings: Findings, broken: int) -> str:
+    """Count in one line how the clauses ended."""
+    counts = {outcome: len(findings.of(outcome)) for outcome in Outcome}
+    said = [f"{counts[Outcome.PASSED]} kept", f"{broken} broken"]
+    if expectedly := counts[Outcome.FAILED] - broken:
+        said.append(f"{expectedly} broken as expected")
+    for outcome in (Outcome.NOT_APPLICABLE, Outcome.NOT_JUDGED):
+        if counts[outcome]:
+            said.append(f"{counts[outcome]} {outcome.value}")
+    return ", ".join(said)
 
 
 def _by_subject(findings: Findings) -> Table:
@@ -150,9 +156,9 @@ def _print_verdict(console: Console, verdict: Verdict) -> None:
     clause = verdict.clause
     console.print(f"\n{_MARKS[verdict.outcome]} [bold]{clause.id}[/] {escape(clause.promise)}")
     if verdict.seen:
-        console.print(f"  {escape(verdict.seen)}", soft_wrap=True)
+        console.print(f"  {escape(verdict.seen)}")
     if verdict.outcome is Outcome.FAILED:
-        console.print(f"  [dim]protocol: {escape(clause.source)}[/]", soft_wrap=True)
+        console.print(f"  [dim]protocol: {escape(clause.source)}[/]")
 
 
 def _print_reasons(console: Console, findings: Findings) -> None:
@@ -163,4 +169,4 @@ def _print_reasons(console: Console, findings: Findings) -> None:
     if reasons:
         console.print()
     for reason, names in reasons.items():
-        console.print(f"[dim]{escape(reason)} ({', '.join(names)})[/]", soft_wrap=True)
+        console.print(f"[dim]{escape(reason)} ({', '.join(names)})[/]")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faulty_workers import MORE_BLAMED, blamed_of
+from dspex_testkit.conform.bench import Outcome
+from tests.faulty_workers import MORE_BLAMED, findings_of
 
 pytestmark = pytest.mark.chaos
 
@@ -12,4 +13,4 @@ pytestmark = pytest.mark.chaos
 @pytest.mark.parametrize("fault", MORE_BLAMED)
 def test_fault_is_found_by_the_clauses_that_name_it_soak(fault: str) -> None:
     """Each broken worker breaks exactly the clauses that its fault concerns."""
-    assert blamed_of(fault) == set(MORE_BLAMED[fault].split())
+    assert findings_of(fault).ids(Outcome.FAILED) == set(MORE_BLAMED[fault].split())

@@ -43,7 +43,6 @@ def test_well_worker_is_told_to_be_so() -> None:
     """Kept clauses are counted, and the exit status is 0."""
     result = conform("none", "--only", "F0*")
     assert result.exit_code == 0
-    assert "10 kept, 0 broken" not in result.output
     assert "9 kept, 0 broken" in result.output
 
 
@@ -95,7 +94,7 @@ def test_expected_failure_that_is_kept_is_named_with_its_line(tmp_path: Path) ->
     listed.write_text("# known\nH03\n")
     result = conform("none", "--only", "H*", "--expected-failures", str(listed))
     assert result.exit_code == 1
-    assert "expected.txt:2 expects H03 to be broken, but it is kept" in " ".join(result.output.split())
+    assert "expected.txt:2 expects H03 to be broken, but it is kept" in result.output
 
 
 def test_reports_are_written(tmp_path: Path) -> None:
