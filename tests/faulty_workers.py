@@ -46,6 +46,7 @@ MORE_BLAMED: dict[str, str] = {
     "heartbeat": "O02 V01 V02",
     "stays_after_shutdown": "X08 O04",
     "unnamed_unknown": "E16",
+    "silent": "F00",
     "refuses_handshake": "F05",
     "ascii_only": "F15",
     "no_capabilities": "H09",

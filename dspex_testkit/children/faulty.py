@@ -27,6 +27,7 @@ LIMIT = 65_536
 #: Every fault by name, with what the worker does then.
 FAULTS = {
     "none": "nothing wrong",
+    "silent": "never answers",
     "banner": "prints a line on stdout when it starts",
     "little_endian": "writes lengths with the least significant byte first",
     "length_counts_itself": "adds the four bytes of the length to the length",
@@ -134,6 +135,8 @@ class Worker:
         self.write_bytes((header[::-1] if self.fault == "little_endian" else header) + payload)
 
     def write_bytes(self, data: bytes) -> None:
+        if self.fault == "silent":
+            return
         try:
             while data:
                 data = data[os.write(1, data) :]

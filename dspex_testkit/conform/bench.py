@@ -182,7 +182,7 @@ class Bench:
             wire.greet(1 if version == 1 else 2)
             self.version = version or wire.version
         except (BrokenClauseError, OSError) as error:
-            if not wire.unread and wire.process.poll() is not None:
+            if not wire.unread and _has_ended(wire):
                 raise WorkerStartError(_how_it_ended(wire)) from error
             # Something is there, even if it speaks badly. Which clause it breaks is found out one by one.
             self.version = version or 1
@@ -212,6 +212,15 @@ def _named(need: str) -> str:
         if need in ROLES
         else "a profile with a max_frame_bytes of 1 MiB or less"
     )
+
+
+def _has_ended(wire: Wire) -> bool:
+    """Tell whether the worker has ended, or does so in the next moment: its stdout ends before it does."""
+    try:
+        wire.left(0.0)
+    except BrokenClauseError:
+        return False
+    return True
 
 
 def _how_it_ended(wire: Wire) -> str:

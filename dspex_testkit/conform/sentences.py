@@ -12,6 +12,7 @@ __all__ = [
     "FITS_NO_FRAME",
     "HELLO_1",
     "HELLO_2",
+    "IN_TIME",
     "JUDGED",
     "LENGTH",
     "LIMIT",
@@ -72,6 +73,7 @@ VERSION_2 = "Version 2 adds fields, and says them only to a peer that asked for 
 ASKED_EVENTS = (
     "Events are sent only in version 2, and only of the kinds that the client's first ping asked for."
 )
+IN_TIME = "A worker that has not answered within `spawn_timeout` is ended, and never enters the pool."
 FIRST_PING = (
     'The client\'s first request has the id 0 and the command `ping`, with `{"initialization": true, '
     '"worker_id": "w-1"}`;'

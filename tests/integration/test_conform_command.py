@@ -43,7 +43,7 @@ def test_well_worker_is_told_to_be_so() -> None:
     """Kept clauses are counted, and the exit status is 0."""
     result = conform("none", "--only", "F0*")
     assert result.exit_code == 0
-    assert "9 kept, 0 broken" in result.output
+    assert "10 kept, 0 broken" in result.output
 
 
 def test_broken_clause_is_shown_with_what_was_seen_and_the_sentence() -> None:
@@ -134,6 +134,13 @@ def test_listed_id_that_is_none_is_named_with_its_line(tmp_path: Path) -> None:
     listed.write_text("F01\nF1\n")
     result = invoke("--expected-failures", str(listed), "--", "true")
     assert (result.exit_code, "expected.txt:2: 'F1' is no clause" in result.stderr) == (2, True)
+
+
+def test_worker_that_ends_without_a_word_is_quoted() -> None:
+    """Why it did not start is what its stderr says."""
+    result = invoke("--", "sh", "-c", "exec >&-; sleep 0.2; echo no licence found >&2; exit 3")
+    assert result.exit_code == 2
+    assert "ended with status 3 before its first answer; its stderr ends: no licence found" in result.stderr
 
 
 def test_list_shows_clauses_without_a_worker() -> None:

@@ -48,6 +48,12 @@ def _is_object(payload: bytes) -> bool:
         return False
 
 
+@framing.clause(0, say.IN_TIME, opening=Opening.RAW, is_foundation=True)
+def _first_ping_is_answered(wire: Wire) -> None:
+    """The first ping is answered at all."""
+    _first_answer(wire)
+
+
 @framing.clause(1, say.ONLY_FRAMES, opening=Opening.RAW, is_foundation=True)
 def _nothing_before_the_first_frame(wire: Wire) -> None:
     """Nothing is on stdout before the first frame: no banner, no blank line."""
