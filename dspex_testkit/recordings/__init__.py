@@ -1,0 +1,1 @@
+"""Real conversations with workers, kept in files: recorded, played again, and compared."""

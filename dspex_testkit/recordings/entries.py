@@ -1,0 +1,201 @@
+"""The lines of a recording: what happened between the pool and its workers, one JSON object a line."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "OURS",
+    "SIGNALS",
+    "VOLATILE",
+    "Entry",
+    "Redactor",
+    "canonical",
+    "dump_json",
+    "header",
+    "load_json",
+    "read_recording",
+    "same",
+    "without_id",
+]
+
+_HEADER = {"dspex_recording": 1}
+
+What = Literal[
+    "opened", "failed", "sent", "torn", "received", "ended", "broken",
+    "interrupt", "eof", "terminate", "kill", "exited",
+]  # fmt: skip
+
+SIGNALS = frozenset({"interrupt", "eof", "terminate", "kill"})
+#: What our side does; the rest is what happens to it.
+OURS = SIGNALS | {"sent"}
+
+#: Fields that are different each time without meaning anything.
+VOLATILE = frozenset(
+    {
+        "timestamp", "traceparent", "timeout_s", "uptime", "pid", "execution_time", "duration_s", "created_at",
+        "last_executed", "resident_bytes", "memory_usage",
+    }
+)  # fmt: skip
+_SECRET_NAMES = frozenset(
+    {"api_key", "apikey", "token", "access_token", "secret", "password", "authorization", "client_secret"}
+)
+_MASK = "[redacted]"
+# A shorter value may be a word of ordinary text.
+_MIN_SECRET_CHARS = 6
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line."""
+
+    #: Seconds since the recording began.
+    at: float
+    #: Name of the worker.
+    worker: str
+    #: Its incarnation number.
+    incarnation: int
+    #: What happened: a frame ``sent`` or ``received``, a signal, the end of the stream, the exit.
+    what: What
+    #: The payload of a frame, as JSON.
+    payload: Any = None
+    #: The payload as base64 instead, where it is no JSON.
+    raw: str | None = None
+    #: What else is known, by name.
+    facts: dict[str, Any] = {}
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Which process it belongs to."""
+        return self.worker, self.incarnation
+
+    @property
+    def request_id(self) -> Any:
+        """The id in the payload, or ``None``."""
+        return self.payload.get("id") if isinstance(self.payload, dict) else None
+
+    def frame(self) -> bytes:
+        """Return the payload as bytes."""
+        return dump_json(self.payload) if self.raw is None else base64.b64decode(self.raw)
+
+    def line(self) -> bytes:
+        """Return the line, with its end."""
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        kept = {name: value for name, value in fields.items() if value not in (None, {}) or name == "at"}
+        if self.what in ("sent", "received") and self.raw is None:
+            kept["payload"] = self.payload
+        return dump_json(kept) + b"\n"
+
+
+def header() -> bytes:
+    """Return the first line of a recording."""
+    return dump_json(_HEADER) + b"\n"
+
+
+def read_recording(path: Path) -> list[Entry]:
+    """Read a recording. A last line that was cut, because the process that wrote it died, is left out.
+
+    Raises:
+        ValueError: The file is no recording of a version that is known here; the text names the line.
+    """
+    # Not splitlines: texts may hold other ends of lines.
+    lines = path.read_bytes().split(b"\n")
+    if not lines or not _is_header(lines[0]):
+        raise ValueError(f"{path} is no recording: its first line is not {_HEADER}")
+    return [_read_line(path, number, line) for number, line in enumerate(lines[1:-1], start=2)]
+
+
+def _is_header(line: bytes) -> bool:
+    try:
+        return bool(json.loads(line) == _HEADER)
+    except ValueError:
+        return False
+
+
+def _read_line(path: Path, number: int, line: bytes) -> Entry:
+    try:
+        return msgspec.convert(json.loads(line), Entry)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise ValueError(f"{path}:{number} is no line of a recording: {error}") from error
+
+
+def dump_json(value: Any) -> bytes:
+    """Write JSON, readable where it can be."""
+    try:
+        return json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return json.dumps(value).encode()
+
+
+def load_json(payload: bytes) -> tuple[Any, str | None]:
+    """Return a payload as JSON and ``None``; or, where it is none, ``None`` and its base64."""
+    try:
+        return json.loads(payload), None
+    except (ValueError, RecursionError):
+        return None, base64.b64encode(payload).decode()
+
+
+class Redactor:
+    """Takes secrets out of payloads: fields of certain names, and from then on their values wherever they are.
+
+    Args:
+        names: Names of further fields, in lower case.
+    """
+
+    def __init__(self, names: frozenset[str] = frozenset()) -> None:
+        self._names = _SECRET_NAMES | names
+        self._values: list[str] = []
+
+    def redact(self, value: Any) -> Any:
+        """Return the JSON value without secrets."""
+        if isinstance(value, dict):
+            return {self.redact(name): self._field(name, item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self.redact(item) for item in value]
+        return self.redact_text(value) if isinstance(value, str) else value
+
+    def _field(self, name: str, value: Any) -> Any:
+        if name.lower() not in self._names or value is None:
+            return self.redact(value)
+        if isinstance(value, str) and len(value) >= _MIN_SECRET_CHARS and value not in self._values:
+            self._values.append(value)
+            # A key may begin with another key.
+            self._values.sort(key=len, reverse=True)
+        return _MASK
+
+    def redact_text(self, text: str) -> str:
+        """Return the text without the secrets that were seen so far."""
+        for value in self._values:
+            text = text.replace(value, _MASK)
+        return text
+
+
+def same(expected: Any, came: Any, ignored: frozenset[str]) -> bool:
+    """Tell whether two JSON values are the same but for fields that are ignored, at any depth."""
+    return canonical(expected, ignored) == canonical(came, ignored)
+
+
+def canonical(value: Any, ignored: frozenset[str]) -> str:
+    """Return the one text of a JSON value, without fields that are ignored, at any depth."""
+    return json.dumps(_bare(value, ignored), sort_keys=True)
+
+
+def without_id(payload: Any) -> Any:
+    """Return a message without its number."""
+    return (
+        {name: item for name, item in payload.items() if name != "id"}
+        if isinstance(payload, dict)
+        else payload
+    )
+
+
+def _bare(value: Any, ignored: frozenset[str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _bare(item, ignored) for name, item in value.items() if name not in ignored}
+    return [_bare(item, ignored) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,164 @@
+"""Recording changes nothing: the contract of all ports while it is recorded, and again from what was recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
+from dspex_testkit.bridge_mock_server import BridgeMockServer
+from dspex_testkit.contracts.port import PortContract
+from dspex_testkit.mock_port import MockPort, MockPortFactory
+from dspex_testkit.pipe_port import PipePort
+from dspex_testkit.recordings.compare import assert_unmoved, compare
+from dspex_testkit.recordings.entries import read_recording
+from dspex_testkit.recordings.recorder import Recorder, RecordingPort, RecordingPortFactory
+from dspex_testkit.recordings.replay import RecordingMovedError, ReplayPort, ReplayPortFactory
+from tests.protocol.test_port_contract import ended
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from dspex_pool.transport.port import Port
+    from dspex_testkit.server_faults import Fault
+
+pytestmark = pytest.mark.protocol
+
+PROMISES = sorted(name for name in vars(PortContract) if name.startswith("test_"))
+
+
+class Recorded(PortContract):
+    """The contract on the mock server, recorded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextlib.asynccontextmanager
+    async def open_port(
+        self, *faults: Fault, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
+    ) -> AsyncIterator[Port]:
+        """Open a port to a server in a thread, and record it."""
+        server = BridgeMockServer(faults=faults, max_frame_bytes=max_frame_bytes)
+        with Recorder(self.path) as recorder:
+            async with ended(RecordingPort(PipePort(server), recorder)) as port:
+                yield port
+
+
+class Replayed(PortContract):
+    """The contract on a recording of itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextlib.asynccontextmanager
+    async def open_port(
+        self, *faults: Fault, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
+    ) -> AsyncIterator[Port]:
+        """Open the recorded port."""
+        port = ReplayPort(read_recording(self.path), max_frame_bytes=max_frame_bytes)
+        async with ended(port):
+            yield port
+        port.assert_replayed()
+
+
+@pytest.mark.trio
+@pytest.mark.budget(2)
+@pytest.mark.parametrize("promise", PROMISES)
+async def test_contract_holds_while_it_is_recorded_and_from_the_recording(
+    promise: str, tmp_path: Path
+) -> None:
+    """Nobody can tell a recorded port from the port itself, nor its recording from either."""
+    path = tmp_path / "recording.jsonl"
+    await getattr(Recorded(path), promise)()
+    await getattr(Replayed(path), promise)()
+
+
+# --- what is written ---------------------------------------------------------------------------------------
+
+
+def asked(command: str, **args: Any) -> tuple[str, dict[str, Any]]:
+    """Return a request."""
+    return command, args
+
+
+async def recorded(path: Path, *requests: tuple[str, dict[str, Any]], answers: dict[str, Any]) -> Path:
+    """Record a conversation with a worker that gives these answers."""
+
+    def behaviour(port: MockPort) -> None:
+        for command, answer in answers.items():
+            port.answer(command, answer)
+
+    with Recorder(path) as recorder:
+        port = await RecordingPortFactory(MockPortFactory(behaviour), recorder).open(
+            worker_id="w-1", incarnation=1
+        )
+        for number, (command, args) in enumerate(requests, start=1):
+            request = {"id": number, "command": command, "args": args, "timestamp": str(number)}
+            await port.send(json.dumps(request).encode())
+            await port.receive()
+        port.kill()
+        await port.attend()
+    return path
+
+
+@pytest.mark.trio
+async def test_recording_holds_no_secret_and_replays_with_another(tmp_path: Path) -> None:
+    """Not in the request, nor where an answer repeats it; a test with another key gets the same answers."""
+    key = "sk-4711-do-not-tell"
+    answers = {"configure_lm": {"note": f"{key} is wrong"}}
+    path = await recorded(tmp_path / "a", asked("configure_lm", model="m", api_key=key), answers=answers)
+    assert key not in path.read_text()
+    port = await ReplayPortFactory(path).open(worker_id="w-1", incarnation=1)
+    other = {
+        "id": 1,
+        "command": "configure_lm",
+        "args": {"model": "m", "api_key": "sk-other"},
+        "timestamp": "9",
+    }
+    await port.send(json.dumps(other).encode())
+    assert json.loads(await port.receive())["result"] == {"note": "[redacted] is wrong"}
+
+
+@pytest.mark.trio
+async def test_comparison_says_where_reality_has_moved(tmp_path: Path) -> None:
+    """Answers by their place, requests that came and went; times and numbers of requests are nothing."""
+    first, second, third = asked("echo", id=1), asked("echo", id=2), asked("ask")
+    old_answers = {
+        "echo": lambda args: args,
+        "ask": {"outputs": {"answer": "Rome"}, "uptime": 1, "tags": ["a", "b"]},
+    }
+    new_answers = {
+        "echo": lambda args: args,
+        "ask": {"outputs": {"answer": "Paris"}, "uptime": 2, "tags": ["a", True]},
+    }
+    old = await recorded(tmp_path / "old", first, second, third, answers=old_answers)
+    new = await recorded(tmp_path / "new", second, third, first, answers=new_answers)
+    assert compare(old, old) == []
+    found = [(one.where, one.old, one.new) for one in compare(old, new)]
+    worker = "w-1 (incarnation 1)"
+    request = '{"id": %d, "command": "echo", "args": {"id": 1}, "timestamp": "%d"}'
+    assert found == [
+        (f"{worker}, requests", request % (1, 1), "no request"),
+        (f"{worker}, ask, answer.result.outputs.answer", '"Rome"', '"Paris"'),
+        (f"{worker}, ask, answer.result.tags[1]", '"b"', "true"),
+        (f"{worker}, requests", "no request", request % (3, 3)),
+    ]
+    with pytest.raises(RecordingMovedError, match=r'moved in 4 places(?s:.*)was: "Rome"\n  is:  "Paris"'):
+        assert_unmoved(old, new)
+
+
+@pytest.mark.trio
+async def test_replayed_workers_are_those_that_were_recorded(tmp_path: Path) -> None:
+    """One that was not is refused; one that is not opened is told."""
+    path = await recorded(tmp_path / "a", answers={})
+    ports = ReplayPortFactory(path)
+    with pytest.raises(RecordingMovedError, match="not recorded: incarnation 2 of w-1"):
+        await ports.open(worker_id="w-1", incarnation=2)
+    with pytest.raises(
+        RecordingMovedError, match=r"(?s)incarnation 2 of w-1.*never opened: incarnation 1 of w-1"
+    ):
+        ports.assert_replayed()

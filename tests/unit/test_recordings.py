@@ -1,0 +1,150 @@
+"""Recordings that are played again: a real worker's, and small ones that have moved."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from dspex_pool.errors import PortClosedError
+from dspex_pool.protocol.conversation import ClientConversation
+from dspex_pool.protocol.messages import Success
+from dspex_pool.transport.port import ExitStatus
+from dspex_testkit.recordings.entries import Entry, Redactor
+from dspex_testkit.recordings.replay import RecordingMovedError, ReplayPort, ReplayPortFactory
+from tests.recorded import RECORDING, talk_to_echo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+pytestmark = pytest.mark.fast
+
+
+def entry(what: Any, at: float = 0.0, **fields: Any) -> Entry:
+    """Return one line."""
+    return Entry(at=at, worker="w-0", incarnation=0, what=what, **fields)
+
+
+def exchange(number: int, at: float = 0.0, **args: Any) -> list[Entry]:
+    """Return the lines of a request for ``echo`` and of its answer a second later."""
+    request = {"id": number, "command": "echo", "args": args, "timestamp": 1.0}
+    answer = {"id": number, "success": True, "result": args, "timestamp": 2.0}
+    return [entry("sent", at, payload=request), entry("received", at + 1, payload=answer)]
+
+
+class Client:
+    """The product's side of a conversation."""
+
+    def __init__(self, port: ReplayPort) -> None:
+        self.port = port
+        self.conversation = ClientConversation(peer="worker w-0")
+
+    async def say(self, **args: Any) -> None:
+        """Send a request."""
+        _, payload = self.conversation.request("echo", args)
+        await self.port.send(payload)
+
+    async def hear(self) -> Any:
+        """Return the result of the next answer."""
+        message = self.conversation.receive(await self.port.receive())
+        assert isinstance(message, Success)
+        return message.result
+
+
+@pytest.mark.trio
+async def test_recorded_workers_play_again(autojump_clock: MockClock) -> None:
+    """A pool that does today what it did then hears the same from no process at all."""
+    ports = ReplayPortFactory(RECORDING)
+    assert await talk_to_echo(ports) == [{"n": 1}, "as asked", {"n": 2}, "killed by signal 9", {"n": 3}]
+    ports.assert_replayed()
+
+
+@pytest.mark.trio
+async def test_other_request_is_shown_beside_the_recorded_one() -> None:
+    """At once where it is sent, and once more at the end with what never came."""
+    client = Client(ReplayPort([*exchange(1, x="old"), *exchange(2, x="next")]))
+    with pytest.raises(RecordingMovedError, match=r'(?s)expected: .*"x": "old".*came: .*"x": "new"'):
+        await client.say(x="new")
+    with pytest.raises(RecordingMovedError, match=r'(?s)"new".*never came: .*"old".*never came: .*"next"'):
+        client.port.assert_replayed()
+
+
+@pytest.mark.trio
+async def test_request_beyond_the_recording_is_refused() -> None:
+    """It is shown too."""
+    port = ReplayPort([])
+    with pytest.raises(RecordingMovedError, match="expected: nothing more"):
+        await Client(port).say(x=1)
+    with pytest.raises(RecordingMovedError, match="nothing more"):
+        port.assert_replayed()
+
+
+@pytest.mark.trio
+async def test_answers_keep_their_recorded_wait(autojump_clock: MockClock) -> None:
+    """In the time of the run, times the pace; by default there is none."""
+    for pace, seconds in ((0.0, 0.0), (1.0, 1.0), (3.0, 3.0)):
+        client = Client(ReplayPort(exchange(1, at=100.0, x=1), pace=pace))
+        began = trio.current_time()
+        await client.say(x=1)
+        assert await client.hear() == {"x": 1}
+        assert trio.current_time() - began == seconds
+
+
+@pytest.mark.trio
+async def test_answers_follow_requests_however_both_are_interleaved() -> None:
+    """Who sends earlier or later than then, and under other numbers, gets the answers all the same."""
+    first, first_answer, second, second_answer = [*exchange(8, x=1), *exchange(9, x=2)]
+    for order in ([first, second, first_answer, second_answer], [first, first_answer, second, second_answer]):
+        together = Client(ReplayPort(order))
+        await together.say(x=1)
+        await together.say(x=2)
+        assert [await together.hear(), await together.hear()] == [{"x": 1}, {"x": 2}]
+        apart = Client(ReplayPort(order))
+        for number in (1, 2):
+            await apart.say(x=number)
+            assert await apart.hear() == {"x": number}
+        apart.port.assert_replayed()
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(
+    ("signal", "status"),
+    [("send_eof", ExitStatus(code=0)), ("terminate", ExitStatus(signal=15)), ("kill", ExitStatus(signal=9))],
+)
+async def test_worker_ends_when_it_must_although_it_did_not_then(signal: str, status: ExitStatus) -> None:
+    """A recording that goes on is no reason to hang; what was not asked is told."""
+    port = ReplayPort(exchange(1, x=1))
+    getattr(port, signal)()
+    assert await port.attend() == status
+    with pytest.raises(PortClosedError):
+        await port.receive()
+    with pytest.raises(RecordingMovedError, match="never came"):
+        port.assert_replayed()
+
+
+def test_secrets_are_taken_out_wherever_they_are_repeated() -> None:
+    """By the names of their fields, and from then on by their values."""
+    redactor = Redactor(frozenset({"pin"}))
+    asked = {"args": {"api_key": "sk-4711-0815", "pin": 1234, "api_key_env": "KEY", "note": "total_tokens"}}
+    assert redactor.redact(asked) == {
+        "args": {"api_key": "[redacted]", "pin": "[redacted]", "api_key_env": "KEY", "note": "total_tokens"}
+    }
+    assert redactor.redact(["wrong key sk-4711-0815!"]) == ["wrong key [redacted]!"]
+
+
+def test_recording_names_its_bad_line(tmp_path: Path) -> None:
+    """A file of something else is refused too; a last line that was cut is not there."""
+    from dspex_testkit.recordings.entries import header, read_recording
+
+    path = tmp_path / "recording.jsonl"
+    path.write_bytes(b"{}\n")
+    with pytest.raises(ValueError, match="is no recording"):
+        read_recording(path)
+    path.write_bytes(header() + entry("opened").line() + b"{}\n")
+    with pytest.raises(ValueError, match=r"recording\.jsonl:3 is no line"):
+        read_recording(path)
+    path.write_bytes(header() + entry("opened").line() + b'{"at": 1.0, "wor')
+    assert [one.what for one in read_recording(path)] == ["opened"]
