@@ -27,13 +27,15 @@ from trio.testing import MockClock
 from dspex_pool.adapters.python_pool import PythonPool
 from dspex_pool.session_store import MemorySessionStore
 from dspex_testkit.stage import Act, Scenario, Stage, cancel, canned, echo, kill_worker, prove_alive
-from dspex_testkit.trio_seam import order_of_tasks, require_seam
+from dspex_testkit.trio_seam import FairOrder, require_seam, tasks_ordered_by
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from contextlib import AbstractAsyncContextManager
 
+    from dspex_pool.lease import Lease
     from dspex_testkit.mock_port import MockPortFactory
+    from dspex_testkit.trio_seam import Order
 
 __all__ = [
     "Act",
@@ -104,6 +106,8 @@ def sweep(
     beside: Operation[Any] | None = None,
     may_complete: bool = False,
     ports: Callable[[], MockPortFactory] | None = None,
+    order: Callable[[int], Order] = FairOrder,
+    proof: Callable[[Lease, int], Awaitable[object]] | None = None,
     **settings: Any,
 ) -> Swept:
     """Run ``operation`` undisturbed, then disturbed before each of its steps, for each order of tasks.
@@ -121,6 +125,9 @@ def sweep(
         beside: A second operation that runs at the same time and must succeed unless its worker is killed.
         may_complete: Whether the operation may come to its end although it is cancelled, as what cannot be undone.
         ports: Gives the workers for each run; by default such as answer by ``echo``.
+        order: Makes of a seed what decides who runs next; see ``trio_seam.Order``.
+        proof: Checks with a lease and a number that a worker is still well, in the end; by default with ``echo``,
+            or with a ping where a worker has no such command.
         settings: As for ``WorkerPool``; only without ``on``.
 
     Raises:
@@ -134,6 +141,7 @@ def sweep(
 
     async def scenario(stage: Stage) -> None:
         async with opening(stage) as subject:
+            stage.proof = proof if proof is not None else stage.proof
             if beside is not None:
                 stage.start_witness(beside, subject)
             stage.start(operation, subject)
@@ -141,7 +149,9 @@ def sweep(
     scenario.__name__ = getattr(operation, "__name__", repr(operation))
     acts = [act] if act is not None else [cancel, kill_worker]
     swept = [
-        sweep_scenario(scenario, act=each, seeds=seeds, only=only, may_complete=may_complete, ports=ports)
+        sweep_scenario(
+            scenario, act=each, seeds=seeds, only=only, may_complete=may_complete, ports=ports, order=order
+        )
         for each in acts
     ]
     return Swept(sum(one.points for one in swept), sum(one.runs for one in swept))
@@ -155,6 +165,7 @@ def sweep_scenario(
     only: tuple[int, int | None] | None = None,
     may_complete: bool = False,
     ports: Callable[[], MockPortFactory] | None = None,
+    order: Callable[[int], Order] = FairOrder,
 ) -> Swept:
     """Play ``scenario`` undisturbed, then with ``act`` before each step of its target, for each order of tasks.
 
@@ -165,13 +176,14 @@ def sweep_scenario(
         only: As for ``sweep``.
         may_complete: As for ``sweep``.
         ports: As for ``sweep``.
+        order: As for ``sweep``.
 
     Raises:
         AssertionError: Something does not hold; a note says how the run is repeated.
         SeamBrokenError: This version of trio does not let its order of tasks be decided.
     """
     require_seam()
-    player = _Player(scenario, act, may_complete=may_complete, ports=ports)
+    player = _Player(scenario, act, may_complete=may_complete, ports=ports, order=order)
     if only is None:
         for seed in seeds:
             player.sweep(seed)
@@ -190,12 +202,14 @@ class _Player:
         *,
         may_complete: bool,
         ports: Callable[[], MockPortFactory] | None,
+        order: Callable[[int], Order],
     ) -> None:
         self.points = self.runs = 0
         self._scenario = scenario
         self._act = act
         self._may_complete = may_complete
         self._ports = ports
+        self._order = order
 
     def sweep(self, seed: int) -> None:
         """Play it with one order of tasks, undisturbed and at each step."""
@@ -218,7 +232,7 @@ class _Player:
     async def _play(self, seed: int, step: int | None, must_be_cut_short: bool) -> Stage:
         stage = Stage(self._act, step, self._ports() if self._ports is not None else None)
         trio.lowlevel.add_instrument(stage.meter)
-        with order_of_tasks(seed), trio.fail_after(PATIENCE):
+        with tasks_ordered_by(self._order(seed)), trio.fail_after(PATIENCE):
             await self._scenario(stage)
         if stage.meter.fault is not None:
             raise stage.meter.fault

@@ -12,7 +12,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from dspex_pool.pool_state import PoolState
 from dspex_testkit.mock_port import MockPortFactory
 from dspex_testkit.pool_state_machine import Call, PoolStateMachine
-from tests.search_profiles import chosen
+from tests.search_profiles import chosen, depth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ FIND = settings(
 
 def test_pool_keeps_every_promise_under_random_commands() -> None:
     """Any order of commands leaves no worker in two hands, every answer with its caller, and a whole pool."""
-    run_state_machine_as_test(PoolStateMachine, settings=chosen())
+    run_state_machine_as_test(PoolStateMachine, settings=settings(chosen(), max_examples=depth(40, 400)))
 
 
 class LateMachine(PoolStateMachine):
