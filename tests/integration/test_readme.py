@@ -44,7 +44,7 @@ def run_python(block: Block, folder: Path) -> str:
     script.write_text(block.text, encoding="utf-8")
     if named:
         return ""
-    is_test = re.search(r"^(async )?def test_", block.text, re.MULTILINE)
+    is_test = re.search(r"^((async )?def test_|class Test)", block.text, re.MULTILINE)
     runner = ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if is_test else []
     done = subprocess.run(
         [sys.executable, *runner, script.name],
