@@ -12,8 +12,10 @@ from dspex_pool.lifecycle import WorkerState
 
 if TYPE_CHECKING:
     from dspex_pool.pool_state import PoolState
+    from dspex_pool.worker_pool import WorkerPool
+    from dspex_testkit.mock_port import MockPortFactory
 
-__all__ = ["check_books", "check_steady", "check_timers"]
+__all__ = ["check_books", "check_gone", "check_steady", "check_timers"]
 
 
 def check_books(state: PoolState, *, processes_before: int = 0) -> None:
@@ -117,3 +119,12 @@ def check_steady(state: PoolState) -> None:
     assert state.floor <= numbers.live <= state.pool_size, (
         f"Q1: {numbers.live} workers live, floor {state.floor}, pool_size {state.pool_size}"
     )
+
+
+def check_gone(pool: WorkerPool, ports: MockPortFactory) -> None:
+    """Check that nothing is left of a closed pool: Q3."""
+    assert not ports.live, f"left alive: {ports.live}"
+    assert ports.starting == 0, "a start is still under way"
+    assert not pool.statistics().processes, "the books of a closed pool hold workers"
+    assert not pool._runner.lives, "a worker's task is left"
+    assert not pool._runner._parked, "somebody waits for a closed pool"

@@ -16,7 +16,7 @@ import trio
 from dspex_pool.errors import DspexPoolError, ProgramError, WorkerDiedError
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.canned_bridge import CannedBridge
-from dspex_testkit.invariants import check_books, check_steady
+from dspex_testkit.invariants import check_books, check_gone, check_steady
 from dspex_testkit.mock_port import MockPort, MockPortFactory
 from dspex_testkit.plan import Plan
 
@@ -196,11 +196,7 @@ class Stage:
     def check_closed(self) -> None:
         """Check that nothing is left of a closed pool."""
         assert self._pool is not None
-        assert not self.ports.live, f"left alive: {self.ports.live}"
-        assert self.ports.starting == 0, "a start is still under way"
-        assert not self._pool.statistics().processes, "the books of a closed pool hold workers"
-        assert not self._pool._runner.lives, "a worker's task is left"
-        assert not self._pool._runner._parked, "somebody waits for a closed pool"
+        check_gone(self._pool, self.ports)
 
 
 class _Together:

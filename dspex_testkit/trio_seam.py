@@ -28,7 +28,16 @@ from trio._core import _run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FairOrder", "Order", "SeamBrokenError", "order_of_tasks", "require_seam", "tasks_ordered_by"]
+__all__ = [
+    "FairOrder",
+    "Order",
+    "SeamBrokenError",
+    "Task",
+    "age_of",
+    "order_of_tasks",
+    "require_seam",
+    "tasks_ordered_by",
+]
 
 Task: TypeAlias = trio.lowlevel.Task
 #: Takes the tasks that are ready, oldest first; returns those that run now, in their order. The rest is held back.
@@ -51,6 +60,11 @@ _NAMES = {
 
 #: Tie-breakers of deadlines. It never starts anew: a heap must not see one number twice.
 _ties = itertools.count()
+
+
+def age_of(task: Task) -> int:
+    """Return a number that grows with each task that this process starts."""
+    return task._counter
 
 
 class SeamBrokenError(RuntimeError):

@@ -20,6 +20,7 @@ __all__: list[str] = []
 #: The parts of the plugin, each a plugin of its own; one a line.
 PARTS = (
     "seeds",
+    "replay",
     "assignment",
     "ports",
     "lm",

@@ -1,0 +1,133 @@
+"""How the calls of a simulated run ended, and what of that is against the pool's promises."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dspex_testkit.simulation.faults import GRID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from dspex_testkit.simulation.workload import Call
+
+__all__ = ["ANSWER", "CANCELLED", "OWN_ERROR", "BrokenPromiseError", "Outcome", "Outcomes", "OwnError"]
+
+#: Outcomes that are no error of the pool.
+ANSWER, CANCELLED, OWN_ERROR = "answer", "cancelled", "own error"
+
+#: What a caller may hear of a worker to which a fault has happened.
+OF_BROKEN_WORKERS = frozenset({"WorkerDiedError", "RemoteProtocolError", "RemoteFrameTooLargeError"})
+
+
+class BrokenPromiseError(AssertionError):
+    """The pool did something in a simulated run that it promises never to do."""
+
+
+class OwnError(Exception):
+    """What the code of a caller raises while it has a worker."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How one call went. Times are in seconds since the begin of the simulation."""
+
+    call: Call
+    #: When it asked for a worker.
+    began: float
+    #: When it got one; infinite if it never did.
+    granted: float = math.inf
+    #: When its last request was sent.
+    asked: float = math.inf
+    #: When all was over.
+    ended: float = math.inf
+    #: ``answer``, ``cancelled``, ``own error``, or the name of an error; empty while it goes on.
+    kind: str = ""
+    #: Incarnation of its worker; -1 for none.
+    incarnation: int = -1
+
+    @property
+    def left_line(self) -> float:
+        """When it stopped waiting for a worker."""
+        return min(self.granted, self.ended)
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """How the calls of one ``World.run`` ended."""
+
+    all: list[Outcome] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return iter(self.all)
+
+    @property
+    def kinds(self) -> Counter[str]:
+        """How many calls ended in which way."""
+        return Counter(outcome.kind for outcome in self.all)
+
+    def count(self, kind: str | type[BaseException]) -> int:
+        """Return how many calls ended in this way: by a kind of outcome, or in an error of that very class."""
+        name = kind if isinstance(kind, str) else kind.__name__
+        return sum(outcome.kind == name for outcome in self.all)
+
+    def check(
+        self, *, patience: float, hit: Collection[int], starts_failed: bool, declines: Collection[float] = ()
+    ) -> None:
+        """Check that each call ended once and lawfully, and that nobody was overtaken in line.
+
+        Args:
+            patience: Seconds that a call without a patience of its own waits for a worker.
+            hit: Incarnations of the workers to which a fault has happened.
+            starts_failed: Whether a start has failed.
+            declines: Moments at which a worker was found unclean right after it had been granted.
+
+        Raises:
+            BrokenPromiseError: With the call.
+        """
+        for outcome in self.all:
+            if not outcome.kind:
+                raise BrokenPromiseError(f"call {outcome.call.number} has no outcome")
+            if not _is_lawful(outcome, patience, hit, starts_failed):
+                raise BrokenPromiseError(f"this call ended unlawfully: {outcome}")
+        self._check_line(declines)
+
+    def _check_line(self, declines: Collection[float]) -> None:
+        """Check that nobody got a worker while somebody waited who had come at an earlier moment.
+
+        Who has to give back an unclean worker waits again, at the head of the line. Others who were granted a worker
+        at that moment came after it, and keep theirs.
+        """
+        latest: Outcome | None = None
+        waiting: list[Outcome] = []
+        for outcome in sorted(self.all, key=lambda one: one.began):
+            if waiting and waiting[-1].began < outcome.began:
+                latest = max((*waiting, *([latest] if latest else [])), key=lambda one: one.left_line)
+                waiting.clear()
+            is_late = latest is not None and outcome.granted < latest.left_line
+            if is_late and outcome.granted not in declines:
+                raise BrokenPromiseError(f"overtaken in line: {latest} by {outcome}")
+            waiting.append(outcome)
+
+
+def _is_lawful(outcome: Outcome, patience: float, hit: Collection[int], starts_failed: bool) -> bool:
+    call = outcome.call
+    patience = call.patience * GRID if call.patience > 0 else patience
+    laws: dict[str, Callable[[], bool]] = {
+        ANSWER: lambda: True,
+        CANCELLED: lambda: bool(call.cancel or call.cancel_step),
+        OWN_ERROR: lambda: call.fails,
+        "WouldBlock": lambda: call.patience < 0,
+        "CheckoutTimeoutError": lambda: math.isclose(outcome.ended - outcome.began, patience),
+        "CallTimeoutError": lambda: math.isclose(outcome.ended - outcome.asked, call.limit),
+        "CircuitOpenError": lambda: starts_failed,
+    }
+    if outcome.kind in OF_BROKEN_WORKERS:
+        return outcome.incarnation in hit
+    return outcome.kind in laws and laws[outcome.kind]()

@@ -1,0 +1,210 @@
+"""The simulated pool keeps its promises, and the simulation finds it when a pool does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from dspex_testkit.simulation.explore import Explorer, NotDeterministicError, VacuousError, explore
+from dspex_testkit.simulation.faults import GRID, FailStart, Kill, swarm
+from dspex_testkit.simulation.run import Setup
+from dspex_testkit.simulation.schedulers import PORTFOLIO, Schedule
+from dspex_testkit.simulation.workload import Case, of_token
+from tests.chaos.planted_bugs import BUGS, QUICK
+from tests.search_profiles import depth
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dspex_testkit.simulation.faults import Fault
+    from dspex_testkit.simulation.world import World
+
+pytestmark = pytest.mark.chaos
+
+
+@dataclass
+class Asked:
+    """What pytest would ask an exploration for."""
+
+    nodeid: str = "tests/test_x.py::test_x"
+    token: str | None = None
+    seed: int = 0
+    told: list[str] = field(default_factory=list)
+
+    def tell(self, what: str) -> None:
+        """Keep ``what``."""
+        self.told.append(what)
+
+
+async def serve(world: World) -> None:
+    """Ask the pool for as much as it can do, and for more."""
+    await world.run(clients=8, calls=60)
+
+
+def failure_of(setup: Setup, *, seeds: int = 200, token: str | None = None) -> BaseException:
+    """Explore until something fails, and return it."""
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - whatever it is, the callers look at it
+        Explorer(setup, range(seeds)).run(Asked(token=token))
+    return caught.value
+
+
+def token_of(error: BaseException) -> str:
+    """Return the token in the replay line of a failure."""
+    return error.__notes__[-1].rpartition("--dspex-replay=")[2]
+
+
+@explore(seeds=depth(40, 2_000), faults=swarm(), cancel="everywhere", pool_size=2)
+async def test_pool_keeps_its_promises_whatever_happens(world: World) -> None:
+    """Under faults, cancellations and odd schedules each call ends lawfully, and the pool is whole again."""
+    await world.run(clients=8, calls=60)
+
+
+@explore(
+    seeds=depth(12, 1_000),
+    faults=swarm(),
+    cancel="everywhere",
+    pool_size=3,
+    max_overflow=2,
+    lazy=True,
+    max_uses=7,
+    max_lifetime=(20.0, 30.0),
+)
+async def test_pool_that_grows_and_renews_itself_keeps_them_too(world: World) -> None:
+    """Overflow, lazy starts and workers that are replaced by age and use change nothing of that, twice in a row."""
+    await world.run(clients=8, calls=30)
+    await trio.sleep(20 * GRID)
+    await world.run(clients=4, calls=20)
+
+
+@pytest.mark.parametrize("plant", QUICK)
+def test_planted_bug_is_found_and_shrunk(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug of a real pool shows within 200 runs, and shrinks to at most four calls, two faults and three turns."""
+    check_found(plant, monkeypatch)
+
+
+@pytest.mark.parametrize("plant", [bug for bug in BUGS if bug not in QUICK])
+def test_soak_planted_bug_is_found_and_shrunk(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same of bugs that take longer to shrink."""
+    check_found(plant, monkeypatch)
+
+
+def check_found(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plant a bug, and see that it is found and told in a few words."""
+    plant(monkeypatch)
+    setup = Setup(serve, {"pool_size": 2}, swarm(), "everywhere")
+    case = of_token(token_of(failure_of(setup)))
+    assert case.calls <= 4
+    assert case.faults <= 2
+    assert len(case.schedule.turns) <= 3
+
+
+async def race(world: World) -> None:
+    """Fail in an order that is far from the plain one: of two tasks, one does all between the other's steps."""
+    await world.run(clients=2, calls=2)
+    steps: list[str] = []
+
+    async def act(name: str) -> None:
+        for _ in range(3):
+            steps.append(name)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(act, "a")
+        nursery.start_soon(act, "b")
+    assert "abbba" not in "".join(steps)
+
+
+def test_schedule_is_shrunk_to_the_turns_that_matter() -> None:
+    """A race that needs a task to be held back is told in few turns."""
+    case = of_token(token_of(failure_of(Setup(race))))
+    assert case.calls <= 2
+    assert 1 <= len(case.schedule.turns) <= 3
+
+
+@pytest.mark.parametrize("policy", ["fair", "hold-back", "hold-long", "pct"])
+def test_every_policy_finds_its_own_orders(policy: str) -> None:
+    """Each policy tells its runs apart, and each run can be had again from its turns."""
+    setup = Setup(serve, {"pool_size": 2})
+    runs = [setup.play(Case(1, Schedule(policy, seed))) for seed in range(3)]
+    assert len({run.case.schedule for run in runs}) == 3
+    assert all(run.error is None and not setup.play(run.case).difference(run) for run in runs)
+
+
+def test_failure_is_repeated_by_its_token_alone() -> None:
+    """What failed fails again in the same way, from nothing but the token."""
+
+    async def fail(world: World) -> None:
+        outcomes = await world.run(clients=8, calls=40)
+        assert outcomes.count("WorkerDiedError") < 2
+
+    setup = Setup(fail, {"pool_size": 2}, swarm(Kill))
+    first = failure_of(setup)
+    again = failure_of(setup, token=token_of(first))
+    assert (type(again), str(again), token_of(again)) == (type(first), str(first), token_of(first))
+
+
+def test_mended_bug_is_told_from_a_replay() -> None:
+    """A replay that passes fails the test, for it has not shown what it was asked for."""
+
+    async def fail(world: World) -> None:
+        await world.run(clients=2, calls=4)
+        assert False  # noqa: B011, PT015 - the bug that is about to be mended
+
+    token = token_of(failure_of(Setup(fail)))
+    assert "the replayed run passes" in str(failure_of(Setup(serve), token=token))
+
+
+def test_body_that_draws_by_itself_is_found_out() -> None:
+    """A test that is not the same twice is blamed, not the pool."""
+    runs = 0
+
+    async def waver(world: World) -> None:
+        nonlocal runs
+        runs += 1
+        await trio.sleep(runs)
+        await world.run(clients=2, calls=4)
+
+    error = failure_of(Setup(waver))
+    assert isinstance(error, NotDeterministicError)
+    assert "no fault of the pool" in str(error)
+
+
+@pytest.mark.parametrize("kind", [FailStart])
+def test_faults_that_never_happen_fail_the_exploration(kind: type[Fault]) -> None:
+    """Faults of later starts, of which a pool without losses has none, are called vacuous."""
+    error = failure_of(Setup(serve, {"pool_size": 2}, (kind,)), seeds=12)
+    assert isinstance(error, VacuousError)
+    assert kind.__name__ in str(error)
+
+
+def test_exploration_tells_what_it_has_seen() -> None:
+    """The report of a test that passed says how much of what was drawn has happened."""
+    asked = Asked()
+    Explorer(Setup(serve, {"pool_size": 2}, swarm(Kill)), range(4)).run(asked)
+    (told,) = asked.told
+    assert told.startswith("4 runs, 0 of them vacuous, 1 played twice")
+
+
+@pytest.mark.parametrize("kind", swarm(), ids=lambda kind: kind.__name__)
+def test_every_kind_of_fault_happens_and_the_pool_survives_it(kind: type[Fault]) -> None:
+    """Each fault of the catalogue strikes, together with a few kills that make room for later starts."""
+    setup = Setup(serve, {"pool_size": 2}, (kind, Kill))
+    met = 0
+    for seed in range(8):
+        case: Case = of_case(seed)
+        run = setup.play(case)
+        assert run.error is None, run.error
+        met += run.met[kind.__name__]
+    assert met
+
+
+def of_case(seed: int) -> Case:
+    """Return a case in a schedule of its own."""
+    return Case(seed, Schedule(PORTFOLIO[seed % len(PORTFOLIO)], seed))
