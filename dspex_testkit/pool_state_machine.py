@@ -282,6 +282,8 @@ class PoolStateMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Heal the world, and see that the pool is whole: nobody waits, all can be lent, closing leaves nothing."""
         if not hasattr(self, "host"):
+            if hasattr(self, "_order"):
+                self._order.__exit__(None, None, None)
             return
         try:
             if sys.exc_info()[0] is None:

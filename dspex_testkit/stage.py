@@ -87,6 +87,8 @@ class Stage:
         self.may_kill = act is not cancel
         #: Whether the target has come to its end undisturbed.
         self.is_complete = False
+        #: Set when the target has come to its end, in whatever way.
+        self.ended = trio.Event()
         self.meter = _Meter(self, act, at_step)
         self._pool: WorkerPool | None = None
         self._nursery: trio.Nursery | None = None
@@ -171,6 +173,7 @@ class Stage:
                 self.error = error
             finally:
                 self.meter.end()
+                self.ended.set()
 
     def check_step(self) -> None:
         """Check the books, at any moment."""

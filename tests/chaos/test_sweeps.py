@@ -77,6 +77,20 @@ async def session(stage: Stage) -> AsyncIterator[Adapter]:
         of_tenant = adapter.session_adapter("tenant")
         await of_tenant.create_program("p", "question -> answer")
         yield of_tenant
+        await stage.ended.wait()
+        await check_whole_or_gone(of_tenant)
+
+
+async def check_whole_or_gone(adapter: Adapter) -> None:
+    """Check that every program that the session lists can be run, and no other."""
+    listed = {program["id"] for program in (await adapter.list_programs())["programs"]}
+    for program_id in ("p", "q"):
+        try:
+            await adapter.execute_program(program_id, {"question": "why?"})
+        except ProgramNotFoundError:
+            assert program_id not in listed
+        else:
+            assert program_id in listed
 
 
 async def call(adapter: Adapter) -> None:
