@@ -17,7 +17,7 @@ __all__ = ["BLAMED", "MORE_BLAMED", "faulty_command", "findings_of"]
 
 #: For each fault exactly the clauses that a worker with it breaks. The first is the one that names it.
 BLAMED: dict[str, str] = {
-    "none": "",
+    "whole_seconds": "",
     "banner": "F01",
     "little_endian": "F02",
     "length_counts_itself": "F03",
@@ -41,6 +41,7 @@ BLAMED: dict[str, str] = {
 }
 #: More of them, which are tried at night.
 MORE_BLAMED: dict[str, str] = {
+    "none": "",
     "drops_second_frame": "F09 F10 C01 C02 C03 C04 C05",
     "no_timestamp": "M02",
     "heartbeat": "O02 V01 V02",

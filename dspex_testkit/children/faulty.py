@@ -27,6 +27,7 @@ LIMIT = 65_536
 #: Every fault by name, with what the worker does then.
 FAULTS = {
     "none": "nothing wrong",
+    "whole_seconds": "nothing wrong: gives timestamps in whole seconds, so that answers may be alike",
     "silent": "never answers",
     "banner": "prints a line on stdout when it starts",
     "little_endian": "writes lengths with the least significant byte first",
@@ -153,7 +154,7 @@ class Worker:
             number &= 0xFFFFFFFF
         if self.fault == "ids_as_text" and number is not None:
             number = str(number)
-        message = {"id": number, **fields, "timestamp": time.time()}
+        message = {"id": number, **fields, "timestamp": self.now()}
         if self.fault == "no_timestamp" and fields["success"]:
             del message["timestamp"]
         if self.fault == "answers_a_list":
@@ -163,6 +164,9 @@ class Worker:
             self.write(message)
         if self.fault == "heartbeat":
             self.write({"id": None, "event": "log", "data": {"alive": True}})
+
+    def now(self) -> float:
+        return int(time.time()) if self.fault == "whole_seconds" else time.time()
 
     def succeed(self, number: int, result: Any) -> None:
         """Answer with a result."""

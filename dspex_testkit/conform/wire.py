@@ -110,6 +110,7 @@ class Wire:
 
     def say(self, payload: bytes) -> None:
         """Send a payload as one frame."""
+        self._outstanding |= _ids_in(payload)
         self.write(frame(payload))
 
     def send(self, command: str, args: Mapping[str, Any] | None = None, /, **fields: Any) -> int:
@@ -117,7 +118,6 @@ class Wire:
         self._last_id += 1
         fields = {"id": self._last_id} | fields
         number: int = fields["id"]
-        self._outstanding.add(number)
         self.say(request(command, args, **fields))
         return number
 
@@ -202,7 +202,7 @@ class Wire:
         """Read a payload as a JSON object."""
         try:
             message = json.loads(payload.decode("utf-8-sig"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BrokenClauseError(f"a payload is no JSON: {payload[:_EXCERPT]!r}: {error}") from error
         hold(isinstance(message, dict), f"a payload is no object: {payload[:_EXCERPT]!r}")
         found: Message = message
@@ -216,17 +216,12 @@ class Wire:
         raise BrokenClauseError(f"it ended instead of answering{self.last_words()}")
 
     def _is_repeated(self, payload: bytes) -> bool:
-        try:
-            message = json.loads(payload)
-        except ValueError:
-            return False
-        number = message.get("id") if isinstance(message, dict) else None
-        is_due = isinstance(number, int) and number in self._outstanding
-        # Bytes, because a worker that gives every answer the same id is another matter: those differ.
-        if payload == self._last_answer and not is_due:
+        ids = _ids_in(payload)
+        # Two failures without an id may be alike, byte for byte, and yet be the answers to two requests.
+        if payload == self._last_answer and ids and not ids & self._outstanding:
             return True
-        if isinstance(message, dict) and "success" in message:
-            self._outstanding -= {number} if is_due else set()
+        if b'"success"' in payload:
+            self._outstanding -= ids
             self._last_answer = payload
         return False
 
@@ -336,6 +331,16 @@ class Wire:
         self.process.wait()
         for stream in (self._stdin, self._stdout, self._stderr):
             stream.close()
+
+
+def _ids_in(payload: bytes) -> set[int]:
+    """Return the id of a message as a set, which is empty where there is no usable one."""
+    try:
+        message = json.loads(payload)
+    except (ValueError, RecursionError):
+        return set()
+    number = message.get("id") if isinstance(message, dict) else None
+    return {number} if type(number) is int else set()
 
 
 def is_same_id(found: Any, number: int) -> bool:
