@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dspex_testkit import origins, run_watch
+from dspex_testkit.aftercare import start_reaper
 from dspex_testkit.descendants import TEST_RUN_VARIABLE, end_processes, own_tag, tagged
 from dspex_testkit.leak_gate import NOTHING, Before, Resources, leaks_since
 from dspex_testkit.plugin.stash import FAILED, LAYER, STATE
@@ -38,19 +40,34 @@ def pytest_runtestloop(session: pytest.Session) -> None:
         session.config.add_cleanup(origins.remove)
         session.config.add_cleanup(run_watch.leave)
     if not all(layer.is_sealed for layer in layers):
-        _tag_the_environment(session.config)
+        _care_for_processes(session.config)
 
 
-def _tag_the_environment(config: pytest.Config) -> None:
-    before = os.environ.get(TEST_RUN_VARIABLE)
-    os.environ[TEST_RUN_VARIABLE] = tagged(os.environ, own_tag())
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Care for xdist's workers before there are any: they inherit the environment."""
+    config = session.config
+    is_controller = config.getoption("tx", None) and not hasattr(config, "workerinput")
+    if is_controller and config.stash[STATE].is_used:
+        _care_for_processes(config)
 
-    def restore() -> None:
-        os.environ.pop(TEST_RUN_VARIABLE, None)
-        if before is not None:
-            os.environ[TEST_RUN_VARIABLE] = before
 
-    config.add_cleanup(restore)
+def _care_for_processes(config: pytest.Config) -> None:
+    """Have all that is started from now on be found, and ended should this process be killed."""
+    before, tag = os.environ.get(TEST_RUN_VARIABLE), own_tag()
+    if tag in (before or "").split():
+        return
+    os.environ[TEST_RUN_VARIABLE] = tagged(os.environ, tag)
+    config.add_cleanup(functools.partial(_restore_environment, before))
+    # The reaper of xdist's controller looks after its workers.
+    if before is None or not hasattr(config, "workerinput"):
+        config.add_cleanup(start_reaper(tag))
+
+
+def _restore_environment(before: str | None) -> None:
+    os.environ.pop(TEST_RUN_VARIABLE, None)
+    if before is not None:
+        os.environ[TEST_RUN_VARIABLE] = before
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
