@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from dspex_pool.errors import ProgramError, WorkerDiedError
-from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPortFactory
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.recordings.recorder import Recorder, RecordingPortFactory
 
@@ -55,6 +54,8 @@ async def _death(lease: Any) -> str:
 
 async def record(path: Path) -> list[Any]:
     """Have the conversation with real workers, and record it; return what was heard."""
+    from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPortFactory
+
     handler = "dspex_testkit.children.echo:EchoHandler"
     ports = SubprocessPortFactory(SubprocessOptions(handler=handler))
     # Tracebacks hold paths of this machine.

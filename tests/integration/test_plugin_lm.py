@@ -6,6 +6,8 @@ from textwrap import dedent
 
 import pytest
 
+from dspex_testkit.fakes import faker_of  # before pytester's runs, each of which would import it anew
+
 pytestmark = pytest.mark.integration
 
 QUIET = ("-p", "no:faker", "-p", "no:cacheprovider", "--dspex-seed=7")
@@ -31,7 +33,7 @@ def test_leftovers_of_a_script_fail_the_test(pytester: pytest.Pytester) -> None:
 
 
 def test_fake_data_does_not_depend_on_the_order(pytester: pytest.Pytester) -> None:
-    """A test gets the same alone, among others, and after them."""
+    """A test gets the same alone, among others, and after them: what seed and name give."""
     pytester.makepyfile(
         test_fakes=dedent("""
         import pytest
@@ -41,13 +43,16 @@ def test_fake_data_does_not_depend_on_the_order(pytester: pytest.Pytester) -> No
             print("drawn", number, dspex_faker.session_id(), dspex_faker.name())
         """)
     )
+    names = [f"test_fakes.py::test_it[{number}]" for number in (2, 0, 1)]
 
     def drawn(*arguments: str) -> set[str]:
         result = pytester.runpytest_inprocess("-s", *QUIET, *arguments)
         return {line[line.index("drawn") :] for line in result.outlines if "drawn" in line}
 
-    everything = drawn()
-    assert len(everything) == 3
-    names = [f"test_fakes.py::test_it[{number}]" for number in (2, 0, 1)]
-    assert drawn(*names) == everything
-    assert drawn(names[0]) < everything
+    def expected(name: str) -> str:
+        faker = faker_of(7, name)
+        return f"drawn {name[-2]} {faker.session_id()} {faker.name()}"
+
+    everything = {expected(name) for name in names}
+    assert drawn() == drawn(*names) == everything
+    assert drawn(names[0]) == {expected(names[0])}

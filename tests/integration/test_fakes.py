@@ -11,7 +11,7 @@ from dspex_pool.bridge.signatures import parse_signature
 from dspex_pool.session_table import check_session_id
 from dspex_testkit.nasty_strings import NASTY_STRINGS
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 
 def _some(faker: Any) -> list[Any]:
@@ -24,7 +24,6 @@ def _some(faker: Any) -> list[Any]:
     ]
 
 
-@pytest.mark.budget(0.5)  # the first to ask pays for the import of faker
 def test_faker_gives_the_same_to_the_same_test(dspex_faker: Any, dspex_seed: int) -> None:
     """Seed and name of the test decide alone, whatever was drawn before."""
     from dspex_testkit.fakes import faker_of
