@@ -47,7 +47,7 @@ class LMApp:
             case "GET", "/v1/models":
                 await _send_json(send, 200, {"object": "list", "data": []})
             case "POST", "/v1/chat/completions":
-                await self._complete(await _body(receive), send)
+                await self._complete(scope, await _body(receive), send)
             case method, path:
                 await _send_error(send, 404, f"nothing is served at {method} {path}", "not_found")
 
@@ -60,9 +60,9 @@ class LMApp:
         assert self._is_closing is not None, "it was opened"
         self._is_closing.set()
 
-    async def _complete(self, body: bytes, send: Send) -> None:
+    async def _complete(self, scope: Mapping[str, Any], body: bytes, send: Send) -> None:
         try:
-            request = _read(json.loads(body))
+            request = _read(json.loads(body), _key(scope))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             await _send_error(send, 400, f"not a request for a completion: {error}", "invalid_request")
             return
@@ -141,10 +141,15 @@ async def _body(receive: Receive) -> bytes:
             return bytes(body)
 
 
-def _read(data: Mapping[str, Any]) -> LMRequest:
+def _key(scope: Mapping[str, Any]) -> str | None:
+    shown = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+    return shown.removeprefix("Bearer ") or None
+
+
+def _read(data: Mapping[str, Any], key: str | None) -> LMRequest:
     messages = [{"role": item["role"], "content": _text(item.get("content"))} for item in data["messages"]]
     settings = {name: value for name, value in data.items() if name not in ("model", "messages")}
-    return LMRequest(model=data["model"], messages=messages, settings=settings, via="http")
+    return LMRequest(model=data["model"], messages=messages, settings=settings, via="http", api_key=key)
 
 
 def _text(content: Any) -> str:

@@ -47,6 +47,8 @@ class LMRequest(msgspec.Struct, frozen=True):
     settings: dict[str, Any] = {}
     #: Which way it came.
     via: Literal["engine", "http"] = "engine"
+    #: The key that was shown over HTTP, or ``None``.
+    api_key: str | None = None
 
     @property
     def prompt(self) -> str:

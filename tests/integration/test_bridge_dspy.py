@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
 import importlib.util
 import json
 import shutil
-import threading
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +14,8 @@ from tests.bridge_process import BridgeProcess, running_bridge
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from dspex_testkit.lm.server import LMServer
 
 pytestmark = pytest.mark.integration
 
@@ -472,89 +472,35 @@ def test_providers_refusal_travels_with_code_status_and_advice(bridge: BridgePro
     assert "slow down" in error["error"]
 
 
-class Provider(http.server.BaseHTTPRequestHandler):
-    """An OpenAI-compatible server that knows one key, and repeats a wrong one in its refusal."""
-
-    requests: ClassVar[list[dict[str, Any]]] = []
-
-    def do_POST(self) -> None:
-        """Answer one chat completion."""
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        key = self.headers["Authorization"].removeprefix("Bearer ")
-        if key == KEY:
-            self.requests.append(body)
-            text = "[[ ## answer ## ]]\nRome\n\n[[ ## completed ## ]]"
-            self.reply(
-                200,
-                {
-                    "id": "x",
-                    "object": "chat.completion",
-                    "created": 1,
-                    "model": body["model"],
-                    "choices": [
-                        {
-                            "index": 0,
-                            "finish_reason": "stop",
-                            "message": {"role": "assistant", "content": text},
-                        }
-                    ],
-                    "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
-                },
-            )
-        else:
-            self.reply(
-                401, {"error": {"message": f"Incorrect API key provided: {key}", "code": "invalid_api_key"}}
-            )
-
-    def reply(self, status: int, body: dict[str, Any]) -> None:
-        """Send JSON."""
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # the base class names it
-        """Say nothing."""
-
-
-@pytest.fixture
-def provider() -> Iterator[str]:
-    """The address of an OpenAI-compatible server on loopback."""
-    Provider.requests.clear()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Provider) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def test_http_model_is_asked_with_its_key_settings_and_price(bridge: BridgeProcess, provider: str) -> None:
+def test_http_model_is_asked_with_its_key_settings_and_price(
+    bridge: BridgeProcess, lm_server: LMServer
+) -> None:
     """The key comes by the name of a variable; options change one run; the cost is known and told."""
     bridge.ask(
         "configure_lm",
         model="openai/gpt-4o-mini",
-        api_base=provider,
+        api_base=lm_server.api_base,
         api_key_env="TEST_API_KEY",
         temperature=0.2,
     )
     create(bridge)
+    lm_server.script.reply({"answer": "Rome"}, input_tokens=1000, output_tokens=100, times=2)
     first, second = execute(bridge), execute(bridge, options={"temperature": 0.9})
     assert first["outputs"] == second["outputs"] == {"answer": "Rome"}
     assert first["usage"]["openai/gpt-4o-mini"]["total_tokens"] == 1100
     assert 0 < first["cost"] < 0.01
     assert first["cost_reason"] is None
     # Asked twice, although the question was the same: no cache is shared between tenants.
-    assert [request["temperature"] for request in Provider.requests] == [0.2, 0.9]
+    assert [request.settings["temperature"] for request in lm_server.script.received] == [0.2, 0.9]
+    assert {request.api_key for request in lm_server.script.received} == {KEY}
 
 
-def test_calls_in_an_event_loop_are_priced_too(bridge: BridgeProcess, provider: str) -> None:
+def test_calls_in_an_event_loop_are_priced_too(bridge: BridgeProcess, lm_server: LMServer) -> None:
     """A program may ask its model however it likes."""
-    bridge.ask("configure_lm", model="openai/gpt-4o-mini", api_base=provider, api_key_env="TEST_API_KEY")
+    bridge.ask(
+        "configure_lm", model="openai/gpt-4o-mini", api_base=lm_server.api_base, api_key_env="TEST_API_KEY"
+    )
+    lm_server.script.reply({"answer": "Rome"})
     create(bridge, factory=f"{PROGRAMS}:asynchronous")
     result = execute(bridge)
     assert result["outputs"] == {"answer": "Rome"}
@@ -584,12 +530,17 @@ def test_program_of_thought_is_made_where_its_sandbox_is() -> None:
     assert module.max_iters == 2
 
 
-def test_key_is_never_told_back(bridge: BridgeProcess, provider: str) -> None:
+def test_key_is_never_told_back(bridge: BridgeProcess, lm_server: LMServer) -> None:
     """Not in answers, failures, logs, dumps or on stderr; whoever repeats it (R49, R91)."""
     wrong = "sk-wrong-0815-do-not-tell"
+    lm_server.script.fail(401, message=f"Incorrect API key provided: {wrong}", times=1)
     replies = [
         bridge.ask(
-            "configure_lm", model="openai/gpt-4o-mini", api_base=provider, api_key=wrong, session_id="s"
+            "configure_lm",
+            model="openai/gpt-4o-mini",
+            api_base=lm_server.api_base,
+            api_key=wrong,
+            session_id="s",
         ),
         create(bridge),
         refused_run(bridge),
