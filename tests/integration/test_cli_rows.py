@@ -90,7 +90,7 @@ def test_line_that_is_not_utf8_is_named() -> None:
         list(jsonl(b'{"q": 1}\n{"q": "\xff"}\n').rows())
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(strategies.json_objects(), max_size=3))
 def test_jsonl_gives_back_what_was_written(objects: list[dict[str, Any]]) -> None:
     """Any objects survive, whatever is in them."""
