@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import junitparser
 import psutil
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from dspex_testkit.cli.app import app
+from dspex_testkit.conform.profile import ROLES
 from tests.bounded_waits import wait_until
 from tests.documents import ROOT, blocks_of
 from tests.faulty_workers import faulty_command
@@ -168,6 +170,16 @@ def test_ctrl_c_leaves_no_worker() -> None:
         assert process.stderr.read() == b"error: interrupted\n"
     _, alive = psutil.wait_procs(workers, timeout=5)
     assert alive == []
+
+
+def test_every_option_is_described_in_the_documents() -> None:
+    """The page about conformance names each option of the command, and each role."""
+    page = (ROOT / "docs/testkit/conform.md").read_text(encoding="utf-8")
+    command = typer.main.get_command(app).commands["conform"]  # type: ignore[attr-defined] # it is a group
+    options = {name for option in command.params for name in option.opts if name.startswith("--")}
+    assert {name for name in options - {"--help"} if name not in page} == set()
+    plain = page.replace("`", "")
+    assert {role for role, does in ROLES.items() if f"| {role} | {does} |" not in plain} == set()
 
 
 def test_page_of_the_documents_shows_what_happens(tmp_path: Path) -> None:
