@@ -15,6 +15,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
+from dspex_testkit import run_watch
 from dspex_testkit.hangs.pools import pool_lines
 from dspex_testkit.hangs.tasks import stack_lines, task_lines
 
@@ -50,8 +51,6 @@ class Alarm:
         #: What was seen when it went off; ``None`` if it did not.
         self.picture: str | None = None
         self._before: Any = None
-        self._clock: Any = None
-        self._start_clock: Any = None
 
     @staticmethod
     def is_possible() -> bool:
@@ -65,27 +64,18 @@ class Alarm:
     def __enter__(self) -> Self:
         self._before = signal.signal(signal.SIGALRM, self._on_signal)
         signal.setitimer(signal.ITIMER_REAL, self.seconds, _AGAIN)
-        self._watch_virtual_time()
+        run_watch.attend()
+        run_watch.WATCHERS.append(self._watch_run)
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._before)
-        if self._clock is not None:
-            self._clock.start_clock = self._start_clock
+        run_watch.WATCHERS.remove(self._watch_run)
 
-    def _watch_virtual_time(self) -> None:
-        """Have every run on a mock clock watched for deadlocks, if trio's mock clock is in use at all."""
-        if "trio.testing" not in sys.modules:
-            return
-        self._clock = sys.modules["trio.testing"].MockClock
-        self._start_clock = start = self._clock.start_clock
-
-        def start_watched(clock: Any) -> None:
-            sys.modules["trio"].lowlevel.add_instrument(_deadlock_watch(self))
-            start(clock)
-
-        self._clock.start_clock = start_watched
+    def _watch_run(self, clock: Any) -> Any:
+        """Return what watches a run on a mock clock for deadlocks."""
+        return None if run_watch.is_system_clock(clock) else _deadlock_watch(self)
 
     def _on_signal(self, _: int, frame: FrameType | None) -> None:
         self.go_off(f"not done after {self.seconds:g} s", frame)

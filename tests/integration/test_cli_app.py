@@ -149,6 +149,7 @@ def test_help_loads_nothing_heavy() -> None:
         "typing",
         "typer.core",
         "dspex_pool.cli",
+        "dspex_pool.cli.group",
         "dspex_pool.cli.problems",
     }
 
