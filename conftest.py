@@ -1,16 +1,22 @@
-"""What all tests share: the plugin that tests plugins, and the names of the profiles of searches."""
+"""What all tests share: the plugin that tests plugins, what it leaves out, and the names of profiles of searches."""
 
 from __future__ import annotations
 
 import importlib
+import os
 
 import pytest
 
 pytest_plugins = ["pytester"]
 
+#: Plugins that are installed to test ours beside them: where a test runs pytest, they are out unless it wants them.
+NEIGHBOURS = ("anyio", "asyncio", "randomly", "timeout", "pytest_cov")
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the profiles known before Hypothesis' plugin loads one; other runs need not import Hypothesis here."""
+    """Leave the neighbours out of inner runs; make the profiles known before Hypothesis' plugin loads one."""
+    os.environ.setdefault("PYTEST_ADDOPTS", " ".join(f"-p no:{name}" for name in NEIGHBOURS))
+    # Other runs need not import Hypothesis here.
     if config.getoption("--hypothesis-profile", None):
         importlib.import_module("tests.search_profiles")

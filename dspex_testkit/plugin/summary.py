@@ -45,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Collector(config.stash[STATE].spending), "dspex-spending")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Take the time that the start took."""
     session.config.stash[STATE].spending.note_start()
