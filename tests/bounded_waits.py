@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 import psutil
-import trio
+
+from dspex_testkit.ports import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,11 +28,7 @@ async def until(condition: Callable[[], object], what: str, *, seconds: float = 
 
     Cancellation: Nothing was begun.
     """
-    with trio.move_on_after(seconds):
-        while not condition():
-            await trio.sleep(_PAUSE)
-        return
-    raise AssertionError(f"waited {seconds:g} s in vain until {what}")
+    await waiting.until(condition, what, within=seconds)
 
 
 def wait_until(condition: Callable[[], object], what: str, *, seconds: float = _BOUND) -> None:

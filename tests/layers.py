@@ -37,15 +37,15 @@ class Layer:
     arguments: tuple[str, ...]
     #: Seconds after which the layer counts as hung and is ended; ``None`` for no limit.
     limit: float | None
-    #: Folder whose modules are dealt out to two processes at a time; ``None`` for one process. Unlike xdist this
+    #: Folders whose modules are dealt out to two processes at a time; none for one process. Unlike xdist this
     #: costs a layer of short tests nothing but a second start-up, on the other core.
-    halved: str | None = None
+    halved: tuple[str, ...] = ()
 
 
 LAYERS = {
     layer.name: layer
     for layer in (
-        Layer("fast", ("-n0",), 900.0, halved="tests/unit"),
+        Layer("fast", ("-n0",), 900.0, halved=("tests/unit", "tests/pool")),
         Layer("protocol", ("-n0",), 180.0),
         Layer("integration", PARALLEL, 420.0),
         Layer("chaos", PARALLEL, 900.0),
@@ -72,11 +72,12 @@ class Outcome:
 
 def parts_of(layer: Layer, options: argparse.Namespace) -> list[tuple[str, ...]]:
     """Return what each pytest process of ``layer`` is to collect: all, or half of the modules each."""
-    if layer.halved is None or options.pytest_arguments or options.coverage:
+    if not layer.halved or options.pytest_arguments or options.coverage:
         return [()]
     halves: list[list[str]] = [[], []]
     sizes = [0, 0]
-    modules = sorted((ROOT / layer.halved).glob("test_*.py"), key=lambda path: -path.stat().st_size)
+    found = [path for folder in layer.halved for path in (ROOT / folder).glob("test_*.py")]
+    modules = sorted(found, key=lambda path: -path.stat().st_size)
     for module in modules:
         lighter = sizes.index(min(sizes))
         halves[lighter].append(str(module.relative_to(ROOT)))

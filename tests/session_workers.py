@@ -14,12 +14,15 @@ from dspex_pool.telemetry import Telemetry, problem_with
 from dspex_testkit.canned_bridge import CannedBridge
 from dspex_testkit.mock_port import MockPortFactory
 from dspex_testkit.plan import Pause, Plan
+from tests.bounded_waits import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
+    from dspex_pool.checkout import Checkout
     from dspex_pool.protocol.messages import Request
     from dspex_pool.session_store import SessionStore
+    from dspex_pool.worker import PoolWorker
     from dspex_testkit.mock_port import MockPort
 
 __all__ = [
@@ -162,15 +165,25 @@ async def expect_error(kind: type[Exception], call: Callable[..., Awaitable[obje
         await call(*args)
 
 
+async def claimed(pool: SessionPool, worker: PoolWorker) -> Checkout:
+    """Take one worker out of service, as soon as the pool's own housekeeping lets go of it."""
+    found: list[Checkout] = []
+
+    def is_free() -> bool:
+        found.extend(filter(None, [pool.workers.claim(worker)]))
+        return bool(found)
+
+    await until(is_free, f"{worker} is idle")
+    return found[0]
+
+
 @contextlib.asynccontextmanager
 async def hold(pool: SessionPool, *worker_ids: str) -> AsyncIterator[None]:
     """Have these workers busy."""
     async with contextlib.AsyncExitStack() as stack:
         for worker in pool.workers.workers():
             if worker.worker_id in worker_ids:
-                claim = pool.workers.claim(worker)
-                assert claim is not None, f"{worker} is not idle"
-                await stack.enter_async_context(claim)
+                await stack.enter_async_context(await claimed(pool, worker))
         yield
 
 

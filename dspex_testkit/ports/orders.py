@@ -29,6 +29,11 @@ HANDSHAKE: Final = "handshake"
 _FILE = "orders.json"
 
 
+def is_meant(wanted: str, command: str) -> bool:
+    """Tell whether an order for ``wanted`` is for ``command``; ``*`` is for all but the handshake."""
+    return wanted == command or (wanted == "*" and command != HANDSHAKE)
+
+
 @dataclass(slots=True)
 class Order:
     """What workers are to do instead of answering a command; pauses alone come before the answer."""
@@ -54,7 +59,7 @@ class Order:
 
     def fits(self, worker_id: str, command: str) -> bool:
         """Tell whether the order is for this command of this worker."""
-        return self.command == command and self.worker in (None, worker_id)
+        return is_meant(self.command, command) and self.worker in (None, worker_id)
 
     def take(self) -> bool:
         """Count one time more, unless it was carried out as often as it is to be."""
@@ -132,7 +137,7 @@ def ordered(folder: str, worker_id: str | None, command: str) -> Plan | None:
     except FileNotFoundError:
         return None
     for number, wanted, worker, times, steps in records:
-        if wanted == command and worker in (None, worker_id) and _claim(path, number, times):
+        if is_meant(wanted, command) and worker in (None, worker_id) and _claim(path, number, times):
             return plan_from_json(steps)
     return None
 

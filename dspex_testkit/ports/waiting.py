@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
+from trio.testing import MockClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,8 +15,9 @@ __all__ = ["SOON", "until"]
 #: Seconds for whatever must happen soon and is not announced.
 SOON: Final = 20.0
 
-# Short against what a process takes, long against what looking costs.
-_PAUSE = 0.002
+# Seconds between two looks: short against what a process takes, long against what looking costs. Where time is
+# simulated, looking costs a jump of the clock, and nothing is lost by a longer one.
+_PAUSE, _PAUSE_SIMULATED = 0.002, 0.1
 
 
 async def until(
@@ -34,9 +36,10 @@ async def until(
 
     Cancellation: Changes nothing.
     """
+    is_simulated = isinstance(trio.lowlevel.current_clock(), MockClock)
     with trio.move_on_after(within):
         while not condition():
-            await trio.sleep(_PAUSE)
+            await trio.sleep(_PAUSE_SIMULATED if is_simulated else _PAUSE)
         return
     more = f"; {also()}" if also is not None else ""
     raise AssertionError(f"waited {within:g} s in vain until {what}{more}")

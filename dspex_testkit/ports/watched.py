@@ -186,7 +186,7 @@ class WatchedPorts(OrderedStarts[WatchedPort]):
         """Have workers follow a plan instead of answering a command; pauses alone come before the answer.
 
         Args:
-            command: The command; ``handshake`` is the first ping.
+            command: The command; ``handshake`` is the first ping, ``*`` everything else.
             plan: What they do.
             worker: Name of the worker that is meant; by default any.
             times: How often; by default always.

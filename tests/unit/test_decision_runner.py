@@ -17,15 +17,6 @@ if TYPE_CHECKING:
     from dspex_testkit.mock_port import MockPort
 
 
-@pytest.mark.trio
-async def test_changes_wake_who_waits_when_nobody_listens_to_telemetry(autojump_clock: MockClock) -> None:
-    """Without a listener a worker's start and end need no decision; readiness and closing are noticed anyway."""
-    async with WorkerPool(MockPortFactory(), pool_size=1) as pool:
-        with trio.fail_after(1):
-            await pool.wait_ready()
-    assert trio.current_time() < 1, "closing waited for its grace although the worker had left"
-
-
 def unkillable(port: MockPort) -> None:
     """Stay alive whatever is sent, as a process that hangs in the kernel."""
     port.reactions.eof = port.reactions.terminate = None

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trio
 
 from dspex_pool.core.records import Granted, Outcome
-from dspex_pool.errors import UseAfterReturnError, WorkerStartError
 from dspex_pool.lifecycle import WorkerState
-from dspex_pool.worker_pool import WorkerPool
-from dspex_testkit.mock_port import MockPortFactory
-from dspex_testkit.plan import Plan
 from dspex_testkit.pool_driver import PoolDriver
-from dspex_testkit.sweep import echo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio.testing import MockClock
-
-    from dspex_testkit.mock_port import MockPort
 
 # --- the cap ----------------------------------------------------------------------------------------------
 
@@ -43,25 +33,6 @@ def test_slot_is_free_when_the_process_is_reaped_and_not_before(outcome: Outcome
     assert (len(driver.state.workers), driver.starting) == (3, [])
     driver.reap()
     assert (len(driver.state.workers), len(driver.starting)) == (3, 1)
-
-
-@pytest.mark.trio
-async def test_no_process_starts_while_a_slow_one_is_being_ended(autojump_clock: MockClock) -> None:
-    """A worker that takes its time to leave is not replaced before it is gone. [property 27]"""
-    most = Counter[str]()
-
-    def reluctant(port: MockPort) -> None:
-        most["alive"] = max(most["alive"], len(ports.live))
-        port.reactions.eof, port.reactions.kill = None, 3.0
-
-    ports = MockPortFactory(reluctant)
-    async with WorkerPool(ports, pool_size=2) as pool:
-        await pool.wait_ready(2)
-        async with pool.checkout() as lease:
-            lease.retire()
-        async with pool.checkout(), pool.checkout():
-            assert trio.current_time() == 3.0
-    assert (most["alive"], ports.started) == (2, 3)
 
 
 # --- starts that fail -------------------------------------------------------------------------------------
@@ -96,59 +67,6 @@ def test_failed_start_puts_every_count_back(fail: Callable[[PoolDriver], None]) 
     assert (after.processes, after.waiting, after.starting) == (0, 0, 0)
     assert (after.counters.starts, after.counters.start_failures, after.counters.reaped) == (1, 1, 1)
     assert dataclasses.replace(after, counters=before.counters) == before
-
-
-def says_nothing(port: MockPort) -> None:
-    """Hang in the handshake."""
-    port.answer_handshake(Plan().stall())
-
-
-def dies_in_handshake(port: MockPort) -> None:
-    """Die of the first ping."""
-    port.answer_handshake(Plan().stderr("no module named dspy\n").die(code=3))
-
-
-def refuses(port: MockPort) -> None:
-    """Answer the first ping with a failure."""
-    port.answer_handshake(Plan().fail("not today"))
-
-
-def answers_nonsense(port: MockPort) -> None:
-    """Answer the first ping with something else than an object."""
-    port.answer_handshake(lambda _: 7)
-
-
-def prints(port: MockPort) -> None:
-    """Print to stdout before the protocol begins."""
-    port.answer_handshake(Plan().garbage())
-
-
-def says_too_much(port: MockPort) -> None:
-    """Answer the first ping, and then say more."""
-    port.answer_handshake(Plan().reply({"status": "ok"}).garbage(b"\0"))
-
-
-@pytest.mark.parametrize(
-    "stage", [None, says_nothing, dies_in_handshake, refuses, answers_nonsense, prints, says_too_much]
-)
-@pytest.mark.trio
-async def test_start_that_fails_at_any_stage_is_made_good(
-    stage: Callable[[MockPort], None] | None, autojump_clock: MockClock
-) -> None:
-    """Before the process, in its handshake or after it: one failure is counted, one worker serves. [property 28]"""
-    ports = MockPortFactory({1: stage, 2: echo} if stage else echo, fail_starts=0 if stage else 1)
-    async with WorkerPool(ports, pool_size=1, spawn_timeout=5.0) as pool:
-        with pytest.raises(WorkerStartError) as caught:
-            await pool.wait_ready(fail_fast=True)
-        assert caught.value.worker_id == "w-1"
-        await pool.wait_ready()
-        numbers = pool.statistics()
-        assert (numbers.idle, numbers.processes, len(ports.live)) == (1, 1, 1)
-        assert (numbers.counters.starts, numbers.counters.start_failures, numbers.counters.reaped) == (
-            2,
-            1,
-            1,
-        )
 
 
 # --- ends that meet ---------------------------------------------------------------------------------------
@@ -229,29 +147,6 @@ def test_return_of_what_is_no_lease_is_refused(foreign: Granted) -> None:
     assert after.counters.stale_notices == 1
     after.counters.stale_notices = 0
     assert after == before
-
-
-@pytest.mark.trio
-async def test_lease_that_has_ended_writes_nothing(autojump_clock: MockClock) -> None:
-    """Used after its end, a lease raises, and the worker, lent to another by now, hears nothing. [property 32, 30]"""
-    ports = MockPortFactory(echo)
-    async with WorkerPool(ports, pool_size=1) as pool:
-        checkout = pool.checkout()
-        async with checkout as old:
-            await old.request("one")
-        async with pool.checkout() as lease:
-            written = lease.worker.port.bytes_sent
-            with pytest.raises(UseAfterReturnError, match="w-1") as caught:
-                await old.request("two")
-            with pytest.raises(UseAfterReturnError):
-                old.retire()
-            with pytest.raises(UseAfterReturnError):
-                old.update("state")
-            await checkout.__aexit__(None, None, None)
-            assert caught.value.token == old.token != lease.token
-            assert lease.worker.port.bytes_sent == written
-            assert await lease.request("three", {"a": 3}) == {"a": 3}
-        assert pool.statistics().counters.returned == 2
 
 
 # --- late news --------------------------------------------------------------------------------------------

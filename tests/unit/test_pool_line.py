@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from dspex_pool.core.records import Outcome
-from dspex_pool.errors import CheckoutTimeoutError, PoolClosedError
+from dspex_pool.errors import CheckoutTimeoutError
 from dspex_pool.lifecycle import WorkerState
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPortFactory
@@ -275,21 +275,3 @@ def test_check_in_passes_over_any_number_of_dead_waiters() -> None:
 
 
 # --- readiness ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.trio
-async def test_closing_fails_who_waits_for_readiness(autojump_clock: MockClock) -> None:
-    """``wait_ready`` raises PoolClosedError in the moment in which the pool closes. [property 24]"""
-    failed: list[float] = []
-
-    async def wait_for_ever(pool: WorkerPool) -> None:
-        with pytest.raises(PoolClosedError):
-            await pool.wait_ready(2)
-        failed.append(trio.current_time())
-
-    async with trio.open_nursery() as nursery:
-        async with WorkerPool(MockPortFactory(hang_starts=2), pool_size=2, spawn_timeout=100.0) as pool:
-            for _ in range(2):
-                nursery.start_soon(wait_for_ever, pool)
-            await trio.sleep(7.0)
-    assert failed == [7.0, 7.0]

@@ -223,24 +223,6 @@ def test_first_success_closes_the_breaker_and_serves() -> None:
     assert driver.granted[waiter].number != lease.number
 
 
-@pytest.mark.trio
-async def test_broken_pool_heals_when_its_workers_start_again(autojump_clock: MockClock) -> None:
-    """Callers of a broken pool are refused without waiting; once a start succeeds they are served. [property 96]"""
-    ports = MockPortFactory(fail_starts=10_000)
-    async with WorkerPool(ports, pool_size=1, breaker_after=20.0, backoff_min=1.0, backoff_max=5.0) as pool:
-        await trio.sleep(40.0)
-        began = trio.current_time()
-        with pytest.raises(CircuitOpenError):
-            async with pool.checkout():
-                pass
-        assert trio.current_time() == began
-        ports.fail_starts = 0
-        await pool.wait_ready()
-        assert trio.current_time() <= began + 5.0
-        async with pool.checkout(timeout=0):
-            pass
-
-
 def test_slow_calls_and_vain_waits_are_no_failures() -> None:
     """Long leases, checkouts that time out and slow starts leave the breaker alone. [property 97]"""
     driver = ready_pool(1, max_overflow=1, breaker_after=5.0, spawn_timeout=50.0)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-import trio
 
 from dspex_pool.core.records import Outcome
 from dspex_pool.lifecycle import WorkerState
-from dspex_pool.worker_pool import WorkerPool
-from dspex_testkit.mock_port import MockPortFactory
 from dspex_testkit.pool_driver import PoolDriver
-
-if TYPE_CHECKING:
-    from trio.testing import MockClock
 
 
 def ready_pool(pool_size: int = 1, **options: Any) -> PoolDriver:
@@ -74,24 +68,6 @@ def test_grown_pool_keeps_the_floor_that_was_asked_for(kept: dict[str, Any], liv
     assert driver.state.live_count == driver.state.floor == live
     resize(driver, 2)
     assert driver.state.live_count == driver.state.floor == min(live, 2)
-
-
-@pytest.mark.trio
-async def test_growing_serves_a_waiting_caller(autojump_clock: MockClock) -> None:
-    """A caller in line gets the worker that ``resize`` has started. [property 88]"""
-    async with WorkerPool(MockPortFactory(start_delay=2.0), pool_size=1) as pool, pool.checkout():
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lend_once, pool)
-            await trio.sleep(5.0)
-            began = trio.current_time()
-            pool.resize(2)
-        assert trio.current_time() == began + 2.0
-
-
-async def lend_once(pool: WorkerPool) -> None:
-    """Borrow a worker and give it back."""
-    async with pool.checkout():
-        pass
 
 
 # --- shrinking ------------------------------------------------------------------------------------------
@@ -237,20 +213,3 @@ def test_closed_pool_ignores_what_would_change_it(act: str) -> None:
     driver.reap()
     driver.reap()
     assert driver.state.workers == {}
-
-
-@pytest.mark.trio
-async def test_pool_that_has_closed_can_be_resized_and_drained(autojump_clock: MockClock) -> None:
-    """The calls do nothing after the ``async with`` block; an impossible size is refused even then. [property 92]"""
-    ports = MockPortFactory()
-    async with WorkerPool(ports, pool_size=1) as pool:
-        await pool.wait_ready()
-    before = pool.statistics()
-    pool.resize(3)
-    pool.drain()
-    pool.suspend()
-    pool.resume()
-    assert pool.statistics() == before
-    assert ports.started == 1
-    with pytest.raises(ValueError, match="at least 1, not 0"):
-        pool.resize(0)

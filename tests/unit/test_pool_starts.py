@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from itertools import pairwise
-from typing import TYPE_CHECKING, NoReturn
 
 import pytest
-import trio
 
-from dspex_pool.errors import CheckoutTimeoutError, WorkerStartError
 from dspex_pool.lifecycle import WorkerState
-from dspex_pool.worker_pool import WorkerPool
-from dspex_testkit.mock_port import MockPortFactory
-from dspex_testkit.plan import Plan
 from dspex_testkit.pool_driver import PoolDriver
-from dspex_testkit.sweep import echo
-
-if TYPE_CHECKING:
-    from trio.testing import MockClock
 
 
 def failing_for(seconds: float, driver: PoolDriver) -> PoolDriver:
@@ -54,95 +43,10 @@ def test_failing_starts_keep_no_waiter_and_no_holder_from_the_rest_of_the_pool()
         assert driver.in_state(WorkerState.IDLE) == [alive]
 
 
-class BrokenFactory:
-    """Cannot start anything, and raises what nobody foresaw."""
-
-    attempts = 0
-
-    async def open(self, *, worker_id: str, incarnation: int) -> NoReturn:
-        """Fail.
-
-        Cancellation: Nothing was started.
-        """
-        self.attempts += 1
-        raise OSError("out of everything")
-
-
-@pytest.mark.trio
-async def test_failing_starts_do_not_flood_the_log(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Each try writes at most one line, and tries are as rare as the back-off makes them. [property 37]"""
-    ports = BrokenFactory()
-    async with WorkerPool(ports, pool_size=2) as pool:
-        with caplog.at_level(logging.DEBUG):
-            with pytest.raises(CheckoutTimeoutError, match="out of everything"):
-                async with pool.checkout(timeout=50.0):
-                    pass
-    assert len(caplog.records) <= ports.attempts < 20
-
-
 # --- starts that hang -------------------------------------------------------------------------------------
 
 
-@pytest.mark.trio
-async def test_hanging_start_is_ended_and_delays_no_other(autojump_clock: MockClock) -> None:
-    """A start that hangs counts as failed at ``spawn_timeout``; meanwhile others start, and refills go on.
-
-    [property 38]
-    """
-    ports = MockPortFactory(echo, hang_starts=1)
-    async with WorkerPool(ports, pool_size=3, max_starting=2, spawn_timeout=5.0) as pool:
-        await pool.wait_ready(2)
-        assert trio.current_time() == 0.0
-        async with pool.checkout() as lease:
-            lease.retire()
-        await pool.wait_ready(2)
-        assert trio.current_time() == 0.0
-        await trio.sleep(5.1)
-        assert (ports.cancelled, pool.statistics().counters.start_failures) == (1, 1)
-        await pool.wait_ready(3)
-        assert 6.0 <= trio.current_time() <= 7.0
-
-
-@pytest.mark.trio
-async def test_worker_that_hangs_in_its_handshake_is_killed(autojump_clock: MockClock) -> None:
-    """A process that never answers its first ping is killed at ``spawn_timeout``, and the waiter is served.
-
-    [property 38]
-    """
-    ports = MockPortFactory({1: lambda port: port.answer_handshake(Plan().stall(deaf=True)), 2: echo})
-    async with WorkerPool(ports, pool_size=1, spawn_timeout=5.0) as pool:
-        async with pool.checkout() as lease:
-            assert lease.worker.incarnation == 2
-        assert ports.ports[0].exit_status is not None
-        assert pool.statistics().counters.start_failures == 1
-
-
-@pytest.mark.trio
-async def test_checkout_that_times_out_tells_why_nothing_starts(autojump_clock: MockClock) -> None:
-    """The error carries the last start's error and the gauges of that moment. [property 39]"""
-    async with WorkerPool(MockPortFactory(fail_starts=1_000), pool_size=2) as pool:
-        with pytest.raises(CheckoutTimeoutError, match="ordered by the test") as caught:
-            async with pool.checkout(timeout=10.0):
-                pass
-        error = caught.value
-        assert isinstance(error.last_start_error, WorkerStartError)
-        assert (error.statistics.ready, error.statistics.waiting, error.waited) == (0, 0, 10.0)
-        assert error.statistics.counters.start_failures > 1
-
-
 # --- getting well -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.trio
-async def test_pool_refills_to_its_floor_when_the_fault_ends(autojump_clock: MockClock) -> None:
-    """Without traffic the pool is full again soon after starts succeed, and no fuller. [property 42]"""
-    ports = MockPortFactory(echo, fail_starts=8)
-    async with WorkerPool(ports, pool_size=3, max_overflow=4, backoff_max=4.0) as pool:
-        await trio.sleep(60.0)
-        assert (ports.failed, ports.started) == (8, 3)
-        assert (pool.statistics().idle, pool.statistics().live) == (3, 3)
 
 
 def test_pool_does_not_overshoot_for_callers_who_gave_up() -> None:

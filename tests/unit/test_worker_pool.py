@@ -9,13 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from dspex_pool.config import PoolOptions
-from dspex_pool.errors import (
-    CheckoutTimeoutError,
-    WorkerStartError,
-)
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPortFactory
-from dspex_testkit.plan import Plan
 from tests.echo_pool import echo, echo_pool, hold, until
 
 
@@ -42,49 +37,6 @@ async def test_settings_are_given_in_one_way(autojump_clock: MockClock) -> None:
     assert WorkerPool(ports, PoolOptions(pool_size=3)).options == WorkerPool(ports, pool_size=3).options
     with pytest.raises(TypeError, match="not both"):
         WorkerPool(ports, PoolOptions(), pool_size=3)
-
-
-@pytest.mark.trio
-async def test_readiness_can_be_awaited(autojump_clock: MockClock) -> None:
-    """``wait_ready`` returns when so many workers are in service, not when they are free."""
-    async with echo_pool(2, ports=MockPortFactory(echo, start_delay=3.0), max_starting=1) as pool:
-        await pool.wait_ready()
-        assert trio.current_time() == 3.0
-        async with pool.checkout():
-            await pool.wait_ready(2)
-            assert trio.current_time() == 6.0
-            await pool.wait_ready(2)
-
-
-@pytest.mark.trio
-async def test_waiting_for_readiness_fails_fast_if_asked_to(autojump_clock: MockClock) -> None:
-    """With ``fail_fast`` the first failed start is raised while nothing serves; without, the pool tries on."""
-    ports = MockPortFactory(echo, fail_starts=1)
-    async with echo_pool(ports=ports, backoff_min=2.0, backoff_max=2.0) as pool:
-        with pytest.raises(WorkerStartError, match="ordered by the test"):
-            await pool.wait_ready(fail_fast=True)
-        assert trio.current_time() == 0.0
-        await pool.wait_ready()
-        assert trio.current_time() == 2.0
-        ports.fail_starts = 1
-        pool.drain()
-        pool.resize(2)
-        await pool.wait_ready(2)
-
-
-@pytest.mark.trio
-async def test_start_that_takes_too_long_is_reported_with_its_last_words(autojump_clock: MockClock) -> None:
-    """What a worker said before ``spawn_timeout`` ended it is in the error of who waits for it. [property 108]"""
-    hanging = Plan().stderr("loading\nasking for a licence\n").stall(deaf=True)
-    ports = MockPortFactory(lambda port: port.answer_handshake(hanging))
-    async with echo_pool(ports=ports, spawn_timeout=3.0) as pool:
-        with pytest.raises(
-            WorkerStartError, match=r"within 3 s.*last words: asking for a licence$"
-        ) as caught:
-            await pool.wait_ready(fail_fast=True)
-        assert caught.value.stderr_tail == "loading\nasking for a licence\n"
-        with pytest.raises(CheckoutTimeoutError, match="asking for a licence"):
-            await hold(pool, timeout=0.5)
 
 
 def test_keyboard_interrupt_in_the_block_closes_the_pool() -> None:

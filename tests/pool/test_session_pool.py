@@ -19,25 +19,15 @@ from dspex_pool.errors import (
 from dspex_pool.session_answers import USING
 from dspex_pool.session_store import MemorySessionStore
 from dspex_testkit.plan import Plan
-from tests.session_workers import (
-    CREATE,
-    CannedWorkers,
-    EventLog,
-    execute,
-    hold,
-    only,
-    open_sessions,
-    run_on,
-    slow,
-)
+from tests.bounded_waits import until
+from tests.pool.sessions import Workers, instead_of, open_sessions
+from tests.session_workers import CREATE, EventLog, execute, hold, only, run_on
 
 if TYPE_CHECKING:
-    from trio.testing import MockClock
-
-    from dspex_pool.protocol.messages import Request
     from dspex_pool.session_pool import SessionPool
-    from dspex_testkit.mock_port import MockPort
+    from dspex_testkit.ports.run import MakePool
 
+pytestmark = pytest.mark.ports("all")
 
 #: One life of a session: each command with what it must answer, as a test of the result.
 STORY: list[tuple[str, dict[str, Any], Any]] = [
@@ -76,54 +66,48 @@ async def tell_story(pool: SessionPool, session_id: str, **options: Any) -> list
     return attempts
 
 
-@pytest.mark.trio
 async def test_session_survives_the_death_of_all_workers_between_any_two_commands(
-    autojump_clock: MockClock,
+    make_pool: MakePool,
 ) -> None:
     """Whenever every worker is killed, the next command finds the session whole, at its first try."""
-    workers = CannedWorkers()
-    async with open_sessions(workers) as pool:
+    workers = Workers(make_pool)
+    async with open_sessions(workers, pool_size=1) as pool:
         for moment in range(len(STORY)):
             for number, (command, args, is_right) in enumerate(STORY):
                 if number == moment:
-                    workers.kill_all()
+                    await workers.kill_all()
                 reply = await pool.execute_in_session(f"s{moment}", command, args)
                 assert is_right(reply.result), (moment, command, reply)
                 assert reply.attempts == 1
 
 
-@pytest.mark.trio
-async def test_session_survives_a_worker_that_dies_over_any_request(autojump_clock: MockClock) -> None:
+async def test_session_survives_a_worker_that_dies_over_any_request(make_pool: MakePool) -> None:
     """Whichever request kills its worker, also one sent ahead, the story goes on with one more try."""
-    workers = CannedWorkers()
-    fatal = -1
-
-    def die_over_one(port: MockPort, request: Request) -> Plan | None:
-        return Plan().die(signal=9) if len(workers.heard) == fatal else None
-
-    workers.intercept = die_over_one
+    workers = Workers(make_pool)
     async with open_sessions(workers, retries=1) as pool:
-        for number in range(1, 20):
-            workers.heard.clear()
-            fatal = number
+        workers.forget()
+        await tell_story(pool, "s", idempotent=True)
+        commands = [line.split()[1] for line in workers.heard if not line.endswith("cleanup_session")]
+        assert len(commands) >= 6, "the story sends at least six requests"
+        for number, command in enumerate(commands):
+            before = commands[:number].count(command)
+            spared = workers.ports.order(command, Plan().after(0.0), times=before)
+            workers.behave(instead_of(command, Plan().die(signal=9), times=1))
             attempts = await tell_story(pool, f"s{number}", idempotent=True)
-            if len(workers.heard) < fatal:
-                break
-            assert sorted(attempts)[-2:] == [1, 2]
-        assert number > 6, "the story sends at least six requests"
+            assert (workers.happened, sorted(attempts)[-2:]) == (1, [1, 2])
+            spared.withdraw()
 
 
-@pytest.mark.trio
-async def test_new_worker_is_told_all_it_lacks_in_the_lease_of_the_command(autojump_clock: MockClock) -> None:
+async def test_new_worker_is_told_all_it_lacks_in_the_lease_of_the_command(make_pool: MakePool) -> None:
     """Language model and program go ahead of the command, on the same worker, and only what is missing."""
-    workers = CannedWorkers()
+    workers = Workers(make_pool)
     async with open_sessions(workers, pool_size=1) as pool:
         await pool.execute_anonymous("configure_lm", {"model": "m/default"})
         for command, args, _ in STORY[:2]:
             await pool.execute_in_session("own", command, args)
         await pool.execute_in_session("plain", *STORY[1][:2])
-        workers.kill_all()
-        workers.heard.clear()
+        await workers.kill_all()
+        workers.forget()
         granted = pool.workers.statistics().counters.granted
         for session_id in ("own", "plain", "own", "plain"):
             await pool.execute_in_session(session_id, *STORY[2][:2])
@@ -133,15 +117,14 @@ async def test_new_worker_is_told_all_it_lacks_in_the_lease_of_the_command(autoj
             *("execute_program", "execute_program"),
         ]
         assert pool.workers.statistics().counters.granted == granted + 4
-        assert workers.bridge("w-1").model_of("own") == "m/1"
-        assert workers.bridge("w-1").model_of("plain") == "m/default"
+        assert await workers.model_of(pool, "w-1", "own") == "m/1"
+        assert await workers.model_of(pool, "w-1", "plain") == "m/default"
 
 
-@pytest.mark.trio
-async def test_one_of_two_concurrent_creators_wins_everywhere(autojump_clock: MockClock) -> None:
+async def test_one_of_two_concurrent_creators_wins_everywhere(make_pool: MakePool) -> None:
     """Two tasks create one id at once: one is refused, and every worker runs the other's program."""
-    workers = CannedWorkers()
-    workers.intercept = slow("create_program")
+    workers = Workers(make_pool)
+    workers.dawdle("create_program")
     refused: list[str] = []
     async with open_sessions(workers) as pool:
 
@@ -165,11 +148,10 @@ async def test_one_of_two_concurrent_creators_wins_everywhere(autojump_clock: Mo
         assert pool.session_ids() == ["s"]
 
 
-@pytest.mark.trio
 @pytest.mark.parametrize("way", ["delete", "end"])
-async def test_program_made_anew_never_runs_as_the_old_one(autojump_clock: MockClock, way: str) -> None:
+async def test_program_made_anew_never_runs_as_the_old_one(make_pool: MakePool, way: str) -> None:
     """Both workers hold the old program of an id; made anew with another definition, it runs as such on both."""
-    workers = CannedWorkers()
+    workers = Workers(make_pool)
     async with open_sessions(workers) as pool:
         await pool.execute_in_session("s", *CREATE)
         for worker_id in ("w-1", "w-2"):
@@ -183,31 +165,28 @@ async def test_program_made_anew_never_runs_as_the_old_one(autojump_clock: MockC
             assert await run_on(pool, worker_id) == {"c"}
 
 
-@pytest.mark.trio
 async def test_program_changed_while_a_worker_is_told_the_old_one_is_told_again(
-    autojump_clock: MockClock,
+    make_pool: MakePool,
 ) -> None:
     """What a worker is known to hold is what it was sent, not what has become of it meanwhile."""
-    workers = CannedWorkers()
+    workers = Workers(make_pool)
     async with open_sessions(workers) as pool:
         async with only(pool, "w-1"):
             await pool.execute_in_session("s", *CREATE)
-        workers.intercept = slow("load_program")
+        workers.dawdle("load_program", 4)
         async with trio.open_nursery() as nursery:
             async with hold(pool, "w-1"):
                 nursery.start_soon(execute, pool, "s")
-                await trio.sleep(0.5)
-            assert workers.heard[-1] == "w-2 load_program"
-            workers.intercept = lambda port, request: None
+                await until(lambda: workers.heard[-1] == "w-2 load_program", "the worker is being told")
+            workers.behave()
             definition = {"signature": "a -> c"}
             await pool.execute_in_session("s", "load_program", {"program_id": "p", "definition": definition})
         assert await run_on(pool, "w-2") == {"c"}
 
 
-@pytest.mark.trio
-async def test_caller_cannot_change_a_program_by_changing_its_arguments(autojump_clock: MockClock) -> None:
+async def test_caller_cannot_change_a_program_by_changing_its_arguments(make_pool: MakePool) -> None:
     """What was given is what every worker gets, whatever becomes of the caller's objects."""
-    workers = CannedWorkers()
+    workers = Workers(make_pool)
     signature: dict[str, Any] = {"inputs": [{"name": "a"}], "outputs": [{"name": "b"}]}
     definition = {"signature": signature}
     model = {"model": "m/1"}
@@ -218,38 +197,36 @@ async def test_caller_cannot_change_a_program_by_changing_its_arguments(autojump
         signature["outputs"][0]["name"] = "changed"
         model["model"] = "m/changed"
         assert await run_on(pool, "w-2") == {"b"}
-        assert workers.bridge("w-2").model_of("s") == "m/1"
+        assert await workers.model_of(pool, "w-2", "s") == "m/1"
 
 
-@pytest.mark.trio
-async def test_restarted_pool_finds_its_sessions(autojump_clock: MockClock) -> None:
+async def test_restarted_pool_finds_its_sessions(make_pool: MakePool) -> None:
     """Another pool on what a store has kept serves the same programs, on the same language model."""
     store, kept = MemorySessionStore(), MemorySessionStore()
-    async with open_sessions(CannedWorkers(), store=store) as pool:
+    async with open_sessions(Workers(make_pool), store=store) as pool:
         for command, args, _ in STORY[:3]:
             await pool.execute_in_session("s", command, args)
         await pool._books.save()
         for record in await store.load_all():
             await kept.put_session(record)
-    workers = CannedWorkers()
+    workers = Workers(make_pool)
     async with open_sessions(workers, store=kept) as pool:
         info = await pool.execute_in_session("s", "get_program_info", {"program_id": "p"})
         assert (info.result["signature"], info.result["execution_count"]) == ("a -> b", 1)
         assert await run_on(pool, "w-2") == {"b"}
-        assert workers.bridge("w-2").model_of("s") == "m/1"
+        assert await workers.model_of(pool, "w-2", "s") == "m/1"
         with pytest.raises(ProgramExistsError):
             await pool.execute_in_session("s", *STORY[1][:2])
 
 
-@pytest.mark.trio
-async def test_what_the_pool_knows_needs_no_worker(autojump_clock: MockClock) -> None:
+async def test_what_the_pool_knows_needs_no_worker(make_pool: MakePool) -> None:
     """Lists, descriptions, deletions and refusals are answered while no worker can be had."""
-    workers = CannedWorkers()
+    workers = Workers(make_pool)
     async with open_sessions(workers, pool_size=1) as pool:
         await pool.execute_in_session("s", *CREATE)
-        workers.hang_starts = 9
-        workers.kill_all()
-        workers.heard.clear()
+        workers.ports.hang_starts = 9
+        await workers.kill_all()
+        workers.forget()
         ask = pool.execute_in_session
         reply = await ask("s", "list_programs")
         assert (reply.worker_id, reply.attempts, reply.result["total_count"]) == (None, 1, 1)
@@ -275,10 +252,9 @@ async def test_what_the_pool_knows_needs_no_worker(autojump_clock: MockClock) ->
         assert pool.session_ids() == []
 
 
-@pytest.mark.trio
-async def test_anonymous_commands_run_anywhere(autojump_clock: MockClock) -> None:
+async def test_anonymous_commands_run_anywhere(make_pool: MakePool) -> None:
     """Programs without a session share one that has no home; other commands have none at all."""
-    workers = CannedWorkers({"echo": lambda args: args})
+    workers = Workers(make_pool)
     async with open_sessions(workers) as pool:
         await pool.execute_anonymous(*CREATE)
         args = {"program_id": "p", "inputs": {"a": "x"}}
@@ -299,14 +275,13 @@ async def test_anonymous_commands_run_anywhere(autojump_clock: MockClock) -> Non
         assert pool.session_ids() == []
 
 
-@pytest.mark.trio
-async def test_life_of_a_session_is_told_by_events(autojump_clock: MockClock) -> None:
+async def test_life_of_a_session_is_told_by_events(make_pool: MakePool) -> None:
     """Each call begins and ends once, sessions begin and end once, and the catalogue knows all of it."""
-    workers, log = CannedWorkers({"fail": lambda args: Plan().fail("on purpose")}), EventLog()
+    workers, log = Workers(make_pool), EventLog()
     async with open_sessions(workers, pool_size=1, telemetry=log.telemetry) as pool:
         await tell_story(pool, "s")
         with pytest.raises(ProgramError, match="on purpose"):
-            await pool.execute_in_session("s", "fail")
+            await pool.execute_in_session("s", "raise_error", {"message": "on purpose"})
         told = [name for name in log.names if name.startswith(("call_", "session_"))]
         call = ["call_start", "call_stop"]
         assert told == [

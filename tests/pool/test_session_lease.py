@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -20,40 +21,31 @@ from dspex_pool.errors import (
 )
 from dspex_pool.session_store import MemorySessionStore
 from dspex_testkit.plan import Plan
-from tests.session_workers import (
-    CREATE,
-    CannedWorkers,
-    EventLog,
-    all_idle,
-    execute,
-    hold,
-    instead_of,
-    only,
-    open_sessions,
-    run_on,
-    slow,
-)
+from tests.bounded_waits import until
+from tests.pool.sessions import Workers, instead_of, open_sessions
+from tests.session_workers import CREATE, EventLog, all_idle, execute, hold, only, run_on
 
 if TYPE_CHECKING:
-    from trio.testing import MockClock
+    from dspex_testkit.ports.run import MakePool
+
+pytestmark = pytest.mark.ports("all")
 
 
-@pytest.mark.trio
 async def test_language_model_reaches_present_future_and_replacement_workers(
-    autojump_clock: MockClock,
+    make_pool: MakePool,
 ) -> None:
     """Whatever worker runs a program, it runs on its session's model, or else on the one set last for all."""
-    workers = CannedWorkers()
+    workers = Workers(make_pool)
     async with open_sessions(workers) as pool:
 
-        async def models() -> set[tuple[str, str | None, str | None]]:
-            found = set()
+        async def models() -> set[tuple[str, ...]]:
+            found: set[tuple[str, ...]] = set()
             for worker in pool.workers.workers():
                 for session_id in ("own", "s"):
                     async with only(pool, worker.worker_id):
                         await execute(pool, session_id)
-                bridge = workers.bridge(worker.worker_id)
-                found.add((worker.worker_id, bridge.model_of("own"), bridge.model_of("s")))
+                models = [await workers.model_of(pool, worker.worker_id, name) for name in ("own", "s")]
+                found.add((worker.worker_id, *models))
             return found
 
         await pool.execute_anonymous("configure_lm", {"model": "m/first"})
@@ -62,9 +54,8 @@ async def test_language_model_reaches_present_future_and_replacement_workers(
             await pool.execute_in_session(session_id, *CREATE)
         assert await models() == {("w-1", "m/own", "m/first"), ("w-2", "m/own", "m/first")}
         await pool.execute_anonymous("configure_lm", {"model": "m/second"})
-        workers.kill_all()
+        await workers.kill_all()
         pool.workers.resize(3)
-        await trio.sleep(1)
         await all_idle(pool, 3)
         assert await models() == {(f"w-{number}", "m/own", "m/second") for number in (1, 2, 3)}
         with pytest.raises(InvalidArgumentError, match="model"):
@@ -76,67 +67,64 @@ async def test_language_model_reaches_present_future_and_replacement_workers(
         assert workers.heard.count("w-1 cleanup_session") == 0
 
 
-@pytest.mark.trio
-async def test_model_set_while_a_worker_is_told_the_old_one_wins(autojump_clock: MockClock) -> None:
+async def test_model_set_while_a_worker_is_told_the_old_one_wins(make_pool: MakePool) -> None:
     """A worker that was being told one model is told the next as well; one left in doubt is replaced."""
-    workers = CannedWorkers()
+    workers = Workers(make_pool)
     async with open_sessions(workers) as pool:
         await pool.execute_anonymous("configure_lm", {"model": "m/1"})
         await pool.execute_in_session("s", *CREATE)
-        workers.kill_all()
-        await trio.sleep(1)
+        await workers.kill_all()
         await all_idle(pool, 2)
-        workers.intercept = slow("configure_lm")
+        workers.dawdle("configure_lm", 5.0)
         async with trio.open_nursery() as nursery:
             async with hold(pool, "w-2"):
                 nursery.start_soon(execute, pool, "s")
-                await trio.sleep(0.5)
-            assert workers.heard[-1] == "w-1 configure_lm"
-            workers.intercept = lambda port, request: None
+                await until(lambda: workers.heard[-1] == "w-1 configure_lm", "w-1 is being told")
+                await until(lambda: workers.happened, "it dawdles")
+            workers.behave()
             await pool.execute_anonymous("configure_lm", {"model": "m/2"})
             assert workers.heard[-1] == "w-2 configure_lm"
         for worker_id in ("w-1", "w-2"):
             await run_on(pool, worker_id)
-            assert workers.bridge(worker_id).model_of("s") == "m/2"
-        workers.intercept = slow("configure_lm")
-        with trio.move_on_after(0.5):
+            assert await workers.model_of(pool, worker_id, "s") == "m/2"
+        workers.dawdle("configure_lm")
+        with trio.move_on_after(0.5 * make_pool.unit):
             await pool.execute_anonymous("configure_lm", {"model": "m/3"})
-        workers.intercept = lambda port, request: None
+        workers.behave()
         for worker_id in ("w-1", "w-2"):
             await all_idle(pool, 2)
             await run_on(pool, worker_id)
-            assert workers.bridge(worker_id).model_of("s") == "m/2"
+            assert await workers.model_of(pool, worker_id, "s") == "m/2"
 
 
-@pytest.mark.trio
-async def test_worker_is_replaced_only_if_nobody_can_tell_what_it_holds(autojump_clock: MockClock) -> None:
+async def test_worker_is_replaced_only_if_nobody_can_tell_what_it_holds(make_pool: MakePool) -> None:
     """A model for all, or a reset, left half done costs the worker; a refusal, or a session's model, none."""
-    workers = CannedWorkers()
+    workers = Workers(make_pool)
     async with open_sessions(workers, pool_size=1) as pool:
 
         async def leave(command: str, args: dict[str, Any], session_id: str | None = None) -> int:
-            workers.intercept = slow(command)
-            with trio.move_on_after(0.5):
+            workers.dawdle(command)
+            with trio.move_on_after(0.5 * make_pool.unit):
                 if session_id is None:
                     await pool.execute_anonymous(command, args)
                 else:
                     await pool.execute_in_session(session_id, command, args)
-            workers.intercept = lambda port, request: None
+            workers.behave()
             await all_idle(pool, 1)
             return workers.started
 
         await pool.execute_in_session("s", *CREATE)
         assert await leave("configure_lm", {"model": "m/half"}) == 2
         assert await execute(pool, "s") == {"b"}
-        assert workers.bridge("w-1").model_of("s") is None
+        assert await workers.model_of(pool, "w-1", "s") is None
         assert await leave("reset_state", {}) == 3
         assert await execute(pool, "s") == {"b"}
         assert await leave("configure_lm", {"model": "m/half"}, "s") == 3
         assert await execute(pool, "s") == {"b"}
-        assert workers.bridge("w-1").model_of("s") is None
+        assert await workers.model_of(pool, "w-1", "s") is None
         await pool.execute_in_session("s", "configure_lm", {"model": "m/1"})
         await pool.execute_anonymous("configure_lm", {"model": "m/2"})
-        workers.heard.clear()
+        workers.forget()
         for refused in (pool.execute_in_session("s", "configure_lm"), pool.execute_anonymous("configure_lm")):
             with pytest.raises(InvalidArgumentError, match="model"):
                 await refused
@@ -149,36 +137,35 @@ async def test_worker_is_replaced_only_if_nobody_can_tell_what_it_holds(autojump
         assert workers.started == 3
 
 
-def keys_sent(workers: CannedWorkers) -> list[str]:
+def keys_sent(workers: Workers) -> list[str]:
     """Return the keys that workers were told, in order."""
-    requests = [request for port in workers.ports for request in port.received]
-    return [request.args["api_key"] for request in requests if request.command == "configure_lm"]
+    sent = [json.loads(payload) for port in workers.ports.ports for payload in port.payloads]
+    return [request["args"]["api_key"] for request in sent if request["command"] == "configure_lm"]
 
 
-@pytest.mark.trio
 async def test_keys_go_to_workers_and_nowhere_else(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    make_pool: MakePool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A key is in no store, log record, error, event or answer, whatever happens; every worker gets it."""
-    workers, store, log = CannedWorkers(), MemorySessionStore(), EventLog()
+    workers, store, log = Workers(make_pool), MemorySessionStore(), EventLog()
     settings = {"model": "m/1", "api_key": "sk-secret"}
     said: list[object] = []
     caplog.set_level("DEBUG")
-    async with open_sessions(workers, store=store, telemetry=log.telemetry) as pool:
+    async with open_sessions(workers, store=store, telemetry=log.telemetry, cancel_grace=0.2) as pool:
         said.append(await pool.execute_anonymous("configure_lm", settings))
         said.append(await pool.execute_in_session("s", "configure_lm", settings))
         await pool.execute_in_session("s", *CREATE)
-        workers.kill_all()
+        await workers.kill_all()
         await execute(pool, "s")
         assert keys_sent(workers) == ["sk-secret"] * 3
         ends = [Plan().die(signal=9), Plan().garbage(), Plan().stall(deaf=True), Plan().fail("no")]
         for plan in ends:
-            workers.intercept = instead_of("configure_lm", plan)
+            workers.behave(instead_of("configure_lm", plan))
             with pytest.raises(DspexPoolError) as info:
-                await pool.execute_in_session("s", "configure_lm", settings, timeout=1.0)
+                await pool.execute_in_session("s", "configure_lm", settings, timeout=1.0 * make_pool.unit)
             said += [repr(info.value), info.value.facts(), str(info.value.__cause__)]
-            await trio.sleep(30)
-        workers.intercept = lambda port, request: None
+            await all_idle(pool, 2)
+        workers.behave()
         for bad in ({"api_key": "sk-secret"}, settings | {"temperature": math.nan}):
             with pytest.raises((InvalidArgumentError, LocalProtocolError)) as refusal:
                 await pool.execute_in_session("s", "configure_lm", bad)
@@ -198,7 +185,6 @@ def busy(**info: Any) -> Plan:
     return Plan().fail("come back", type="RateLimited", retryable=True, **info)
 
 
-@pytest.mark.trio
 @pytest.mark.parametrize(
     ("plans", "options", "outcome"),
     [
@@ -208,25 +194,23 @@ def busy(**info: Any) -> Plan:
         ([dead(), dead()], {"retries": 2, "idempotent": True}, ("ok", 3)),
         ([Plan().garbage()], {"retries": 1}, ("RemoteFrameTooLargeError", 1)),
         ([Plan().garbage()], {"retries": 1, "idempotent": True}, ("ok", 2)),
-        ([busy(retry_after_s=7.0)], {"retries": 1}, ("ProgramError", 1)),
-        ([busy(retry_after_s=7.0)], {"retries": 1, "idempotent": True}, ("ok", 2)),
+        ([busy(retry_after_s=0.3)], {"retries": 1}, ("ProgramError", 1)),
+        ([busy(retry_after_s=0.3)], {"retries": 1, "idempotent": True}, ("ok", 2)),
         ([Plan().fail("wrong")], {"retries": 1, "idempotent": True}, ("ProgramError", 1)),
-        ([Plan().after(9)], {"retries": 1, "idempotent": True, "timeout": 1.0}, ("CallTimeoutError", 1)),
+        ([Plan().stall()], {"retries": 1, "idempotent": True, "timeout": 0.1}, ("CallTimeoutError", 1)),
     ],
 )
 async def test_only_what_is_safe_is_tried_again(
-    autojump_clock: MockClock, plans: list[Plan], options: dict[str, Any], outcome: tuple[str, int]
+    make_pool: MakePool, plans: list[Plan], options: dict[str, Any], outcome: tuple[str, int]
 ) -> None:
     """Without leave a command that may have begun is not repeated; with leave as often as is allowed.
 
     [property 56]
     """
-    workers, log, left = CannedWorkers(), EventLog(), list(plans)
+    workers, log = Workers(make_pool), EventLog()
     async with open_sessions(workers, pool_size=1, telemetry=log.telemetry) as pool:
         await pool.execute_in_session("s", *CREATE)
-        workers.intercept = lambda port, request: (
-            left.pop(0) if left and request.command == "execute_program" else None
-        )
+        orders = [workers.ports.order("execute_program", plan, times=1) for plan in plans]
         began = trio.current_time()
         args = {"program_id": "p", "inputs": {"a": "x"}}
         try:
@@ -236,57 +220,57 @@ async def test_only_what_is_safe_is_tried_again(
             found = (type(error).__name__, error.attempts or 0)
         assert found == outcome
         if "retry_after_s" in repr(plans) and found[0] == "ok":
-            assert trio.current_time() - began == pytest.approx(7.0, abs=0.1)
+            assert trio.current_time() - began >= 0.3
+        assert orders[0].happened == 1
         assert len(log.of("call_retry")) == outcome[1] - 1
     assert log.problems == []
 
 
-@pytest.mark.trio
-async def test_command_that_no_worker_had_moves_for_free(autojump_clock: MockClock) -> None:
+async def test_command_that_no_worker_had_moves_for_free(make_pool: MakePool) -> None:
     """A worker that dies before it reads the command costs a try, and no leave is needed for the next."""
-    workers, log = CannedWorkers(), EventLog()
+    workers, log = Workers(make_pool), EventLog()
     async with open_sessions(workers, pool_size=1, telemetry=log.telemetry) as pool:
         await pool.execute_in_session("s", *CREATE)
         (port,) = workers.live
         async with trio.open_nursery() as nursery:
-            port.stop_reading()
+            before = port.bytes_sent
+            workers.ports.stop()
             nursery.start_soon(execute, pool, "s")
-            await trio.testing.wait_all_tasks_blocked()
-            port.die(signal=9)
+            await until(lambda: port.bytes_sent > before, "the command lies in the pipe")
+            workers.ports.kill()
         assert log.of("call_stop")[-1]["attempts"] == 2
         assert log.of("call_retry")[0]["reason"] == "WorkerDiedError"
 
 
-@pytest.mark.trio
-async def test_timeout_covers_what_a_worker_must_be_told_first(autojump_clock: MockClock) -> None:
+async def test_timeout_covers_what_a_worker_must_be_told_first(make_pool: MakePool) -> None:
     """One deadline for all that happens in the lease; a death meanwhile is told as not having begun."""
-    workers = CannedWorkers()
+    workers = Workers(make_pool)
     async with open_sessions(workers, pool_size=1) as pool:
         await pool.execute_in_session("s", "configure_lm", {"model": "m/1"})
         await pool.execute_in_session("s", *CREATE)
-        for timeout, command in ((3.0, "load_program"), (5.0, "execute_program")):
-            workers.kill_all()
-            workers.intercept = lambda port, request: Plan().after(2)
+        for slow in ("load_program", "execute_program"):
+            await workers.kill_all()
+            await pool.workers.wait_ready()
+            workers.behave(instead_of(slow, Plan().stall()))
             began = trio.current_time()
-            with pytest.raises(CallTimeoutError, match=command):
-                await execute(pool, "s", timeout=timeout)
-            assert trio.current_time() - began == pytest.approx(timeout, abs=0.1)
-            await trio.sleep(5)
+            with pytest.raises(CallTimeoutError, match=slow):
+                await execute(pool, "s", timeout=2 * make_pool.unit)
+            assert trio.current_time() - began >= 1.9 * make_pool.unit
+        workers.behave()
         assert await execute(pool, "s", timeout=math.inf) == {"b"}
-        workers.kill_all()
-        workers.intercept = lambda port, request: Plan().die(signal=9)
+        await workers.kill_all()
+        workers.behave(instead_of("*", Plan().die(signal=9)))
         with pytest.raises(WorkerDiedError, match="'execute_program' was not sent") as info:
             await execute(pool, "s")
         assert (info.value.request_sent, info.value.attempts) == (False, 3)
 
 
-@pytest.mark.trio
-async def test_strict_session_keeps_to_its_worker_and_hears_of_its_loss(autojump_clock: MockClock) -> None:
+async def test_strict_session_keeps_to_its_worker_and_hears_of_its_loss(make_pool: MakePool) -> None:
     """Strict affinity holds for every command of a session; its end undoes the loss.
 
     [property 98, 101]
     """
-    workers, log = CannedWorkers({"echo": lambda args: args["text"]}), EventLog()
+    workers, log = Workers(make_pool), EventLog()
     async with open_sessions(workers, affinity="strict", telemetry=log.telemetry) as pool:
 
         async def echo(session_id: str, **options: Any) -> str | None:
@@ -302,7 +286,7 @@ async def test_strict_session_keeps_to_its_worker_and_hears_of_its_loss(autojump
                 with pytest.raises(SessionBusyError):
                     await echo(session_id, affinity="strict_nowait")
             assert await execute(pool, "s", affinity="hint") == {"b"}
-        workers.port(home).die(signal=9)
+        await workers.kill(home)
         for _ in range(2):
             with pytest.raises(SessionLostError) as info:
                 await execute(pool, "s")
@@ -314,15 +298,13 @@ async def test_strict_session_keeps_to_its_worker_and_hears_of_its_loss(autojump
         assert await execute(pool, "s") == {"b"}
 
 
-@pytest.mark.trio
-async def test_first_commands_of_a_strict_session_end_on_one_worker(autojump_clock: MockClock) -> None:
+async def test_first_commands_of_a_strict_session_end_on_one_worker(make_pool: MakePool) -> None:
     """However many begin a session at once, one worker serves them all, one after the other."""
-    workers = CannedWorkers()
-    workers.intercept = slow("create_program")
+    workers = Workers(make_pool)
+    workers.dawdle("create_program")
     async with open_sessions(workers, affinity="strict", pool_size=4) as pool, trio.open_nursery() as nursery:
         for number in range(4):
             args = {"id": f"p{number}", "signature": "a -> b"}
             nursery.start_soon(pool.execute_in_session, "s", "create_program", args)
-    assert trio.current_time() >= 4.0
     assert len(set(workers.heard)) == 1, workers.heard
     assert len(workers.heard) == 4
