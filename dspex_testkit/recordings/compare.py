@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dspex_testkit.recordings.entries import VOLATILE, Entry, canonical, read_recording, without_id
+from dspex_testkit.recordings.entries import VOLATILE, Entry, canonical, lives, read_recording, without_id
 from dspex_testkit.recordings.replay import RecordingMovedError
 
 if TYPE_CHECKING:
@@ -70,24 +69,26 @@ def compare(old: Path, new: Path, *, ignored: frozenset[str] = VOLATILE) -> list
     """
     before, after = _workers(old), _workers(new)
     found: list[Difference] = []
-    for key in sorted({*before, *after}):
-        name = f"{key[0]} (incarnation {key[1]})"
-        if key in before and key in after:
-            found += _compare_worker(name, before[key], after[key], ignored)
+    for name in sorted({*before, *after}):
+        if name in before and name in after:
+            found += _compare_worker(name, before[name], after[name], ignored)
         else:
             words = (
-                "recorded" if key in before else "not recorded",
-                "recorded" if key in after else "not recorded",
+                "recorded" if name in before else "not recorded",
+                "recorded" if name in after else "not recorded",
             )
             found.append(Difference(name, *words))
     return found
 
 
-def _workers(path: Path) -> dict[tuple[str, int], list[Entry]]:
-    workers = defaultdict(list)
-    for entry in read_recording(path):
-        workers[entry.key].append(entry)
-    return dict(workers)
+def _workers(path: Path) -> dict[str, list[Entry]]:
+    """Return the entries by the name of the worker, its incarnation, and how often both were opened before."""
+    workers = {}
+    for (name, incarnation), found in lives(read_recording(path)).items():
+        for times, entries in enumerate(found):
+            again = f", opened again {times}" if times else ""
+            workers[f"{name} (incarnation {incarnation}{again})"] = entries
+    return workers
 
 
 def _compare_worker(
@@ -105,6 +106,7 @@ def _compare_worker(
         gone = [_show(one.request) for one in before[low:high]] or ["no request"]
         come = [_show(one.request) for one in after[new_low:new_high]] or ["no request"]
         yield Difference(f"{name}, requests", "; ".join(gone), "; ".join(come))
+    yield from _compare_values(f"{name}, start", _start(old), _start(new), ignored)
     yield from _compare_values(f"{name}, exit", _exit(old), _exit(new), ignored)
 
 
@@ -120,6 +122,10 @@ def _exchanges(entries: list[Entry]) -> list[_Exchange]:
             if owner is not None:
                 owner.answers.append(entry.payload if entry.raw is None else entry.raw)
     return found
+
+
+def _start(entries: list[Entry]) -> str:
+    return str(entries[0].facts.get("message", "failed")) if entries[0].what == "failed" else "started"
 
 
 def _exit(entries: list[Entry]) -> Any:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 __all__ = [
@@ -20,7 +23,7 @@ __all__ = [
     "canonical",
     "dump_json",
     "header",
-    "load_json",
+    "lives",
     "read_recording",
     "same",
     "without_id",
@@ -47,6 +50,8 @@ VOLATILE = frozenset(
 _SECRET_NAMES = frozenset(
     {"api_key", "apikey", "token", "access_token", "secret", "password", "authorization", "client_secret"}
 )
+# "openai_api_key", "X-Api-Key"
+_SECRET_ENDS = tuple(f"_{name}" for name in sorted(_SECRET_NAMES))
 _MASK = "[redacted]"
 # A shorter value may be a word of ordinary text.
 _MIN_SECRET_CHARS = 6
@@ -79,6 +84,12 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     def request_id(self) -> Any:
         """The id in the payload, or ``None``."""
         return self.payload.get("id") if isinstance(self.payload, dict) else None
+
+    def shown(self) -> str:
+        """Return the payload for people."""
+        if self.raw is None:
+            return json.dumps(self.payload, ensure_ascii=False)
+        return f"no JSON: {self.frame()!r}"
 
     def frame(self) -> bytes:
         """Return the payload as bytes."""
@@ -133,24 +144,37 @@ def dump_json(value: Any) -> bytes:
         return json.dumps(value).encode()
 
 
-def load_json(payload: bytes) -> tuple[Any, str | None]:
-    """Return a payload as JSON and ``None``; or, where it is none, ``None`` and its base64."""
-    try:
-        return json.loads(payload), None
-    except (ValueError, RecursionError):
-        return None, base64.b64encode(payload).decode()
+def lives(entries: Iterable[Entry]) -> dict[tuple[str, int], list[list[Entry]]]:
+    """Return the entries by worker and incarnation, and there by life: two pools may use the same names in turn."""
+    found: defaultdict[tuple[str, int], list[list[Entry]]] = defaultdict(list)
+    for entry in entries:
+        if entry.what in ("opened", "failed") or not found[entry.key]:
+            found[entry.key].append([])
+        found[entry.key][-1].append(entry)
+    return dict(found)
 
 
 class Redactor:
     """Takes secrets out of payloads: fields of certain names, and from then on their values wherever they are.
+
+    A field like ``api_key_env`` names a variable of the environment: it stays, and the variable's value is taken out.
 
     Args:
         names: Names of further fields, in lower case.
     """
 
     def __init__(self, names: frozenset[str] = frozenset()) -> None:
-        self._names = _SECRET_NAMES | names
+        self._names = names
         self._values: list[str] = []
+
+    def redact_frame(self, payload: bytes) -> tuple[Any, str | None]:
+        """Return a payload as JSON and ``None``; or, where it is none or too deep, ``None`` and its base64."""
+        try:
+            return self.redact(json.loads(payload)), None
+        except (ValueError, RecursionError):
+            for value in self._values:
+                payload = payload.replace(value.encode(errors="surrogatepass"), _MASK.encode())
+            return None, base64.b64encode(payload).decode()
 
     def redact(self, value: Any) -> Any:
         """Return the JSON value without secrets."""
@@ -161,19 +185,39 @@ class Redactor:
         return self.redact_text(value) if isinstance(value, str) else value
 
     def _field(self, name: str, value: Any) -> Any:
-        if name.lower() not in self._names or value is None:
+        plain = name.lower().replace("-", "_")
+        if plain.endswith("_env") and isinstance(value, str) and self._is_secret(plain.removesuffix("_env")):
+            self._remember(os.environ.get(value))
+            return value
+        if value is None or not self._is_secret(plain):
             return self.redact(value)
-        if isinstance(value, str) and len(value) >= _MIN_SECRET_CHARS and value not in self._values:
-            self._values.append(value)
-            # A key may begin with another key.
-            self._values.sort(key=len, reverse=True)
+        self._remember(value)
         return _MASK
+
+    def _is_secret(self, name: str) -> bool:
+        return name in self._names or name in _SECRET_NAMES or name.endswith(_SECRET_ENDS)
+
+    def _remember(self, value: Any) -> None:
+        if isinstance(value, dict | list):
+            for item in value.values() if isinstance(value, dict) else value:
+                self._remember(item)
+        elif isinstance(value, str):
+            known = {
+                *self._values,
+                *(one for one in (value, value.removeprefix("Bearer ")) if _is_telling(one)),
+            }
+            # A key may begin with another key.
+            self._values = sorted(known, key=lambda one: (-len(one), one))
 
     def redact_text(self, text: str) -> str:
         """Return the text without the secrets that were seen so far."""
         for value in self._values:
             text = text.replace(value, _MASK)
         return text
+
+
+def _is_telling(value: str) -> bool:
+    return len(value) >= _MIN_SECRET_CHARS
 
 
 def same(expected: Any, came: Any, ignored: frozenset[str]) -> bool:

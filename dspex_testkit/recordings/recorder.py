@@ -11,9 +11,10 @@ from typing import IO, TYPE_CHECKING, Any
 import trio
 
 from dspex_pool.errors import PortClosedError, RemoteFrameTooLargeError, WorkerStartError
-from dspex_testkit.recordings.entries import Entry, Redactor, header, load_json
+from dspex_testkit.recordings.entries import Entry, Redactor, header
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from dspex_pool.transport.port import ExitStatus, Port, PortFactory
@@ -37,7 +38,9 @@ class Recorder:
         self._file.write(header())
 
     def write(self, key: tuple[str, int], what: Any, **fields: Any) -> None:
-        """Write one line, now."""
+        """Write one line, now; nothing once the recorder is closed."""
+        if self._file.closed:
+            return
         now = trio.current_time()
         if self._began is None:
             self._began = now
@@ -48,11 +51,11 @@ class Recorder:
 
     def write_frame(self, key: tuple[str, int], what: Any, payload: bytes) -> None:
         """Write the line of a frame."""
-        value, raw = load_json(payload)
-        self.write(key, what, payload=self._redactor.redact(value), raw=raw)
+        value, raw = self._redactor.redact_frame(payload)
+        self.write(key, what, payload=value, raw=raw)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. What happens to workers from now on is not recorded."""
         self._file.close()
 
     def __enter__(self) -> Recorder:
@@ -171,27 +174,27 @@ class RecordingPort:
 
     def interrupt(self) -> None:
         """Interrupt the worker, and write it down."""
-        self._note_signal("interrupt")
-        self.port.interrupt()
+        self._signal("interrupt", self.port.interrupt)
 
     def send_eof(self) -> None:
         """Close the worker's stdin, and write it down."""
-        self._note_signal("eof")
-        self.port.send_eof()
+        self._signal("eof", self.port.send_eof)
 
     def terminate(self) -> None:
         """Terminate the worker, and write it down."""
-        self._note_signal("terminate")
-        self.port.terminate()
+        self._signal("terminate", self.port.terminate)
 
     def kill(self) -> None:
         """Kill the worker, and write it down."""
-        self._note_signal("kill")
-        self.port.kill()
+        self._signal("kill", self.port.kill)
 
-    def _note_signal(self, name: str) -> None:
-        if self.port.exit_status is None:
-            self._recorder.write(self._key, name)
+    def _signal(self, name: str, act: Callable[[], None]) -> None:
+        try:
+            if self.port.exit_status is None:
+                self._recorder.write(self._key, name)
+        finally:
+            # A full disk must not keep a worker alive.
+            act()
 
     async def attend(self) -> ExitStatus:
         """Wait for the worker's end, and write it down.
@@ -201,7 +204,12 @@ class RecordingPort:
         was_reaped = self.port.exit_status is not None
         status = await self.port.attend()
         if not was_reaped:
-            facts = {"code": status.code, "signal": status.signal, "stderr": self.port.stderr_tail}
+            facts = {
+                "code": status.code,
+                "signal": status.signal,
+                "stderr": self.port.stderr_tail,
+                "unread": self.port.bytes_unread,
+            }
             self._recorder.write(self._key, "exited", facts=facts)
         return status
 
@@ -231,4 +239,11 @@ class RecordingPortFactory:
         except WorkerStartError as error:
             self._recorder.write((worker_id, incarnation), "failed", facts={"message": str(error)})
             raise
-        return RecordingPort(port, self._recorder, worker_id, incarnation)
+        try:
+            return RecordingPort(port, self._recorder, worker_id, incarnation)
+        except BaseException:
+            # It could not be written down: nobody would own the worker.
+            port.kill()
+            with trio.CancelScope(shield=True):
+                await port.attend()
+            raise

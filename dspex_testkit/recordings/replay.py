@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
@@ -15,7 +13,7 @@ from dspex_testkit.recordings.entries import (
     VOLATILE,
     Entry,
     Redactor,
-    load_json,
+    lives,
     read_recording,
     same,
     without_id,
@@ -87,7 +85,7 @@ class ReplayPort:
         Raises:
             RecordingMovedError: With all that moved.
         """
-        if moved := self.moved + [f"never came: {_show(entry.payload)}" for entry in self._track.missing]:
+        if moved := self.moved + [f"never came: {_show(entry)}" for entry in self._track.missing]:
             raise RecordingMovedError("\n".join([f"{self.worker_id} has moved from its recording", *moved]))
 
     # --- Port --------------------------------------------------------------------------------------------
@@ -112,15 +110,15 @@ class ReplayPort:
         self._changed.unpark_all()
 
     def _compare(self, payload: bytes) -> None:
-        value, raw = load_json(payload)
-        came = self._redactor.redact(value)
+        value, raw = self._redactor.redact_frame(payload)
+        came = Entry(at=0.0, worker=self.worker_id, incarnation=0, what="sent", payload=value, raw=raw)
         expected = self._track.next_request
         if expected is None:
             self._move(f"expected: nothing more\n  came:     {_show(came)}")
-        if raw != expected.raw or not same(without_id(expected.payload), without_id(came), self._ignored):
-            self._move(f"expected: {_show(expected.payload)}\n  came:     {_show(came)}")
+        if raw != expected.raw or not same(without_id(expected.payload), without_id(value), self._ignored):
+            self._move(f"expected: {_show(expected)}\n  came:     {_show(came)}")
         if expected.request_id is not None:
-            self._ids[expected.request_id] = came.get("id")
+            self._ids[expected.request_id] = came.request_id
 
     def _move(self, how: str) -> NoReturn:
         self.moved.append(how)
@@ -216,6 +214,7 @@ class ReplayPort:
             recorded = self._track.exit(trio.current_time())
             if recorded is not None:
                 self.stderr_tail = recorded.facts["stderr"]
+                self.bytes_unread = recorded.facts.get("unread", 0)
                 self.exit_status = ExitStatus(
                     code=recorded.facts.get("code"), signal=recorded.facts.get("signal")
                 )
@@ -245,14 +244,12 @@ class ReplayPortFactory:
         ignored: frozenset[str] = VOLATILE,
         secret_names: frozenset[str] = frozenset(),
     ) -> None:
-        self._entries: dict[tuple[str, int], list[Entry]] = defaultdict(list)
-        for entry in read_recording(path):
-            self._entries[entry.key].append(entry)
+        #: What was not opened yet.
+        self._lives = lives(read_recording(path))
         self._settings: dict[str, Any] = {"pace": pace, "ignored": ignored}
         self._redactor = Redactor(secret_names)
         #: Every port that was opened, in order.
         self.ports: list[ReplayPort] = []
-        self._unopened = [key for key, entries in self._entries.items() if entries[0].what == "opened"]
         self._unknown: list[str] = []
 
     async def open(self, *, worker_id: str, incarnation: int) -> ReplayPort:
@@ -265,14 +262,13 @@ class ReplayPortFactory:
         Cancellation: Nothing was opened.
         """
         await trio.lowlevel.checkpoint()
-        entries = self._entries.get((worker_id, incarnation), [])
-        if not entries:
+        waiting = self._lives.get((worker_id, incarnation), [])
+        if not waiting:
             self._unknown.append(f"not recorded: incarnation {incarnation} of {worker_id}")
             raise RecordingMovedError(self._unknown[-1])
+        entries = waiting.pop(0)
         if entries[0].what == "failed":
             raise WorkerStartError(entries[0].facts["message"], worker_id=worker_id)
-        if (worker_id, incarnation) in self._unopened:
-            self._unopened.remove((worker_id, incarnation))
         port = ReplayPort(entries, worker_id, redactor=self._redactor, **self._settings)
         self.ports.append(port)
         return port
@@ -284,7 +280,9 @@ class ReplayPortFactory:
             RecordingMovedError: With all that moved.
         """
         moved = self._unknown + [
-            f"never opened: incarnation {number} of {name}" for name, number in self._unopened
+            f"never opened: incarnation {number} of {name}"
+            for (name, number), waiting in self._lives.items()
+            for _ in waiting
         ]
         for port in self.ports:
             try:
@@ -295,6 +293,6 @@ class ReplayPortFactory:
             raise RecordingMovedError("\n".join(moved))
 
 
-def _show(payload: Any) -> str:
-    text = json.dumps(payload, ensure_ascii=False)
+def _show(entry: Entry) -> str:
+    text = entry.shown()
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"

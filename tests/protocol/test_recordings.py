@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dspex_pool.errors import WorkerStartError
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
+from dspex_pool.transport.port import ExitStatus
 from dspex_testkit.bridge_mock_server import BridgeMockServer
 from dspex_testkit.contracts.port import PortContract
 from dspex_testkit.mock_port import MockPort, MockPortFactory
@@ -21,9 +26,8 @@ from tests.protocol.test_port_contract import ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
-    from dspex_pool.transport.port import Port
+    from dspex_pool.transport.port import Port, PortFactory
     from dspex_testkit.server_faults import Fault
 
 pytestmark = pytest.mark.protocol
@@ -162,3 +166,107 @@ async def test_replayed_workers_are_those_that_were_recorded(tmp_path: Path) -> 
         RecordingMovedError, match=r"(?s)incarnation 2 of w-1.*never opened: incarnation 1 of w-1"
     ):
         ports.assert_replayed()
+
+
+@pytest.mark.trio
+async def test_two_pools_in_turn_are_one_recording(tmp_path: Path) -> None:
+    """Their workers have the same names; each is played, and compared, for itself."""
+    workers = MockPortFactory(lambda port: port.answer("echo", lambda args: args))
+    paths = tmp_path / "old", tmp_path / "new"
+    for path, numbers in zip(paths, ((1, 2), (1, 3)), strict=True):
+        with Recorder(path) as recorder:
+            ports = RecordingPortFactory(workers, recorder)
+            assert [await echoed(ports, n) for n in numbers] == list(numbers)
+    played = ReplayPortFactory(paths[0])
+    assert [await echoed(played, n) for n in (1, 2)] == [1, 2]
+    played.assert_replayed()
+    with pytest.raises(RecordingMovedError, match="not recorded"):
+        await played.open(worker_id="w-1", incarnation=1)
+    assert {one.where for one in compare(*paths)} == {"w-1 (incarnation 1, opened again 1), requests"}
+
+
+async def echoed(ports: PortFactory, n: int) -> int:
+    """Ask a worker of its own for the number, and end it."""
+    port = await ports.open(worker_id="w-1", incarnation=1)
+    request = {"id": 1, "command": "echo", "args": {"n": n}, "timestamp": "1"}
+    await port.send(json.dumps(request).encode())
+    answer = json.loads(await port.receive())
+    port.kill()
+    await port.attend()
+    return int(answer["result"]["n"])
+
+
+@pytest.mark.trio
+async def test_failed_start_is_played_once(tmp_path: Path) -> None:
+    """Who tries again gets the worker that was got then; a comparison tells a start that failed."""
+    path, other = tmp_path / "recording", tmp_path / "other"
+    inner = FailingOnce()
+    with Recorder(path) as recorder:
+        ports = RecordingPortFactory(inner, recorder)
+        with pytest.raises(WorkerStartError, match="no room"):
+            await ports.open(worker_id="w-1", incarnation=1)
+        assert await echoed(ports, 1) == 1
+    played = ReplayPortFactory(path)
+    with pytest.raises(WorkerStartError, match="no room"):
+        await played.open(worker_id="w-1", incarnation=1)
+    assert await echoed(played, 1) == 1
+    played.assert_replayed()
+    with Recorder(other) as recorder:
+        await echoed(RecordingPortFactory(inner, recorder), 1)
+    found = {one.where: (one.old, one.new) for one in compare(path, other)}
+    assert found["w-1 (incarnation 1), start"] == ('"no room"', '"started"')
+
+
+class FailingOnce:
+    """Starts workers that echo, but for the first."""
+
+    def __init__(self) -> None:
+        self._workers = MockPortFactory(lambda port: port.answer("echo", lambda args: args))
+        self._has_failed = False
+
+    async def open(self, *, worker_id: str, incarnation: int) -> Port:
+        """Start a worker, or fail."""
+        if not self._has_failed:
+            self._has_failed = True
+            raise WorkerStartError("no room", worker_id=worker_id)
+        return await self._workers.open(worker_id=worker_id, incarnation=incarnation)
+
+
+@pytest.mark.trio
+async def test_worker_outlives_its_recorder_and_is_ended_all_the_same(tmp_path: Path) -> None:
+    """Of what happens after the recorder is closed nothing is written, and everything passes on."""
+    inner = MockPort()
+    with Recorder(tmp_path / "recording") as recorder:
+        port = RecordingPort(inner, recorder)
+    port.kill()
+    assert await port.attend() == ExitStatus(signal=9)
+
+
+@pytest.mark.trio
+async def test_full_disk_leaves_no_worker_behind() -> None:
+    """It is an error, but signals get through all the same, and a worker without an owner is ended."""
+    inner = MockPortFactory()
+    with contextlib.closing(FullRecorder()) as full:
+        with pytest.raises(OSError, match="No space"):
+            await RecordingPortFactory(inner, full).open(worker_id="w-1", incarnation=1)
+        assert inner.ports[0].exit_status == ExitStatus(signal=9)
+        full.is_full = False
+        port = await RecordingPortFactory(inner, full).open(worker_id="w-1", incarnation=2)
+        full.is_full = True
+        with pytest.raises(OSError, match="No space"):
+            port.kill()
+        assert await inner.ports[1].attend() == ExitStatus(signal=9)
+
+
+class FullRecorder(Recorder):
+    """A recorder on a disk that is full, on and off."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(os.devnull))
+        self.is_full = True
+
+    def write(self, key: tuple[str, int], what: Any, **fields: Any) -> None:
+        """Fail while the disk is full."""
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(key, what, **fields)

@@ -135,6 +135,37 @@ def test_secrets_are_taken_out_wherever_they_are_repeated() -> None:
     assert redactor.redact(["wrong key sk-4711-0815!"]) == ["wrong key [redacted]!"]
 
 
+def test_secrets_are_known_by_any_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headers, prefixes, and the variables of the environment by whose names secrets travel."""
+    monkeypatch.setenv("LM_KEY", "sk-from-the-environment")
+    redactor = Redactor()
+    asked = {
+        "X-Api-Key": "sk-header",
+        "openai_api_key": "sk-prefix",
+        "Authorization": "Bearer sk-bearer",
+        "api_key_env": "LM_KEY",
+        "password": ["sk-nested"],
+        "max_tokens": 9,
+    }
+    kept = {"api_key_env": "LM_KEY", "max_tokens": 9}
+    assert redactor.redact(asked) == dict.fromkeys(asked, "[redacted]") | kept
+    for key in ("sk-header", "sk-prefix", "sk-bearer", "sk-from-the-environment", "sk-nested"):
+        assert redactor.redact(f"wrong key {key}!") == "wrong key [redacted]!"
+
+
+def test_secrets_are_taken_out_of_what_is_no_json() -> None:
+    """A frame of garbage is kept as base64, which hides nothing; JSON too deep to walk through is kept so too."""
+    redactor = Redactor()
+    redactor.redact({"api_key": "sk-4711-0815"})
+    _, raw = redactor.redact_frame(b"Traceback: sk-4711-0815")
+    line = entry("sent", raw=raw)
+    assert line.shown() == "no JSON: b'Traceback: [redacted]'"
+    deep = b"[" * 600 + b"]" * 600
+    value, raw = redactor.redact_frame(deep)
+    assert value is None
+    assert entry("sent", raw=raw).frame() == deep
+
+
 def test_recording_names_its_bad_line(tmp_path: Path) -> None:
     """A file of something else is refused too; a last line that was cut is not there."""
     from dspex_testkit.recordings.entries import header, read_recording
