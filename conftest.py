@@ -11,12 +11,21 @@ pytest_plugins = ["pytester"]
 
 #: Plugins that are installed to test ours beside them: where a test runs pytest, they are out unless it wants them.
 NEIGHBOURS = ("anyio", "asyncio", "randomly", "timeout", "pytest_cov")
+OPTIONS = " ".join(f"-p no:{name}" for name in NEIGHBOURS)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Leave the neighbours out of inner runs; make the profiles known before Hypothesis' plugin loads one."""
-    os.environ.setdefault("PYTEST_ADDOPTS", " ".join(f"-p no:{name}" for name in NEIGHBOURS))
+    os.environ.setdefault("PYTEST_ADDOPTS", OPTIONS)
     # Other runs need not import Hypothesis here.
     if config.getoption("--hypothesis-profile", None):
         importlib.import_module("tests.search_profiles")
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Runs pytest apart, as pytest's own fixture does, without the neighbours."""
+    # Pytest's fixture forgets the options of the outer run.
+    monkeypatch.setenv("PYTEST_ADDOPTS", OPTIONS)
+    return pytester

@@ -21,6 +21,7 @@ from dspex_pool.core.records import Counters, PoolStatistics
 from dspex_pool.monitor import MonitorSnapshot
 from dspex_pool.telemetry import events_table
 from dspex_pool.telemetry.catalogue import MEASUREMENTS, METADATA
+from tests import plugin_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -203,6 +204,10 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "snapshot": lambda: _fields_table(MonitorSnapshot),
     "statistics": lambda: _fields_table(PoolStatistics),
     "counters": lambda: _fields_table(Counters),
+    "plugin_options": lambda: _table(("Option", "Meaning"), plugin_tables.options()),
+    "plugin_settings": lambda: _table(("Setting", "Type", "Meaning"), plugin_tables.settings()),
+    "plugin_markers": lambda: _table(("Marker", "Meaning"), plugin_tables.markers()),
+    "plugin_fixtures": lambda: _table(("Fixture", "Scope", "What it gives"), plugin_tables.fixtures()),
 }
 
 

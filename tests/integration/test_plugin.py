@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -487,3 +488,27 @@ def test_seed_that_is_no_number_is_a_usage_error(
     result = project("def test_it(): pass")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "DSPEX_SEED must be a whole number, not 'abc'" in text(result)
+
+
+# --- its page -----------------------------------------------------------------------------------------------
+
+
+def test_everything_that_pytest_shows_of_us_is_on_the_page(pytester: pytest.Pytester) -> None:
+    """Options, settings, markers and fixtures, as pytest itself lists them; those of parts to come too."""
+    page = (Path(__file__).parents[2] / "docs" / "testkit" / "plugin.md").read_text(encoding="utf-8")
+    texts = [
+        [text(pytester.runpytest_inprocess(*QUIET, *left_out, show)) for show in ("--help", "--markers")]
+        for left_out in ((), ("-p", "no:dspex"))
+    ]
+    patterns = (r"(?m)^ +(--\w[\w-]*|\w+(?= \(\w+\):))", r"(?m)^@pytest\.mark\.(\w+)")
+    ours = [
+        name
+        for pattern, with_us, without in zip(patterns, *texts, strict=True)
+        for name in {*re.findall(pattern, with_us)} - {*re.findall(pattern, without)}
+    ]
+    assert len(ours) > 20
+    assert not [name for name in ours if f"`{name}" not in page], "run: python -m tests.documents"
+    shown = text(pytester.runpytest_inprocess(*QUIET, "--fixtures"))
+    fixtures = re.findall(r"(?m)^(\w+)(?: \[.*\])? -- .*dspex_testkit/plugin/", shown)
+    assert len(fixtures) >= 5
+    assert not [name for name in fixtures if f"| `{name}` |" not in page], "run: python -m tests.documents"
