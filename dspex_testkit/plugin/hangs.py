@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
+#: Set on tests whose limit by pytest-timeout is kept here.
+_TAKEN_OVER = pytest.StashKey[bool]()
 #: Seconds after which a test of a layer counts as hung; zero for never.
 _TIMEOUTS = {"fast": 20.0, "protocol": 30.0, "integration": 60.0, "chaos": 300.0, "stress": 0.0}
 
@@ -71,13 +73,17 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 @pytest.hookimpl(optionalhook=True)
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
     """Take over pytest-timeout's limit of a test that has a layer."""
-    if item.stash.get(LAYER, None) is None or item.get_closest_marker("hangs_after") is not None:
+    # A limit of the function only is set inside our own watch, too late to be taken over.
+    if item.stash.get(LAYER, None) is None or settings.func_only:
         return None
-    item.add_marker(pytest.mark.hangs_after(settings.timeout))
+    item.stash[_TAKEN_OVER] = True
+    if item.get_closest_marker("hangs_after") is None:
+        item.add_marker(pytest.mark.hangs_after(settings.timeout))
     return True
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_timeout_cancel_timer(item: pytest.Item) -> bool | None:
     """Tell pytest-timeout that there is nothing of its own to cancel."""
-    return True if item.stash.get(LAYER, None) is not None else None
+    # Whatever it did set it must cancel, or it ends a later test, or the run.
+    return item.stash.get(_TAKEN_OVER, None)

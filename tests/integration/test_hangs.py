@@ -162,3 +162,23 @@ def test_limits_come_from_layers_and_markers(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("-p", "no:faker", "-p", "no:cacheprovider")
     result.assert_outcomes(failed=1, passed=2)
     result.stdout.fnmatch_lines(["hang: not done after 0.2 s"])
+
+
+def test_limits_of_pytest_timeout_outlive_no_test(pytester: pytest.Pytester) -> None:
+    """Its limit draws our picture; a marker of ours goes before it, and no timer of its own is left behind."""
+    pytest.importorskip("pytest_timeout")
+    pytester.makepyfile("""
+        import threading, pytest
+        def wait(): threading.Event().wait(0.5)
+        @pytest.mark.fast
+        @pytest.mark.hangs_after(0)
+        def test_never_hung(): pass
+        @pytest.mark.fast
+        def test_fast(): wait()
+        @pytest.mark.timeout(0)
+        def test_goes_on(): wait()
+    """)
+    options = ("--timeout=0.3", "--timeout-method=thread", "-p", "no:faker", "-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess(*options)
+    result.assert_outcomes(failed=1, passed=2)
+    result.stdout.fnmatch_lines(["hang: not done after 0.3 s"])
