@@ -164,9 +164,12 @@ def test_limits_come_from_layers_and_markers(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["hang: not done after 0.2 s"])
 
 
-def test_limits_of_pytest_timeout_outlive_no_test(pytester: pytest.Pytester) -> None:
+def test_limits_of_pytest_timeout_outlive_no_test(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its limit draws our picture; a marker of ours goes before it, and no timer of its own is left behind."""
     pytest.importorskip("pytest_timeout")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # our own runs leave that plugin out
     pytester.makepyfile("""
         import threading, pytest
         def wait(): threading.Event().wait(0.5)
@@ -178,7 +181,7 @@ def test_limits_of_pytest_timeout_outlive_no_test(pytester: pytest.Pytester) -> 
         @pytest.mark.timeout(0)
         def test_goes_on(): wait()
     """)
-    options = ("--timeout=0.3", "--timeout-method=thread", "-p", "no:faker", "-p", "no:cacheprovider")
+    options = ("--timeout=0.3", "--timeout-method=thread", "-p", "no:randomly")
     result = pytester.runpytest_subprocess(*options)
     result.assert_outcomes(failed=1, passed=2)
     result.stdout.fnmatch_lines(["hang: not done after 0.3 s"])
