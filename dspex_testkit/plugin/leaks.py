@@ -88,12 +88,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def _spared(config: pytest.Config) -> tuple[str, ...]:
-    """Return where pytest's own temporary folders are."""
+    """Return where files are nobody's leak: pytest's temporary folders, and a project that is in a temporary one."""
     import tempfile
 
+    temporary = os.path.join(tempfile.gettempdir(), "")  # noqa: PTH118 - keeps the last separator
+    project = os.path.join(config.rootpath, "")  # noqa: PTH118 - as above
     given = config.option.basetemp
-    users = os.path.join(tempfile.gettempdir(), "pytest-of-")  # noqa: PTH118 - a beginning, not a path
-    return (users, os.path.abspath(given)) if given else (users,)  # noqa: PTH100 - as above
+    return (
+        f"{temporary}pytest-of-",
+        *([project] if project.startswith(temporary) else []),
+        *([os.path.abspath(given)] if given else []),  # noqa: PTH100 - a beginning, not a path
+    )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

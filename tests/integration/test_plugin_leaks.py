@@ -88,3 +88,16 @@ def test_every_planted_leak_is_named_with_its_line(
             assert any(fnmatch(text, what) for text in texts), texts
             opened = [text for text in texts if re.match(r"(opened at|from) test_planted\.py:\d+ ", text)]
             assert any(text.endswith(f" in test_{name}: {line}") for text in opened), texts
+
+
+def test_project_in_the_temporary_folder_may_write_its_own_files(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a library caches beside the tests was called a leak where the project itself was a temporary folder."""
+    monkeypatch.setenv("TMPDIR", str(pytester.path.parent))
+    pytester.makepyfile("""
+        import os, pytest
+        @pytest.mark.fast
+        def test_caches(): os.mkdir("cache"); open("note", "w").close()
+    """)
+    pytester.runpytest_subprocess("-p", "no:faker").assert_outcomes(passed=1)
