@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dspex_testkit.recordings.entries import VOLATILE, Entry, canonical, lives, read_recording, without_id
+from dspex_testkit.recordings.health_checks import without_health_checks
 from dspex_testkit.recordings.replay import RecordingMovedError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _workers(path: Path) -> dict[str, list[Entry]]:
     for (name, incarnation), found in lives(read_recording(path)).items():
         for times, entries in enumerate(found):
             again = f", opened again {times}" if times else ""
-            workers[f"{name} (incarnation {incarnation}{again})"] = entries
+            workers[f"{name} (incarnation {incarnation}{again})"] = without_health_checks(entries)
     return workers
 
 

@@ -172,8 +172,8 @@ class Redactor:
         try:
             return self.redact(json.loads(payload)), None
         except (ValueError, RecursionError):
-            for value in self._values:
-                payload = payload.replace(value.encode(errors="surrogatepass"), _MASK.encode())
+            for secret in self._values:
+                payload = payload.replace(secret.encode(errors="surrogatepass"), _MASK.encode())
             return None, base64.b64encode(payload).decode()
 
     def redact(self, value: Any) -> Any:

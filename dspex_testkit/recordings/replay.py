@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
@@ -13,11 +14,13 @@ from dspex_testkit.recordings.entries import (
     VOLATILE,
     Entry,
     Redactor,
+    dump_json,
     lives,
     read_recording,
     same,
     without_id,
 )
+from dspex_testkit.recordings.health_checks import is_health_check, well_answer, without_health_checks
 from dspex_testkit.recordings.track import Track
 
 if TYPE_CHECKING:
@@ -68,7 +71,10 @@ class ReplayPort:
         self.exit_status: ExitStatus | None = None
         #: Where reality has moved, in words.
         self.moved: list[str] = []
-        self._track = Track(entries, pace=pace)
+        self._track = Track(without_health_checks(entries), pace=pace)
+        self._well = well_answer(entries)
+        #: Answers to health checks.
+        self._spare: deque[bytes] = deque()
         self._ignored = ignored
         self._max_frame_bytes = max_frame_bytes
         self._redactor = Redactor() if redactor is None else redactor
@@ -104,18 +110,27 @@ class ReplayPort:
         await trio.lowlevel.checkpoint()
         if self._is_input_closed or self._has_exited():
             raise self._closed("does not read any more")
-        self._compare(payload)
-        self.bytes_sent += len(frame)
-        self._track.note_sent(trio.current_time())
-        self._changed.unpark_all()
-
-    def _compare(self, payload: bytes) -> None:
         value, raw = self._redactor.redact_frame(payload)
         came = Entry(at=0.0, worker=self.worker_id, incarnation=0, what="sent", payload=value, raw=raw)
+        if not self._answer_health_check(came):
+            self._compare(came)
+            self._track.note_sent(trio.current_time())
+        self.bytes_sent += len(frame)
+        self._changed.unpark_all()
+
+    def _answer_health_check(self, came: Entry) -> bool:
+        if self._well is None or not is_health_check(came.payload) or self._track.expects_health_check():
+            return False
+        self._spare.append(dump_json({**self._well.payload, "id": came.request_id}))
+        return True
+
+    def _compare(self, came: Entry) -> None:
         expected = self._track.next_request
         if expected is None:
             self._move(f"expected: nothing more\n  came:     {_show(came)}")
-        if raw != expected.raw or not same(without_id(expected.payload), without_id(value), self._ignored):
+        if came.raw != expected.raw or not same(
+            without_id(expected.payload), without_id(came.payload), self._ignored
+        ):
             self._move(f"expected: {_show(expected)}\n  came:     {_show(came)}")
         if expected.request_id is not None:
             self._ids[expected.request_id] = came.request_id
@@ -139,11 +154,14 @@ class ReplayPort:
         self._receiving = True
         try:
             await trio.lowlevel.checkpoint()
-            while (entry := self._track.due(trio.current_time())) is None:
+            while True:
+                if self._spare:
+                    return self._spare.popleft()
+                if (entry := self._track.due(trio.current_time())) is not None:
+                    return self._take(entry)
                 if self._has_exited():
                     raise self._closed("has closed its stream")
                 await self._wait()
-            return self._take(entry)
         finally:
             self._receiving = False
 
@@ -177,7 +195,7 @@ class ReplayPort:
 
     def has_unread(self) -> bool:
         """Tell whether a frame is due, or the stream has ended."""
-        return self._track.due(trio.current_time()) is not None or self._has_exited()
+        return bool(self._spare) or self._track.due(trio.current_time()) is not None or self._has_exited()
 
     def interrupt(self) -> None:
         """Note SIGINT."""

@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 from dspex_testkit.recordings.entries import OURS, SIGNALS, Entry
+from dspex_testkit.recordings.health_checks import is_health_check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,10 @@ class Track:
     def next_request(self) -> Entry | None:
         """The frame that is to be sent next."""
         return self._entries[self._sends[0]] if self._sends else None
+
+    def expects_health_check(self) -> bool:
+        """Tell whether a health check is to be sent next: one that failed when it was recorded."""
+        return self.next_request is not None and is_health_check(self.next_request.payload)
 
     def note_sent(self, now: float) -> None:
         """Note that it was sent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -123,6 +124,34 @@ async def test_worker_ends_when_it_must_although_it_did_not_then(signal: str, st
         await port.receive()
     with pytest.raises(RecordingMovedError, match="never came"):
         port.assert_replayed()
+
+
+def ping(number: int, *, success: bool) -> list[Entry]:
+    """Return the lines of a health check and of its answer."""
+    request = {"id": number, "command": "ping", "args": {"worker_id": "w-0"}, "timestamp": 1.0}
+    return [entry("sent", payload=request), entry("received", payload={"id": number, "success": success})]
+
+
+@pytest.mark.trio
+async def test_health_checks_are_answered_whenever_they_come() -> None:
+    """How many there were, and when, is no part of the conversation."""
+    port = ReplayPort([*ping(1, success=True), *exchange(2, x=1), *ping(3, success=True)])
+    for lines in (exchange(1, x=1), ping(2, success=True), ping(3, success=True), ping(4, success=True)):
+        await port.send(lines[0].frame())
+        answer = json.loads(await port.receive())
+        assert (answer["id"], answer["success"]) == (lines[0].request_id, True)
+    port.assert_replayed()
+
+
+@pytest.mark.trio
+async def test_health_check_that_failed_fails_again() -> None:
+    """The pool ended the worker because of it: that is a part of the conversation."""
+    port = ReplayPort([*ping(1, success=True), *ping(2, success=False)])
+    with pytest.raises(RecordingMovedError, match=r"never came: .*ping"):
+        port.assert_replayed()
+    await port.send(ping(8, success=True)[0].frame())
+    assert json.loads(await port.receive()) == {"id": 8, "success": False}
+    port.assert_replayed()
 
 
 def test_secrets_are_taken_out_wherever_they_are_repeated() -> None:
