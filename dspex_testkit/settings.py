@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Self
 from dspex_testkit.layers import LAYERS, FolderLayers
 from dspex_testkit.seeds import SEED_VARIABLE, chosen_seed
 from dspex_testkit.sites import Sites
-from dspex_testkit.spending import Spending
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,8 +69,6 @@ class State:
     imports: dict[str, set[str]] = field(default_factory=dict)
     #: Number of collected items by layer, before anything was deselected.
     collected: Counter[str] = field(default_factory=Counter)
-    #: What the layers cost.
-    spending: Spending = field(default_factory=Spending)
     #: Why the run fails although its tests passed.
     verdicts: list[str] = field(default_factory=list)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock, patch
 
 from dspex_testkit import plugin
+from dspex_testkit.plugin.late import LATE_PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,10 @@ Row = tuple[str, ...]
 
 def parts() -> list[ModuleType]:
     """Return the plugin and its parts."""
-    return [plugin, *(importlib.import_module(f"{plugin.__name__}.{part}") for part in plugin.PARTS)]
+    return [
+        plugin,
+        *(importlib.import_module(f"{plugin.__name__}.{part}") for part in (*plugin.PARTS, *LATE_PARTS)),
+    ]
 
 
 class _Recorder:

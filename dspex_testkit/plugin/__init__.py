@@ -11,7 +11,8 @@ import gc
 
 import pytest
 
-from dspex_testkit.layers import LAYERS
+from dspex_testkit.layers import LAYERS, selected_layers
+from dspex_testkit.plugin.late import load_late_parts
 from dspex_testkit.plugin.stash import STATE
 from dspex_testkit.settings import State, declare
 
@@ -25,9 +26,6 @@ PARTS = (
     "ports",
     "lm",
     "hangs",
-    "holding",
-    "leaks",
-    "summary",
 )
 pytest_plugins = tuple(f"{__name__}.{part}" for part in PARTS)
 
@@ -54,3 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     # All options travel to xdist's workers, so they take this seed and draw none.
     config.option.dspex_seed = config.stash[STATE].seed
+    # Reports of xdist's workers may have layers though nothing here says so.
+    is_controller = bool(config.getoption("tx", None))
+    if config.stash[STATE].is_used or is_controller or selected_layers(config.option.markexpr):
+        load_late_parts(config)

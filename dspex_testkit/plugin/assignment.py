@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dspex_testkit.layers import LAYERS, dearest, names_layers_only, selected_layers
+from dspex_testkit.plugin.late import load_late_parts
 from dspex_testkit.plugin.ports import port_of
 from dspex_testkit.plugin.stash import COMPLAINT, LAYER, STATE
 from dspex_testkit.ports.names import LAYER_OF_PORT
@@ -101,7 +102,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
     A quarter of the time of two thousand fast tests, measured; and the leak gate collects garbage sooner.
     """
-    if any(LAYER in item.stash for item in session.items):
+    if any(LAYER in item.stash or COMPLAINT in item.stash for item in session.items):
+        load_late_parts(session.config)
         gc.freeze()
 
 

@@ -43,10 +43,8 @@ def pytest_runtestloop(session: pytest.Session) -> None:
         _care_for_processes(session.config)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionstart(session: pytest.Session) -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Care for xdist's workers before there are any: they inherit the environment."""
-    config = session.config
     is_controller = config.getoption("tx", None) and not hasattr(config, "workerinput")
     if is_controller and config.stash[STATE].is_used:
         _care_for_processes(config)

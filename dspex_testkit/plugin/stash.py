@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from dspex_testkit.layer_guard import Guard
-from dspex_testkit.layers import Layer
-from dspex_testkit.settings import State
+if TYPE_CHECKING:
+    from dspex_testkit.layer_guard import Guard
+    from dspex_testkit.layers import Layer
+    from dspex_testkit.settings import State
 
 __all__ = ["COMPLAINT", "CPU", "FAILED", "GUARD", "LAYER", "STATE"]
 
 #: Of the run: the settings, and what has been learned so far.
-STATE = pytest.StashKey[State]()
+STATE: pytest.StashKey[State] = pytest.StashKey()
 #: Of a test: its layer.
-LAYER = pytest.StashKey[Layer]()
+LAYER: pytest.StashKey[Layer] = pytest.StashKey()
 #: Of a test: what holds it to its layer.
-GUARD = pytest.StashKey[Guard]()
+GUARD: pytest.StashKey[Guard] = pytest.StashKey()
 #: Of a test: CPU seconds of the phase that has just ended.
-CPU = pytest.StashKey[float]()
+CPU: pytest.StashKey[float] = pytest.StashKey()
 #: Of a test: whether a phase of it has failed.
-FAILED = pytest.StashKey[bool]()
+FAILED: pytest.StashKey[bool] = pytest.StashKey()
 #: Of a test: why it may not run.
-COMPLAINT = pytest.StashKey[str]()
+COMPLAINT: pytest.StashKey[str] = pytest.StashKey()

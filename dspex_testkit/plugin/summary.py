@@ -8,12 +8,13 @@ import pytest
 
 from dspex_testkit.plugin.stash import CPU, FAILED, LAYER, STATE
 from dspex_testkit.seeds import how_to_replay
-from dspex_testkit.spending import Cost
+from dspex_testkit.spending import Cost, Spending
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from dspex_testkit.spending import Spending
+#: Of a run: what the layers cost.
+SPENDING = pytest.StashKey[Spending]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -42,25 +43,27 @@ class _Collector:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Listen to reports."""
-    config.pluginmanager.register(_Collector(config.stash[STATE].spending), "dspex-spending")
+    config.stash[SPENDING] = Spending()
+    config.pluginmanager.register(_Collector(config.stash[SPENDING]), "dspex-spending")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Take the time that the start took."""
-    session.config.stash[STATE].spending.note_start()
+    session.config.stash[SPENDING].note_start()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
     """Fail the run if a layer cost more than it may."""
     config, state = session.config, session.config.stash[STATE]
+    spending = config.stash[SPENDING]
     result = yield
-    state.spending.note_end()
+    spending.note_end()
     if hasattr(config, "workerinput"):
-        config.workeroutput["dspex_cpu"] = state.spending.whole.cpu  # type: ignore[attr-defined] # by xdist
+        config.workeroutput["dspex_cpu"] = spending.whole.cpu  # type: ignore[attr-defined] # by xdist
         return result
-    over = list(state.spending.over(state.layer_budgets, state.enforced, state.slack))
+    over = list(spending.over(state.layer_budgets, state.enforced, state.slack))
     state.verdicts += over
     if over and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -71,13 +74,13 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
 def pytest_testnodedown(node: Any) -> None:
     """Learn from an xdist worker what it cost."""
     cpu = getattr(node, "workeroutput", {}).get("dspex_cpu", 0.0)
-    node.config.stash[STATE].spending.workers_cpu += cpu
+    node.config.stash[SPENDING].workers_cpu += cpu
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Show time and slowest test of each layer against the budgets, and why the run fails if it is for a layer."""
     state = config.stash[STATE]
-    lines = list(state.spending.lines(state.budgets, state.layer_budgets))
+    lines = list(config.stash[SPENDING].lines(state.budgets, state.layer_budgets))
     if not lines and not state.verdicts:
         return
     terminalreporter.section("layers")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dspex_testkit.plugin import PARTS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -422,12 +424,22 @@ def test_plugin_tells_usage_errors_under_xdist(pytester: pytest.Pytester) -> Non
     assert "test_it has no layer" in text(result)
 
 
+#: What of the test kit a run loads that does not use it. Each module costs about half a millisecond: see
+#: ``python -m tests.startup_cost``.
+LOADED = {
+    "layers", "ports", "ports.names", "seeds", "settings", "sites",
+    *(f"plugin{part}" for part in ("", ".stash", ".late", *(f".{name}" for name in PARTS))),
+}  # fmt: skip
+
+
 def test_plugin_is_cheap_to_load(pytester: pytest.Pytester) -> None:
-    """A run that uses no layer loads neither trio nor psutil nor the pool through the plugin."""
-    code = """
+    """A run that uses no layer loads a few small modules of ours through the plugin, and of libraries none."""
+    code = f"""
         import sys
         def test_it():
-            assert not {"trio", "psutil", "msgspec", "dspex_pool", "hypothesis"} & sys.modules.keys()
+            assert not {{"trio", "psutil", "msgspec", "dspex_pool", "hypothesis", "faker"}} & sys.modules.keys()
+            ours = {{name for name in sys.modules if name.startswith("dspex_testkit.")}}
+            assert ours <= {{f"dspex_testkit.{{name}}" for name in {LOADED}}}
     """
     pytester.makepyfile(dedent(code))
     arguments = ("--disable-plugin-autoload", "-p", "dspex_testkit.plugin")

@@ -1,0 +1,23 @@
+"""The parts of the plugin that are loaded when a run turns out to have layers: others do not pay for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+__all__ = ["LATE_PARTS", "load_late_parts"]
+
+#: Their order matters: of hooks that want to be first, those of the last one are.
+LATE_PARTS = (
+    "holding",
+    "leaks",
+    "summary",
+)
+
+
+def load_late_parts(config: pytest.Config) -> None:
+    """Load them, once; to be called before the first test runs."""
+    for part in LATE_PARTS:
+        config.pluginmanager.import_plugin(f"dspex_testkit.plugin.{part}")
