@@ -25,7 +25,7 @@ LAYERS += --hypothesis-profile $(PROFILE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test fast protocol integration chaos stress check format rules consumer coverage clean
+.PHONY: help install run test fast protocol integration chaos stress check format bodies rules consumer coverage clean
 
 help: ## list the verbs
 	@echo "usage: make VERB [PYTHON=python3.12] [ARGS=\"-k name\"]"
@@ -64,6 +64,9 @@ check: $(STAMP) ## lint, format, types, floors and house rules; what every commi
 format: $(STAMP) ## format the code and mend what the linter can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+bodies: $(STAMP) ## list the pool's own test bodies, and which run on every kind of port
+	@$(BIN)/python -m tests.bodies
 
 rules: $(STAMP) ## write what is generated: the tests' names into docs/rules.md, the tables of the documents
 	@$(BIN)/python tests/integration/test_rules_covered.py

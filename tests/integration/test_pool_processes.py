@@ -12,9 +12,9 @@ import psutil
 import pytest
 import trio
 
-from dspex_pool.errors import CallTimeoutError, RemoteProtocolError, WorkerDiedError
+from dspex_pool.errors import RemoteProtocolError, WorkerDiedError
 from tests.bounded_waits import has_ended, until
-from tests.integration.worker_pools import is_gone, open_pool
+from tests.integration.worker_pools import open_pool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,73 +63,7 @@ async def test_callers_share_the_workers_without_losing_time() -> None:
     pytest.fail(f"times the ideal: {tries}")
 
 
-async def test_slow_command_delays_nobody_on_other_workers() -> None:
-    """One command of 5 s does not stand at the head of anybody's line."""
-    async with open_pool(pool_size=2) as pool:
-        await pool.wait_ready(2)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, pool, "sleep", {"seconds": 5})
-            await until(lambda: pool.statistics().leased == 1, "the slow command began")
-            with trio.fail_after(4.0):
-                for number in range(100):
-                    assert await ask(pool, "echo", {"n": number}) == {"n": number}
-            nursery.cancel_scope.cancel()
-
-
 # --- time-outs and cancellation -----------------------------------------------------------------------------
-
-
-async def test_timeout_frees_the_caller_at_once_and_keeps_the_worker() -> None:
-    """A command that sleeps 60 s in Python is stopped; the same process serves again at once. [property 50]"""
-    async with open_pool() as pool:
-        pid = await pid_of_any(pool)
-        began = time.perf_counter()
-        with pytest.raises(CallTimeoutError):
-            await ask(pool, "sleep", {"seconds": 60}, timeout=0.5)
-        assert time.perf_counter() - began < 0.6
-        freed = time.perf_counter()
-        assert await pid_of_any(pool) == pid
-        assert time.perf_counter() - freed < 0.5
-
-
-async def test_worker_that_cannot_be_interrupted_is_replaced() -> None:
-    """A command that hears no signal, because it is stuck in C, costs its worker, not the caller. [property 9]"""
-    async with open_pool(cancel_grace=0.3) as pool:
-        pid = await pid_of_any(pool)
-        with pytest.raises(CallTimeoutError):
-            await ask(pool, "hang_in_c", timeout=0.2)
-        assert await pid_of_any(pool) != pid
-        assert is_gone(pid)
-
-
-async def test_stopped_process_holds_no_caller() -> None:
-    """A cancelled caller leaves a stopped process at once; the process is replaced. [property 9]"""
-    async with open_pool(cancel_grace=0.3) as pool:
-        pid = await pid_of_any(pool)
-        began = time.perf_counter()
-        with trio.move_on_after(0.2):
-            async with pool.checkout() as lease:
-                os.kill(pid, signal.SIGSTOP)
-                await lease.request("echo", {})
-        assert time.perf_counter() - began < 1.0
-        assert await pid_of_any(pool) != pid
-
-
-async def test_cancelled_callers_never_read_anothers_answer() -> None:
-    """After any mix of cancelled calls, each answer belongs to its own request. [property 50]"""
-    async with open_pool(pool_size=2) as pool:
-
-        async def caller(number: int) -> None:
-            with trio.move_on_after(0.002 * (number % 5) or 10):
-                assert await ask(pool, "echo", {"n": number, "pad": "x" * 1000}) == {
-                    "n": number,
-                    "pad": "x" * 1000,
-                }
-
-        async with trio.open_nursery() as nursery:
-            for number in range(200):
-                nursery.start_soon(caller, number)
-        await until(lambda: steady(pool, 2), "all workers came back")
 
 
 async def test_caller_cancelled_within_a_frame_costs_the_worker() -> None:
@@ -144,93 +78,6 @@ async def test_caller_cancelled_within_a_frame_costs_the_worker() -> None:
 
 
 # --- deaths -----------------------------------------------------------------------------------------------
-
-
-async def test_death_during_a_call_is_told_with_its_cause_and_not_retried() -> None:
-    """The caller hears of the signal and that the request was sent; nobody runs it again. [property 56]"""
-    async with open_pool() as pool:
-        with pytest.raises(WorkerDiedError) as caught:
-            await ask(pool, "crash", {"signal": "SIGSEGV"})
-        assert caught.value.signal == signal.SIGSEGV
-        assert caught.value.request_sent is True
-        assert caught.value.request_read in (True, None)
-        assert await ask(pool, "echo", {"a": 1}) == {"a": 1}
-        assert pool.statistics().counters.granted == 2
-
-
-async def test_death_while_idle_is_noticed_whoever_used_it_last() -> None:
-    """An idle worker that is killed is reaped and replaced without any traffic. [property 57]"""
-    async with open_pool(pool_size=2) as pool:
-        await pool.wait_ready(2)
-        pid = await pid_of_any(pool)
-        os.kill(pid, signal.SIGKILL)
-        # Before the pool has noticed anything, all is steady as well.
-        await until(lambda: pool.statistics().counters.reaped == 1, "the dead worker was noticed")
-        await until(lambda: is_gone(pid) and steady(pool, 2), "the dead worker was replaced")
-
-
-@pytest.mark.parametrize("state", ["idle", "leased", "draining"])
-async def test_pool_is_whole_again_after_a_kill(state: str) -> None:
-    """A worker killed in any state is replaced; nothing is counted twice or lost. [property 35]"""
-    async with open_pool(pool_size=2, cancel_grace=5.0) as pool:
-        await pool.wait_ready(2)
-        pid = await pid_of_any(pool)
-        if state == "draining":
-            with pytest.raises(CallTimeoutError):
-                await ask(pool, "shielded", {"seconds": 30}, timeout=0.1)
-        if state == "leased":
-            async with pool.checkout() as lease:
-                os.kill(pid, signal.SIGKILL)
-                with pytest.raises(WorkerDiedError):
-                    await lease.request("sleep", {"seconds": 30})
-        else:
-            os.kill(pid, signal.SIGKILL)
-        await until(lambda: pool.statistics().counters.reaped == 1, "the dead worker was noticed")
-        await until(lambda: is_gone(pid) and steady(pool, 2), "the pool was whole again")
-
-
-async def test_kill_of_one_worker_blocks_no_other() -> None:
-    """Workers share no pipe and no lock: one killed in the middle of an answer hurts nobody. [property 104]"""
-    async with open_pool(pool_size=2) as pool:
-        await pool.wait_ready(2)
-        async with pool.checkout() as victim, pool.checkout() as other, trio.open_nursery() as nursery:
-            pid = victim.worker.port.pid
-            assert pid is not None
-
-            async def work() -> None:
-                while True:
-                    await victim.request("big", {"bytes": 4_000_000})
-
-            async def be_killed() -> None:
-                with pytest.raises(WorkerDiedError):
-                    await work()
-
-            nursery.start_soon(be_killed)
-            for number in range(50):
-                assert await other.request("echo", {"n": number}) == {"n": number}
-            os.kill(pid, signal.SIGKILL)
-            for number in range(50):
-                assert await other.request("echo", {"n": number}) == {"n": number}
-
-
-async def test_slot_is_free_only_when_its_process_is_reaped() -> None:
-    """While an old process takes its time to leave, no new one is started beside it. [property 27]"""
-    most = 0
-    async with open_pool(pool_size=2, terminate_grace=1.0) as pool:
-
-        def look(*_: object) -> None:
-            nonlocal most
-            alive = [worker for worker in pool.workers() if not is_gone(worker.port.pid or 0)]
-            most = max(most, len(alive))
-
-        pool.telemetry.attach((), look)
-        await pool.wait_ready(2)
-        for _ in range(2):
-            async with pool.checkout() as lease:
-                await lease.request("block_signals", {})
-                lease.retire()
-        await until(lambda: steady(pool, 2), "both workers were replaced")
-    assert most == 2
 
 
 # --- hygiene ----------------------------------------------------------------------------------------------

@@ -7,15 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 import trio
 
-from dspex_pool.errors import PoolClosedError, WorkerDiedError, WorkerStartError
+from dspex_pool.errors import WorkerDiedError, WorkerStartError
 from dspex_pool.worker_pool import WorkerPool
 from tests.bounded_waits import has_ended, until
 from tests.integration.worker_pools import ECHO, echo_ports, is_gone, open_pool
@@ -66,31 +64,6 @@ async def test_worker_killed_while_it_starts_is_replaced() -> None:
         assert pool.statistics().counters.start_failures == 1
 
 
-@pytest.mark.trio
-async def test_worker_killed_while_it_is_pinged_is_replaced() -> None:
-    """A ping that ends with its process's death costs that worker, at once. [property 35]"""
-    async with open_pool(health_check_interval=0.1, ping_timeout=20.0) as pool:
-        await pool.wait_ready()
-        pid = pid_of(pool.workers()[0])
-        os.kill(pid, signal.SIGSTOP)
-        await until(lambda: pool.statistics().pinging == 1, "the ping began")
-        os.kill(pid, signal.SIGKILL)
-        await until(lambda: is_gone(pid) and pool.statistics().ready == 1, "the worker is replaced")
-
-
-@pytest.mark.trio
-async def test_worker_killed_while_it_leaves_frees_its_place() -> None:
-    """A slow goodbye that a kill cuts short ends there, not with its grace. [property 35]"""
-    async with open_pool(terminate_grace=20.0) as pool:
-        await pool.wait_ready()
-        pid = pid_of(pool.workers()[0])
-        os.kill(pid, signal.SIGSTOP)
-        pool.drain()
-        assert pool.statistics().retiring == 1
-        os.kill(pid, signal.SIGKILL)
-        await until(lambda: is_gone(pid) and steady(pool, 1), "the worker is replaced")
-
-
 #: Hangs in its first process and is an echo worker in all later ones.
 HANGS_ONCE = """
 import os, runpy, sys, time
@@ -101,20 +74,6 @@ except FileExistsError:
 else:
     time.sleep(60)
 """
-
-
-@pytest.mark.trio
-async def test_start_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
-    """Beside a start that hangs the others go on; it is ended, counted as failed, and made up for. [property 38]"""
-    script = tmp_path / "worker.py"
-    script.write_text(HANGS_ONCE)
-    words = [sys.executable, str(script), str(tmp_path / "begun"), "--mode", "pool-worker", "--handler", ECHO]
-    async with open_pool(command=words, pool_size=3, max_starting=2, spawn_timeout=2.5) as pool:
-        began = trio.current_time()
-        await pool.wait_ready(2)
-        assert trio.current_time() - began < 2.5
-        await pool.wait_ready(3)
-        assert pool.statistics().counters.start_failures == 1
 
 
 @pytest.mark.trio
@@ -280,28 +239,6 @@ def test_interrupted_host_ends_its_workers_before_itself() -> None:
 
 
 @pytest.mark.trio
-async def test_goodbye_does_not_wait_for_a_full_pipe() -> None:
-    """A caller that is stuck in writing to a process that does not read holds no close up. [property 86]"""
-    failed: list[Exception] = []
-
-    async def write_in_vain(pool: WorkerPool) -> None:
-        with pytest.raises(WorkerDiedError) as caught:
-            async with pool.checkout() as lease:
-                await lease.request("echo", {"data": "x" * 16_000_000})
-        failed.append(caught.value)
-
-    async with trio.open_nursery() as nursery:
-        async with open_pool(terminate_grace=0.5) as pool:
-            await pool.wait_ready()
-            os.kill(pid_of(pool.workers()[0]), signal.SIGSTOP)
-            nursery.start_soon(write_in_vain, pool)
-            await until(lambda: pool.workers()[0].port.bytes_sent > 60_000, "the pipe is full")
-            began = time.perf_counter()
-        assert time.perf_counter() - began < 3.0
-    assert "the pool ended it: closed" in str(failed[0])
-
-
-@pytest.mark.trio
 async def test_close_ends_stubborn_grandchildren_of_a_stopped_worker() -> None:
     """What a worker has started goes with it, though it ignores SIGTERM and its parent is stopped. [property 85]"""
     async with open_pool(terminate_grace=0.4) as pool:
@@ -310,27 +247,3 @@ async def test_close_ends_stubborn_grandchildren_of_a_stopped_worker() -> None:
             await until(lambda: "ready" in lease.worker.port.stderr_tail, "the grandchild runs")
         os.kill(pid_of(pool.workers()[0]), signal.SIGSTOP)
     await until(lambda: has_ended(grandchild), "the grandchild ended")
-
-
-@pytest.mark.trio
-async def test_close_while_everybody_is_busy_leaves_nothing() -> None:
-    """Starts, calls, care and a line, all cut off by a close: all callers hear of it. [property 77]"""
-    heard: list[type[BaseException]] = []
-
-    async def call(pool: WorkerPool, seconds: float) -> None:
-        try:
-            async with pool.checkout() as lease:
-                await lease.request("sleep", {"seconds": seconds})
-        except (PoolClosedError, WorkerDiedError) as error:
-            heard.append(type(error))
-
-    descriptors = psutil.Process().num_fds()
-    async with trio.open_nursery() as nursery:
-        async with open_pool(pool_size=4, max_starting=2, terminate_grace=0.3) as pool:
-            for _ in range(8):
-                nursery.start_soon(call, pool, 30.0)
-            await until(lambda: pool.statistics().leased >= 1, "a call runs")
-    assert len(heard) == 8
-    assert PoolClosedError in heard
-    assert WorkerDiedError in heard
-    assert psutil.Process().num_fds() == descriptors

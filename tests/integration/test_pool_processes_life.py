@@ -16,7 +16,7 @@ import trio
 from dspex_pool.errors import CheckoutTimeoutError, PoolClosedError, WorkerStartError
 from dspex_pool.worker_pool import WorkerPool
 from tests.bounded_waits import has_ended, until
-from tests.integration.worker_pools import ECHO, echo_ports, is_gone, open_pool
+from tests.integration.worker_pools import ECHO, echo_ports, is_gone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,19 +99,6 @@ async def test_opening_cancelled_at_any_moment_leaves_no_process() -> None:
 # --- health -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.trio
-async def test_ping_that_hangs_ends_and_the_worker_is_replaced() -> None:
-    """A stopped process fails its health check within ping_timeout; others are checked in time. [property 63]"""
-    async with open_pool(pool_size=2, health_check_interval=0.2, ping_timeout=0.5) as pool:
-        await pool.wait_ready(2)
-        pids = {worker.port.pid for worker in pool.workers()}
-        victim = pids.pop()
-        assert victim is not None
-        os.kill(victim, signal.SIGSTOP)
-        await until(lambda: is_gone(victim) and pool.statistics().idle == 2, "the stopped one was replaced")
-        assert pids <= {worker.port.pid for worker in pool.workers()}
-
-
 # --- closing ------------------------------------------------------------------------------------------------
 
 
@@ -131,40 +118,6 @@ async def test_close_leaves_no_process_pipe_or_task() -> None:
     with pytest.raises(PoolClosedError):
         async with pool.checkout():
             pass
-
-
-@pytest.mark.trio
-async def test_close_is_bounded_when_a_lease_never_comes_back() -> None:
-    """A caller that never returns its worker delays close by the grace, no longer. [property 79]"""
-    async with WorkerPool(echo_ports(), pool_size=1, terminate_grace=0.5, close_timeout=3.0) as pool:
-        async with trio.open_nursery() as nursery:
-
-            async def never_returns() -> None:
-                async with pool.checkout():
-                    await trio.sleep_forever()
-
-            nursery.start_soon(never_returns)
-            await until(lambda: pool.statistics().leased == 1, "the worker was lent")
-            began = time.perf_counter()
-            await pool.aclose()
-            assert time.perf_counter() - began < 3.0
-            assert pool.workers() == []
-            nursery.cancel_scope.cancel()
-
-
-@pytest.mark.trio
-async def test_close_that_is_cancelled_still_ends_every_process() -> None:
-    """Cancelled while it waits for a stubborn worker, close kills first and lets go then. [property 81]"""
-    before = children()
-    with trio.move_on_after(0.3) as scope:
-        async with WorkerPool(echo_ports(), pool_size=2, terminate_grace=20.0) as pool:
-            await pool.wait_ready(2)
-            async with pool.checkout() as lease:
-                await lease.request("block_signals", {})
-                scope.deadline = trio.current_time() + 0.3
-                await trio.sleep_forever()
-    assert scope.cancelled_caught
-    assert children() <= before
 
 
 @pytest.mark.trio
@@ -190,18 +143,6 @@ async def test_close_ends_a_stubborn_worker_and_its_children(stubborn: str) -> N
     assert time.perf_counter() - began < 5.0
     assert children() <= before
     await until(lambda: grandchild == 0 or has_ended(grandchild), "the grandchild ended too")
-
-
-@pytest.mark.trio
-async def test_slow_leavers_share_one_grace() -> None:
-    """Three workers that ignore everything take one grace together. [property 87]"""
-    async with WorkerPool(echo_ports(), pool_size=3, terminate_grace=1.0) as pool:
-        await pool.wait_ready(3)
-        for worker in pool.workers():
-            assert worker.port.pid is not None
-            os.kill(worker.port.pid, signal.SIGSTOP)
-        began = time.perf_counter()
-    assert time.perf_counter() - began < 2.5
 
 
 # --- the death of the parent ----------------------------------------------------------------------------------

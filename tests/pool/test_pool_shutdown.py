@@ -186,3 +186,48 @@ async def test_closing_notices_at_once_that_the_worker_has_left(make_pool: MakeP
         await pool.wait_ready()
         began = trio.current_time()
     assert trio.current_time() - began < AT_ONCE, "closing waited for its grace although the worker had left"
+
+
+async def test_goodbye_does_not_wait_for_a_full_pipe(make_pool: MakePool) -> None:
+    """A caller that is stuck in writing to a worker that does not read holds no close up. [property 86]"""
+    failed: list[Exception] = []
+    ports = make_pool.ports()
+
+    async def write_in_vain(pool: WorkerPool) -> None:
+        with pytest.raises(WorkerDiedError) as caught:
+            async with pool.checkout() as lease:
+                await lease.request("echo", {"data": "x" * 2_000_000})
+        failed.append(caught.value)
+
+    async with trio.open_nursery() as nursery:
+        async with make_pool.worker_pool(ports=ports, terminate_grace=0.5) as pool:
+            await pool.wait_ready()
+            ports.stop()
+            nursery.start_soon(write_in_vain, pool)
+            await until(lambda: ports.ports[0].bytes_sent > 60_000, "the pipe is full")
+            began = trio.current_time()
+        assert trio.current_time() - began < AT_ONCE
+    assert "the pool ended it: closed" in str(failed[0])
+
+
+async def test_close_while_everybody_is_busy_leaves_nothing(make_pool: MakePool) -> None:
+    """Starts, calls, care and a line, all cut off by a close: all callers hear of it. [property 77]"""
+    heard: list[type[BaseException]] = []
+    ports = make_pool.ports(hang_starts=1)
+
+    async def call(pool: WorkerPool) -> None:
+        try:
+            async with pool.checkout() as lease:
+                await lease.request(*planned(Plan().stall(deaf=True)))
+        except (PoolClosedError, WorkerDiedError) as error:
+            heard.append(type(error))
+
+    async with trio.open_nursery() as nursery:
+        async with make_pool.worker_pool(ports=ports, pool_size=3, terminate_grace=0.3) as pool:
+            for _ in range(8):
+                nursery.start_soon(call, pool)
+            await until(lambda: pool.statistics().leased >= 1, "a call runs")
+            assert pool.statistics().starting >= 1
+    assert len(heard) == 8
+    assert set(heard) == {PoolClosedError, WorkerDiedError}
+    assert not ports.live

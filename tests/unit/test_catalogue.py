@@ -135,20 +135,3 @@ async def test_every_event_of_the_catalogue_happens(autojump_clock: MockClock) -
         carried.setdefault(name, set()).update(metadata)
     never = {(name, part) for name, spec in EVENTS.items() for part in set(spec.metadata) - carried[name]}
     assert never == set()
-
-
-@pytest.mark.trio
-async def test_pool_tells_when_it_is_ready_and_when_not(autojump_clock: MockClock) -> None:
-    """The first worker in service and the loss of the last are events; those between are not."""
-    workers, log = CannedWorkers(), EventLog()
-    async with WorkerPool(workers, telemetry=log.telemetry, pool_size=2, **CALM) as pool:
-        await pool.wait_ready(2)
-        workers.kill_all()
-        await trio.sleep(1)
-        await pool.wait_ready(2)
-        workers.live[0].die()
-        await trio.sleep(1)
-    told = [(name, dict(measured)) for name, measured, _ in log.events if name in ("ready", "unready")]
-    assert told == [("ready", {"workers": 1}), ("unready", {"workers": 0})] * 2
-    for name, event in (("ready", "worker_started"), ("unready", "worker_retiring")):
-        assert log.names[log.names.index(name) - 1] == event

@@ -5,30 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trio
 
 from dspex_pool.core.records import Outcome
 from dspex_pool.errors import (
-    CallTimeoutError,
     CheckoutTimeoutError,
     SessionBusyError,
     SessionLimitError,
     SessionLostError,
-    UseAfterReturnError,
 )
 from dspex_pool.lifecycle import WorkerState
-from dspex_pool.worker_pool import WorkerPool
-from dspex_testkit.mock_port import MockPort, MockPortFactory
-from dspex_testkit.plan import Plan
 from dspex_testkit.pool_driver import PoolDriver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from trio.testing import MockClock
-
-    from dspex_pool.lease import Lease
-    from dspex_pool.worker import PoolWorker
 
 
 def ready_pool(pool_size: int = 1, **options: Any) -> PoolDriver:
@@ -342,45 +331,7 @@ def test_deadline_of_a_waiter_that_left_does_not_refuse_a_later_one() -> None:
     assert isinstance(driver.refusal(timeout=0.0), CheckoutTimeoutError)
 
 
-@pytest.mark.trio
-async def test_timeout_of_an_earlier_call_does_not_touch_the_next_caller(autojump_clock: MockClock) -> None:
-    """A call that was given up is over before its worker is lent again; its answer reaches nobody. [property 110]"""
-
-    def script(port: MockPort) -> None:
-        port.answer("slow", Plan().late_reply("too late", after=1.5)).answer("quick", "mine")
-
-    async with WorkerPool(MockPortFactory(script), pool_size=1, cancel_grace=2.0) as pool:
-        with pytest.raises(CallTimeoutError):
-            async with pool.checkout() as lease:
-                await lease.request("slow", timeout=1.0)
-        async with pool.checkout() as lease:
-            assert await lease.request("quick", timeout=1.0) == "mine"
-            assert lease.worker.incarnation == 1
-
-
 # --- state ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.trio
-async def test_worker_is_reset_before_the_next_can_see_it(autojump_clock: MockClock) -> None:
-    """Who waits gets the worker only when the reset of what the last caller left is done. [property 111]"""
-    seen: list[object] = []
-
-    async def reset(worker: PoolWorker) -> None:
-        await trio.sleep(1.0)
-        worker.state = None
-
-    async def look(pool: WorkerPool) -> None:
-        async with pool.checkout() as lease:
-            seen.append((trio.current_time(), lease.worker.state))
-
-    ports = MockPortFactory(lambda port: port.answer("use", "used"))
-    async with WorkerPool(ports, pool_size=1, reset=reset) as pool, trio.open_nursery() as nursery:
-        async with pool.checkout() as lease:
-            nursery.start_soon(look, pool)
-            await lease.request("use")
-            lease.update("private")
-    assert seen == [(1.0, None)]
 
 
 def test_worker_in_care_is_not_visible() -> None:
@@ -393,63 +344,3 @@ def test_worker_in_care_is_not_visible() -> None:
     waiter = driver.wait(session="s", affinity="strict")
     driver.drained()
     assert driver.granted[waiter].number == lease.number
-
-
-@pytest.mark.trio
-async def test_late_cleanup_of_a_wrapper_does_not_touch_the_next_lease(autojump_clock: MockClock) -> None:
-    """A fixture that gives its worker back twice, or late, takes nothing from who has it now. [property 112]"""
-    ports = MockPortFactory(lambda port: port.answer("use", "used"))
-    async with WorkerPool(ports, pool_size=1) as pool:
-        fixture = pool.checkout()
-        earlier = await fixture.__aenter__()
-        await fixture.__aexit__(None, None, None)
-        async with pool.checkout() as lease:
-            lease.update("mine")
-            await fixture.__aexit__(None, None, None)
-            with pytest.raises(UseAfterReturnError):
-                earlier.retire()
-            with pytest.raises(UseAfterReturnError):
-                earlier.update("stolen")
-            with pytest.raises(UseAfterReturnError):
-                await earlier.request("use")
-            assert await lease.request("use") == "used"
-            assert pool.statistics().leased == 1
-        assert ports.ports[0].received[-1].command == "use"
-        assert [worker.state for worker in pool.workers()] == ["mine"]
-        assert len(ports.ports[0].received) == 2
-
-
-@pytest.mark.trio
-async def test_checkout_is_good_for_one_block(autojump_clock: MockClock) -> None:
-    """Entering the same checkout again, or in two tasks, is refused instead of sharing a worker. [property 112]"""
-    async with WorkerPool(MockPortFactory(), pool_size=2) as pool:
-        checkout = pool.checkout()
-        async with checkout as lease:
-            with pytest.raises(UseAfterReturnError, match="one block"):
-                await checkout.__aenter__()
-            assert not lease.is_ended
-        with pytest.raises(UseAfterReturnError, match="one block"):
-            await checkout.__aenter__()
-        assert pool.statistics().leased == 0
-
-
-@pytest.mark.trio
-async def test_suspending_lends_nothing_that_was_returned_meanwhile(autojump_clock: MockClock) -> None:
-    """A change of mode takes nothing out of hands, and lends nothing until it ends. [property 112]"""
-    lent: list[Lease] = []
-
-    async def borrow(pool: WorkerPool) -> None:
-        async with pool.checkout() as lease:
-            lent.append(lease)
-
-    async with WorkerPool(MockPortFactory(), pool_size=1) as pool, trio.open_nursery() as nursery:
-        async with pool.checkout():
-            pool.suspend()
-            nursery.start_soon(borrow, pool)
-            await trio.sleep(1.0)
-        await trio.sleep(1.0)
-        assert lent == []
-        assert pool.statistics().idle == 1
-        pool.resume()
-        await trio.sleep(1.0)
-        assert len(lent) == 1

@@ -18,7 +18,6 @@ from dspex_pool.errors import InvalidConfigError
 from dspex_pool.lifecycle import WorkerState
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPort, MockPortFactory
-from dspex_testkit.plan import Plan
 from dspex_testkit.pool_driver import PoolDriver
 
 if TYPE_CHECKING:
@@ -98,36 +97,6 @@ def test_limit_on_pings_makes_them_take_turns() -> None:
     assert first != second
     driver.pinged()
     assert driver.in_state(WorkerState.IDLE) == [second]
-
-
-@pytest.mark.trio
-async def test_worker_that_does_not_answer_a_ping_is_replaced(autojump_clock: MockClock) -> None:
-    """A real exchange that hangs is given up at ``ping_timeout``; callers are served meanwhile. [property 63]"""
-
-    def script(port: MockPort) -> None:
-        port.answer("ping", Plan().stall(deaf=True) if port.incarnation == 1 else "pong")
-
-    ports = MockPortFactory(script)
-    async with WorkerPool(ports, pool_size=2, health_check_interval=10.0, ping_timeout=4.0) as pool:
-        await pool.wait_ready(2)
-        await trio.sleep(12)
-        assert pool.statistics().pinging == 1
-        async with pool.checkout(timeout=0) as lease:
-            assert lease.worker.incarnation == 2
-        await trio.sleep(3)
-        assert [worker.incarnation for worker in pool.workers()] == [2, 3]
-        assert "terminate" not in ports.ports[0].signals
-
-
-@pytest.mark.trio
-async def test_worker_that_says_more_than_asked_is_replaced_after_its_ping(autojump_clock: MockClock) -> None:
-    """An answer to a ping with something behind it proves that the worker is not clean. [property 52]"""
-    talkative = Plan().reply("pong").garbage()
-    ports = MockPortFactory(lambda port: port.answer("ping", "pong" if port.incarnation > 1 else talkative))
-    async with WorkerPool(ports, pool_size=1, health_check_interval=10.0) as pool:
-        await trio.sleep(10.5)
-        assert [port.incarnation for port in ports.live] == [2]
-        assert pool.statistics().idle == 1
 
 
 STATES = [WorkerState.STARTING, WorkerState.LEASED, WorkerState.DRAINING, WorkerState.RETIRING]

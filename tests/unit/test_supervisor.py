@@ -12,12 +12,12 @@ import trio.testing
 
 from dspex_pool import supervisor as supervisor_module
 from dspex_pool.config import PoolConfig
-from dspex_pool.errors import InvalidConfigError, PoolClosedError, PoolFailedError, SessionStoreError
+from dspex_pool.errors import InvalidConfigError, SessionStoreError
 from dspex_pool.session_store import MemorySessionStore
 from dspex_pool.supervisor import PoolSupervisor, ports_for
 from dspex_pool.telemetry import Telemetry
 from tests.cancel_at_step import CancelAtStep
-from tests.session_workers import CALM, CannedWorkers, EventLog
+from tests.session_workers import CALM, CannedWorkers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,66 +58,6 @@ def supervise(workers: CannedWorkers, **options: Any) -> PoolSupervisor:
 
 
 @pytest.mark.trio
-async def test_services_that_fail_are_started_again(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The pool serves on while its monitor and its housekeeping fail now and then, and says so."""
-    workers, log = CannedWorkers(), EventLog()
-    async with supervise(workers, telemetry=log.telemetry, monitor_interval=5.0) as supervisor:
-        pool = supervisor.pool
-        await pool.execute_in_session("s", *CREATE)
-        failures = iter([RuntimeError("first"), RuntimeError("second")] * 2)
-
-        def fail() -> None:
-            if (failure := next(failures, None)) is not None:
-                raise failure
-
-        setattr(pool, "_expire", fail)  # noqa: B010 - mypy takes no assignment to a method
-        setattr(pool.workers, "measure_memory", fail)  # noqa: B010 - the same
-        await trio.sleep(30)
-        assert next(failures, None) is None
-        assert (await pool.execute_in_session("t", *CREATE)).attempts == 1
-    restarted = [log.of("monitor_restarted"), log.of("service_restarted")]
-    assert sum(len(events) for events in restarted) == 4
-    assert {event["reason"] for events in restarted for event in events} == {
-        "RuntimeError: first",
-        "RuntimeError: second",
-    }
-    assert {event["service"] for event in log.of("service_restarted")} == {"housekeeping"}
-    assert log.problems == []
-    assert caplog.text.count("Traceback") == 4
-
-
-@pytest.mark.trio
-async def test_service_that_fails_again_and_again_closes_the_pool(autojump_clock: MockClock) -> None:
-    """Beyond the limit all who wait are told, the block is cancelled, and the error names service and cause."""
-    workers, outcomes = CannedWorkers(), []
-    store = TalkativeStore(workers)
-
-    async def wait_for_a_worker(supervisor: PoolSupervisor) -> None:
-        try:
-            await supervisor.pool.execute_anonymous("ping")
-        except PoolClosedError as error:
-            outcomes.append(error)
-
-    async def serve(nursery: trio.Nursery) -> None:
-        async with supervise(workers, pool_size=1, store=store, monitor_interval=5.0) as supervisor:
-            await supervisor.pool.execute_in_session("s", *CREATE)
-            async with supervisor.pool.workers.checkout():
-                nursery.start_soon(wait_for_a_worker, supervisor)
-                store.failure = RuntimeError("out of its mind")
-                await trio.sleep_forever()
-
-    async with trio.open_nursery() as nursery:
-        with pytest.raises(PoolFailedError, match=r"more than 3 times within 60 s.*out of its mind") as info:
-            await serve(nursery)
-    assert (info.value.service, type(info.value.__cause__)) == ("housekeeping", RuntimeError)
-    assert len(outcomes) == 1
-    assert (workers.live, store.closings) == ([], [0])
-    assert trio.current_time() < 60
-
-
-@pytest.mark.trio
 async def test_failures_that_are_far_apart_are_forgiven(autojump_clock: MockClock) -> None:
     """More failures than the limit, but not within the window, do not close the pool."""
     workers = CannedWorkers()
@@ -132,29 +72,6 @@ async def test_failures_that_are_far_apart_are_forgiven(autojump_clock: MockCloc
         setattr(supervisor.pool, "_expire", fail)  # noqa: B010 - mypy takes no assignment to a method
         await trio.sleep(1000)
         assert next(failures) > 10
-
-
-@pytest.mark.trio
-async def test_closing_ends_services_then_workers_then_the_store(autojump_clock: MockClock) -> None:
-    """The store is closed last and once; an error of the block leaves as it is, whatever the store says."""
-    telemetry = Telemetry()
-
-    async def serve(store: TalkativeStore, error: Exception | None, failure: Exception | None) -> None:
-        async with supervise(store.workers, store=store, telemetry=telemetry) as supervisor:
-            await supervisor.pool.execute_in_session("s", *CREATE)
-            assert telemetry.observed
-            store.failure = failure
-            if error is not None:
-                raise error
-
-    for failure in (None, SessionStoreError("the disk is full")):
-        store = TalkativeStore(CannedWorkers())
-        await serve(store, None, failure)
-        assert (store.workers.live, store.closings, telemetry.observed) == ([], [0], False)
-        store = TalkativeStore(CannedWorkers())
-        with pytest.raises(KeyError, match="mine"):
-            await serve(store, KeyError("mine"), failure)
-        assert (store.workers.live, store.closings, telemetry.observed) == ([], [0], False)
 
 
 @pytest.mark.trio

@@ -11,21 +11,7 @@ from trio.testing import MockClock
 from dspex_pool.config import PoolOptions
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPortFactory
-from tests.echo_pool import echo, echo_pool, hold, until
-
-
-@pytest.mark.trio
-async def test_claim_finds_out_that_a_worker_is_not_clean(autojump_clock: MockClock) -> None:
-    """A worker that has said something unasked is retired instead of claimed."""
-    ports = MockPortFactory(echo)
-    async with echo_pool(ports=ports) as pool:
-        await pool.wait_ready()
-        ports.ports[0].inject(b"noise")
-        assert pool.claim(pool.workers()[0]) is None
-        await until(lambda: ports.started == 2)
-        counters = pool.statistics().counters
-        assert (counters.attempts, counters.granted) == (0, 0)
-
+from tests.echo_pool import echo, echo_pool
 
 # --- opening, readiness, closing ------------------------------------------------------------------------
 
@@ -62,34 +48,3 @@ def test_keyboard_interrupt_in_the_block_closes_the_pool() -> None:
 
 
 # --- memory ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.trio
-async def test_worker_that_grew_too_large_is_replaced_at_check_in(autojump_clock: MockClock) -> None:
-    """Above ``max_rss_bytes`` a worker finishes its lease and then leaves."""
-    ports = MockPortFactory(echo)
-    async with echo_pool(ports=ports, max_rss_bytes=1000) as pool:
-        async with pool.checkout() as lease:
-            ports.ports[0].resident_bytes = 1001
-            assert pool.measure_memory() == {"w-1": 1001}
-            assert await lease.request("echo") == {}
-        await until(lambda: ports.started == 2)
-        ports.ports[1].resident_bytes = 1000
-        await hold(pool)
-        assert pool.measure_memory() == {"w-1": 1000}
-        assert ports.live == [ports.ports[1]]
-
-
-@pytest.mark.trio
-async def test_idle_worker_that_grew_too_large_is_replaced_when_it_is_measured(
-    autojump_clock: MockClock,
-) -> None:
-    """``measure_memory`` applies the limit at once; a worker of unknown size is left alone."""
-    ports = MockPortFactory(echo)
-    async with echo_pool(2, ports=ports, max_rss_bytes=1000) as pool:
-        await pool.wait_ready(2)
-        ports.ports[0].resident_bytes = 5000
-        assert pool.measure_memory() == {ports.ports[0].worker_id: 5000}
-        await until(lambda: ports.started == 3)
-        assert ports.ports[0] not in ports.live
-        assert pool.measure_memory() == {}

@@ -1,0 +1,128 @@
+"""The front door, on every kind of port: it keeps its services running, and closes in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from dspex_pool.config import PoolConfig
+from dspex_pool.errors import PoolClosedError, PoolFailedError, SessionStoreError
+from dspex_pool.session_store import MemorySessionStore
+from dspex_pool.supervisor import PoolSupervisor
+from dspex_pool.telemetry import Telemetry
+from tests.bounded_waits import until
+from tests.pool.sessions import Workers
+from tests.session_workers import CALM, CREATE, EventLog
+
+if TYPE_CHECKING:
+    from dspex_testkit.ports.run import MakePool
+
+pytestmark = pytest.mark.ports("all")
+
+
+class TalkativeStore(MemorySessionStore):
+    """Notes when it is closed, beside what workers are alive; refuses what it is told to."""
+
+    def __init__(self, workers: Workers) -> None:
+        super().__init__()
+        #: Workers that lived when it was closed, one entry for each closing.
+        self.closings: list[int] = []
+        #: What it raises instead of keeping anything.
+        self.failure: Exception | None = None
+        self.workers = workers
+
+    async def _begin(self) -> None:
+        await super()._begin()
+        if self.failure is not None:
+            raise self.failure
+
+    async def aclose(self) -> None:
+        self.closings.append(len(self.workers.live))
+        await super().aclose()
+
+
+def supervise(workers: Workers, **options: Any) -> PoolSupervisor:
+    """Make a supervisor on workers of the test's kind."""
+    parts = {name: options.pop(name) for name in ("store", "telemetry") if name in options}
+    config = PoolConfig(**(CALM | {"pool_size": 2} | options))
+    return PoolSupervisor(config, ports=workers.ports, **parts)
+
+
+async def test_services_that_fail_are_started_again(
+    make_pool: MakePool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pool serves on while its monitor and its housekeeping fail now and then, and says so."""
+    workers, log = Workers(make_pool), EventLog()
+    async with supervise(workers, telemetry=log.telemetry, monitor_interval=0.05) as supervisor:
+        pool = supervisor.pool
+        await pool.execute_in_session("s", *CREATE)
+        left = [RuntimeError("first"), RuntimeError("second")] * 2
+
+        def fail() -> None:
+            if left:
+                raise left.pop(0)
+
+        setattr(pool, "_expire", fail)  # noqa: B010 - mypy takes no assignment to a method
+        setattr(pool.workers, "measure_memory", fail)  # noqa: B010 - the same
+        await until(lambda: left == [], "both have failed as often as they were to")
+        assert (await pool.execute_in_session("t", *CREATE)).attempts == 1
+    restarted = [log.of("monitor_restarted"), log.of("service_restarted")]
+    assert sum(len(events) for events in restarted) == 4
+    assert {event["reason"] for events in restarted for event in events} == {
+        "RuntimeError: first",
+        "RuntimeError: second",
+    }
+    assert {event["service"] for event in log.of("service_restarted")} == {"housekeeping"}
+    assert log.problems == []
+    assert caplog.text.count("Traceback") == 4
+
+
+async def test_service_that_fails_again_and_again_closes_the_pool(make_pool: MakePool) -> None:
+    """Beyond the limit all who wait are told, the block is cancelled, and the error names service and cause."""
+    workers, outcomes = Workers(make_pool), []
+    store = TalkativeStore(workers)
+
+    async def wait_for_a_worker(supervisor: PoolSupervisor) -> None:
+        try:
+            await supervisor.pool.execute_anonymous("ping")
+        except PoolClosedError as error:
+            outcomes.append(error)
+
+    async def serve(nursery: trio.Nursery) -> None:
+        async with supervise(workers, pool_size=1, store=store, monitor_interval=0.05) as supervisor:
+            await supervisor.pool.execute_in_session("s", *CREATE)
+            async with supervisor.pool.workers.checkout():
+                nursery.start_soon(wait_for_a_worker, supervisor)
+                store.failure = RuntimeError("out of its mind")
+                await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(PoolFailedError, match=r"more than 3 times within 60 s.*out of its mind") as info:
+            await serve(nursery)
+    assert (info.value.service, type(info.value.__cause__)) == ("housekeeping", RuntimeError)
+    assert len(outcomes) == 1
+    assert (workers.live, store.closings) == ([], [0])
+
+
+async def test_closing_ends_services_then_workers_then_the_store(make_pool: MakePool) -> None:
+    """The store is closed last and once; an error of the block leaves as it is, whatever the store says."""
+    telemetry = Telemetry()
+
+    async def serve(store: TalkativeStore, error: Exception | None, failure: Exception | None) -> None:
+        async with supervise(store.workers, store=store, telemetry=telemetry) as supervisor:
+            await supervisor.pool.execute_in_session("s", *CREATE)
+            assert telemetry.observed
+            store.failure = failure
+            if error is not None:
+                raise error
+
+    for failure in (None, SessionStoreError("the disk is full")):
+        store = TalkativeStore(Workers(make_pool))
+        await serve(store, None, failure)
+        assert (store.workers.live, store.closings, telemetry.observed) == ([], [0], False)
+        store = TalkativeStore(Workers(make_pool))
+        with pytest.raises(KeyError, match="mine"):
+            await serve(store, KeyError("mine"), failure)
+        assert (store.workers.live, store.closings, telemetry.observed) == ([], [0], False)
