@@ -47,7 +47,9 @@ async def test_hanging_start_is_ended_and_delays_no_other(make_pool: MakePool) -
             lease.retire()
         await pool.wait_ready(2)
         assert (ports.cancelled, pool.statistics().counters.start_failures) == (0, 0)
-        await until(lambda: pool.statistics().counters.start_failures, "the hanging start is ended", seconds=60)
+        await until(
+            lambda: pool.statistics().counters.start_failures, "the hanging start is ended", seconds=60
+        )
         await until(lambda: ports.cancelled == 1, "it is cancelled")
         await pool.wait_ready(3)
 
