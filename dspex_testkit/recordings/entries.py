@@ -99,7 +99,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
         """Return the line, with its end."""
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
         kept = {name: value for name, value in fields.items() if value not in (None, {}) or name == "at"}
-        if self.what in ("sent", "received") and self.raw is None:
+        if self.what in ("sent", "torn", "received") and self.raw is None:
             kept["payload"] = self.payload
         return dump_json(kept) + b"\n"
 

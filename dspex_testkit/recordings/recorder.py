@@ -49,10 +49,10 @@ class Recorder:
         entry = Entry(at=at, worker=key[0], incarnation=key[1], what=what, facts=facts, **fields)
         self._file.write(entry.line())
 
-    def write_frame(self, key: tuple[str, int], what: Any, payload: bytes) -> None:
+    def write_frame(self, key: tuple[str, int], what: Any, payload: bytes, **facts: Any) -> None:
         """Write the line of a frame."""
         value, raw = self._redactor.redact_frame(payload)
-        self.write(key, what, payload=value, raw=raw)
+        self.write(key, what, payload=value, raw=raw, facts=facts)
 
     def close(self) -> None:
         """Close the file. What happens to workers from now on is not recorded."""
@@ -81,6 +81,8 @@ class RecordingPort:
         self._key = (worker_id, incarnation)
         #: The frame that is being sent, and the count of bytes at which it is.
         self._sending: tuple[bytes, int] | None = None
+        #: Of the last frame that was sent, or of what was sent of it.
+        self._last_frame_bytes = 0
         self._has_ended = False
         recorder.write(self._key, "opened")
 
@@ -132,13 +134,15 @@ class RecordingPort:
             self._note_sent()
         finally:
             if self._sending is not None and self.port.bytes_sent != before:
-                self._recorder.write(self._key, "torn", facts={"bytes": self.port.bytes_sent - before})
+                self._last_frame_bytes = self.port.bytes_sent - before
+                self._recorder.write_frame(self._key, "torn", payload, bytes=self._last_frame_bytes)
             self._sending = None
 
     def _note_sent(self) -> None:
         if self._sending is not None:
-            payload, _ = self._sending
+            payload, before = self._sending
             self._sending = None
+            self._last_frame_bytes = self.port.bytes_sent - before
             self._recorder.write_frame(self._key, "sent", payload)
 
     async def receive(self) -> bytes:
@@ -208,7 +212,8 @@ class RecordingPort:
                 "code": status.code,
                 "signal": status.signal,
                 "stderr": self.port.stderr_tail,
-                "unread": self.port.bytes_unread,
+                "unread_bytes": self.port.bytes_unread,
+                "last_frame_bytes": self._last_frame_bytes,
             }
             self._recorder.write(self._key, "exited", facts=facts)
         return status

@@ -73,6 +73,8 @@ class ReplayPort:
         self.moved: list[str] = []
         self._track = Track(without_health_checks(entries), pace=pace)
         self._well = well_answer(entries)
+        #: Of the last frame that was sent, or of what was sent of it.
+        self._last_frame_bytes = 0
         #: Answers to health checks.
         self._spare: deque[bytes] = deque()
         self._ignored = ignored
@@ -104,7 +106,7 @@ class ReplayPort:
             LocalFrameTooLargeError: It is over the limit.
             PortClosedError: The worker has ended, or its stdin was closed.
 
-        Cancellation: Nothing was sent.
+        Cancellation: Nothing was sent, unless the frame was torn when it was recorded: then as much as then.
         """
         frame = encode_frame(payload, max_frame_bytes=self._max_frame_bytes)
         await trio.lowlevel.checkpoint()
@@ -112,11 +114,22 @@ class ReplayPort:
             raise self._closed("does not read any more")
         value, raw = self._redactor.redact_frame(payload)
         came = Entry(at=0.0, worker=self.worker_id, incarnation=0, what="sent", payload=value, raw=raw)
+        self._last_frame_bytes = len(frame)
         if not self._answer_health_check(came):
-            self._compare(came)
+            expected = self._compare(came)
             self._track.note_sent(trio.current_time())
+            if expected.what == "torn":
+                await self._tear(expected.facts["bytes"])
         self.bytes_sent += len(frame)
         self._changed.unpark_all()
+
+    async def _tear(self, size: int) -> NoReturn:
+        """Send some bytes, and wait until the worker has ended or the caller gives up."""
+        self._last_frame_bytes = size
+        self.bytes_sent += size
+        while not self._has_exited():
+            await self._wait()
+        raise self._closed("does not read any more")
 
     def _answer_health_check(self, came: Entry) -> bool:
         if self._well is None or not is_health_check(came.payload) or self._track.expects_health_check():
@@ -124,7 +137,7 @@ class ReplayPort:
         self._spare.append(dump_json({**self._well.payload, "id": came.request_id}))
         return True
 
-    def _compare(self, came: Entry) -> None:
+    def _compare(self, came: Entry) -> Entry:
         expected = self._track.next_request
         if expected is None:
             self._move(f"expected: nothing more\n  came:     {_show(came)}")
@@ -134,6 +147,7 @@ class ReplayPort:
             self._move(f"expected: {_show(expected)}\n  came:     {_show(came)}")
         if expected.request_id is not None:
             self._ids[expected.request_id] = came.request_id
+        return expected
 
     def _move(self, how: str) -> NoReturn:
         self.moved.append(how)
@@ -232,7 +246,7 @@ class ReplayPort:
             recorded = self._track.exit(trio.current_time())
             if recorded is not None:
                 self.stderr_tail = recorded.facts["stderr"]
-                self.bytes_unread = recorded.facts.get("unread", 0)
+                self.bytes_unread = self._unread_bytes(recorded.facts)
                 self.exit_status = ExitStatus(
                     code=recorded.facts.get("code"), signal=recorded.facts.get("signal")
                 )
@@ -242,6 +256,14 @@ class ReplayPort:
                 await self._wait()
         self._changed.unpark_all()
         return self.exit_status
+
+    def _unread_bytes(self, facts: dict[str, Any]) -> int | None:
+        unread: int | None = facts.get("unread_bytes", 0)
+        last: int = facts.get("last_frame_bytes", 0)
+        if unread is None or unread < last:
+            return unread
+        # Nothing of the last frame was read, however long it is today.
+        return unread - last + self._last_frame_bytes if unread else 0
 
 
 class ReplayPortFactory:

@@ -28,11 +28,11 @@ class Track:
     """
 
     def __init__(self, entries: Sequence[Entry], *, pace: float) -> None:
-        self._entries = _without_repeats([one for one in entries if one.what not in ("opened", "torn")])
+        self._entries = _without_repeats([one for one in entries if one.what != "opened"])
         self._pace = pace
         #: When each of our own acts was done, by its place.
         self._done: dict[int, float] = {}
-        self._sends = [place for place, one in enumerate(self._entries) if one.what == "sent"]
+        self._sends = [place for place, one in enumerate(self._entries) if one.what in ("sent", "torn")]
         self._output = [
             place for place, one in enumerate(self._entries) if one.what in ("received", "ended", "broken")
         ]
@@ -65,8 +65,8 @@ class Track:
 
     @property
     def missing(self) -> list[Entry]:
-        """The frames that were never sent."""
-        return [self._entries[place] for place in self._sends]
+        """The frames that were never sent. Whether one is torn depends on the moment: it need not come."""
+        return [entry for place in self._sends if (entry := self._entries[place]).what == "sent"]
 
     # --- what happens to us ------------------------------------------------------------------------------
 

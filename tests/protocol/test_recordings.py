@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
+import trio.testing
 
 from dspex_pool.errors import WorkerStartError
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
@@ -194,6 +196,49 @@ async def echoed(ports: PortFactory, n: int) -> int:
     port.kill()
     await port.attend()
     return int(answer["result"]["n"])
+
+
+@pytest.mark.trio
+async def test_request_that_a_dead_worker_never_read_is_unread_again(tmp_path: Path) -> None:
+    """So the pool says again that the request may be repeated, although its stamps are longer today."""
+
+    async def die(ports: PortFactory, stamp: str) -> int | None:
+        port = await ports.open(worker_id="w-1", incarnation=1)
+        await port.send(json.dumps({"id": 1, "command": "echo", "args": {}, "timestamp": stamp}).encode())
+        port.kill()
+        await port.attend()
+        return (port.bytes_unread or 0) - port.bytes_sent
+
+    path = tmp_path / "recording"
+    with Recorder(path) as recorder:
+        workers = RecordingPortFactory(MockPortFactory(lambda port: port.stop_reading()), recorder)
+        assert await die(workers, "short") == 0
+    assert await die(ReplayPortFactory(path), "longer than it was") == 0
+
+
+@pytest.mark.trio
+async def test_torn_frame_is_torn_again(tmp_path: Path) -> None:
+    """A worker that took a part of a frame takes as much again, and no more, until its caller gives up."""
+    path = tmp_path / "recording"
+    request = json.dumps({"id": 1, "command": "echo", "args": {"text": "x" * 10_000}}).encode()
+
+    async def tear(port: Port) -> int:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(port.send, request)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+        port.kill()
+        await port.attend()
+        return port.bytes_sent
+
+    with Recorder(path) as recorder:
+        inner = MockPort()
+        inner.accept_only(1000)
+        assert await tear(RecordingPort(inner, recorder)) == 1000
+    port = ReplayPort(read_recording(path))
+    assert await tear(port) == 1000
+    port.assert_replayed()
 
 
 @pytest.mark.trio
