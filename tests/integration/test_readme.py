@@ -33,21 +33,31 @@ PRINTS = [
 ]
 
 
-def run_python(block: Block, folder: Path) -> str:
-    """Run a program in ``folder``, saved there under the name in its first line; tests are run by pytest.
+def is_test(block: Block) -> bool:
+    """Tell whether a block is for pytest."""
+    return re.search(r"^((async )?def test_|class Test)", block.text, re.MULTILINE) is not None
+
+
+def run_python(blocks: list[Block], folder: Path) -> str:
+    """Run a program, or tests that stand one after the other, in ``folder``.
+
+    A block that names a file in its first line is saved under that name, for those that follow.
 
     Raises:
         AssertionError: It failed, or wrote to stderr.
     """
-    named = re.match(r"# file: (\S+)\n", block.text)
-    script = folder / (named[1] if named else f"test_block_{block.line}.py")
-    script.write_text(block.text, encoding="utf-8")
-    if named:
+    scripts = []
+    for block in blocks:
+        named = re.match(r"# file: (\S+)\n", block.text)
+        script = folder / (named[1] if named else f"test_block_{block.line}.py")
+        script.write_text(block.text, encoding="utf-8")
+        scripts += [] if named else [script.name]
+    if not scripts:
         return ""
-    is_test = re.search(r"^((async )?def test_|class Test)", block.text, re.MULTILINE)
-    runner = ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if is_test else []
+    # One run for all tests of a page: each start of pytest takes a second or two.
+    runner = ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if is_test(blocks[0]) else []
     done = subprocess.run(
-        [sys.executable, *runner, script.name],
+        [sys.executable, *runner, *scripts],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -55,14 +65,25 @@ def run_python(block: Block, folder: Path) -> str:
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, ""), f"{block}\n{done.stdout}\n{done.stderr}"
+    assert (done.returncode, done.stderr) == (0, ""), f"{blocks[0]}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def runs_of(blocks: list[Block]) -> list[list[Block]]:
+    """Return the blocks as they are run: programs alone, tests with those that follow them."""
+    runs: list[list[Block]] = []
+    for block in blocks:
+        if runs and is_test(block) and is_test(runs[-1][-1]) and not block.text.startswith("# file:"):
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+    return runs
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
 def test_programs_run(path: Path, tmp_path: Path) -> None:
     """Every Python program of a document runs as it stands, in order; those of the README print what they should."""
-    printed = [run_python(block, tmp_path) for block in PROGRAMS[path]]
+    printed = [run_python(blocks, tmp_path) for blocks in runs_of(PROGRAMS[path])]
     if path == README:
         assert len(printed) == len(PRINTS)
         for text, expected in zip(printed, PRINTS, strict=True):
