@@ -25,9 +25,10 @@ class SimulatedWorkers(MockPortFactory):
 
     Args:
         on_request: Called with the incarnation and the call whenever a worker takes up a request of a call.
+        on_start: Called when a start begins.
     """
 
-    def __init__(self, on_request: Callable[[int, int], object]) -> None:
+    def __init__(self, on_request: Callable[[int, int], object], on_start: Callable[[], object]) -> None:
         super().__init__(self._behave)
         #: Faults that have happened, in order.
         self.met: list[InCall | InStart | OnWorker] = []
@@ -36,6 +37,7 @@ class SimulatedWorkers(MockPortFactory):
         #: When starts failed by order of a fault.
         self.failures: list[float] = []
         self._on_request = on_request
+        self._on_start = on_start
         self._in_calls: dict[int, InCall] = {}
         self._in_starts: dict[int, InStart] = {}
 
@@ -70,6 +72,7 @@ class SimulatedWorkers(MockPortFactory):
             self.hit.add(port.incarnation)
 
     async def _start(self, worker_id: str) -> None:
+        self._on_start()
         fault = self._in_starts.pop(len(self.attempts) - 1, None)
         if fault is None:
             return await super()._start(worker_id)

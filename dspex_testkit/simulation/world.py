@@ -42,6 +42,9 @@ __all__ = ["PATIENCE", "World"]
 #: Virtual seconds after which a run counts as hung.
 PATIENCE: Final = 100_000.0
 
+#: Events up to which the books are checked after each.
+OFTEN: Final = 4_000
+
 #: Settings of the pool, on the same grid as the workload; a test may give others.
 SETTINGS: Final[dict[str, Any]] = {
     "pool_size": 2,
@@ -80,7 +83,7 @@ class World:
         self.workloads: list[Workload] = []
         #: The outcomes of all calls of all workloads.
         self.outcomes = Outcomes()
-        self.workers = SimulatedWorkers(self._check_holder)
+        self.workers = SimulatedWorkers(self._check_holder, self._check_size)
         self._case = case
         self._faults, self._cancel = tuple(faults), cancel
         telemetry = Telemetry()
@@ -94,6 +97,7 @@ class World:
         #: What was seen to be wrong where it could not be raised.
         self.fault: AssertionError | None = None
         self._scope = trio.CancelScope()
+        self._checked = 0
         self._holders: dict[int, int] = {}
         self._doomed = _Doomed()
 
@@ -209,8 +213,12 @@ class World:
         async with checkout as lease:
             outcome.granted = trio.current_time()
             outcome.incarnation = lease.worker.incarnation
-            with self._held_by(call.number, lease):
+            self._take(call.number, outcome.incarnation)
+            try:
                 await self._use(call, lease, outcome)
+            finally:
+                del self._holders[outcome.incarnation]
+                self._note("returned", call.number, outcome.incarnation)
 
     async def _use(self, call: Call, lease: Lease, outcome: Outcome) -> None:
         for ask in range(call.more + 1):
@@ -227,20 +235,13 @@ class World:
         if call.keep:
             await trio.sleep(call.keep * GRID)
 
-    @contextlib.contextmanager
-    def _held_by(self, number: int, lease: Lease) -> Any:
-        worker = lease.worker.incarnation
+    def _take(self, number: int, worker: int) -> None:
         self._note("lent", number, worker)
         if worker in self._holders:
             raise BrokenPromiseError(
                 f"worker {worker} is lent to call {number} while call {self._holders[worker]} has it"
             )
         self._holders[worker] = number
-        try:
-            yield
-        finally:
-            del self._holders[worker]
-            self._note("returned", number, worker)
 
     def _check_holder(self, worker: int, number: int) -> None:
         holder = self._holders.get(worker)
@@ -261,11 +262,14 @@ class World:
         self.log.append((trio.current_time(), event[-1], who, str(metadata.get("reason", ""))))
 
     def check_round(self) -> None:
-        """Check what must hold at any moment: the books, and the number of processes."""
-        if self.fault is None:
+        """Check the books, if enough has happened since they were last checked: the pool tells all that it does.
+
+        In a long run that is every few events: what went wrong stays wrong, and an hour has tens of thousands.
+        """
+        if self.fault is None and len(self.log) - self._checked > len(self.log) // OFTEN:
+            self._checked = len(self.log)
             try:
                 check_books(self.pool._state)
-                self._check_size()
             except AssertionError as error:
                 self._accuse(error)
 
@@ -273,7 +277,7 @@ class World:
         options = self.pool.options
         alive = len(self.workers.live) + self.workers.starting
         if alive > options.pool_size + options.max_overflow:
-            raise BrokenPromiseError(f"{alive} processes live in a pool of {options.pool_size}")
+            self._accuse(BrokenPromiseError(f"{alive} processes live in a pool of {options.pool_size}"))
 
     # --- afterwards --------------------------------------------------------------------------------------
 
