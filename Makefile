@@ -25,7 +25,7 @@ LAYERS += --hypothesis-profile $(PROFILE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test fast protocol integration chaos stress check format bodies rules consumer coverage clean
+.PHONY: help install run test fast protocol integration chaos stress hours check format bodies rules consumer coverage clean
 
 help: ## list the verbs
 	@echo "usage: make VERB [PYTHON=python3.12] [ARGS=\"-k name\"]"
@@ -54,6 +54,9 @@ chaos: $(STAMP) ## run the layer chaos, soaks included; SEED=n replays a run
 
 stress: $(STAMP) ## run the layer stress for MINUTES=5
 	@$(LAYERS) stress -- $(ARGS)
+
+hours: $(STAMP) ## measure the processor time of a simulated hour
+	@$(BIN)/python benchmarks/simulated_hours.py
 
 check: $(STAMP) ## lint, format, types, floors and house rules; what every commit passes
 	@$(BIN)/ruff check .

@@ -50,7 +50,7 @@ async def test_claim(world, number):
         assert late < limit
 '''
 
-CONFTEST = '''
+CONFTEST = """
 import json, os
 import pytest
 
@@ -63,15 +63,19 @@ def pytest_runtest_makereport(item, call):
         with open(os.environ["DSPEX_STORIES"], "a", encoding="utf-8") as stories:
             stories.write(json.dumps([item.nodeid, *story]) + "\\n")
     return (yield)
-'''
+"""
 
-REPLAY_MANY = '''
+REPLAY_MANY = """
 import json, sys
 import pytest
 
 for nodeid, token in json.load(sys.stdin):
     pytest.main([nodeid, "--dspex-replay=" + token, "-q", "-p", "no:cacheprovider"])
-'''
+"""
+
+
+#: Each costs every process a part of its start-up.
+OTHERS_PLUGINS = " ".join(f"-p no:{name}" for name in ("faker", "anyio", "asyncio", "randomly", "timeout"))
 
 
 class Failure(NamedTuple):
@@ -95,7 +99,7 @@ def write_project(folder: Path, count: int, *, shrink_seconds: float = 0.3) -> N
     (folder / "test_claims.py").write_text(TESTS.format(count=count, seconds=shrink_seconds))
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "replay_many.py").write_text(REPLAY_MANY)
-    (folder / "pytest.ini").write_text("[pytest]\naddopts = -p no:faker\n")
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = " + OTHERS_PLUGINS)
 
 
 def fail_all(folder: Path, *, hash_seed: int) -> dict[str, Failure]:
@@ -110,7 +114,9 @@ def replay(folder: Path, failure: Failure, *, hash_seed: int) -> Failure:
     return again
 
 
-def replay_many(folder: Path, failures: Iterable[tuple[str, Failure]], *, hash_seed: int) -> dict[str, Failure]:
+def replay_many(
+    folder: Path, failures: Iterable[tuple[str, Failure]], *, hash_seed: int
+) -> dict[str, Failure]:
     """Repeat failures one after the other in one fresh process, each in a pytest run of its own."""
     tokens = json.dumps([(name, failure.token) for name, failure in failures])
     return _run(folder, ["replay_many.py"], hash_seed, tokens)

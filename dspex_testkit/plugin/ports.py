@@ -7,6 +7,7 @@ without either, the kind of its layer.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
 def _run(run: BodyRun, body: Any, arguments: dict[str, Any]) -> None:
     if (given := getattr(body, "hypothesis", None)) is not None:
         inner = given.inner_test
-        given.inner_test = lambda **drawn: run.run(inner, drawn)
+        given.inner_test = lambda **drawn: _run_example(run, inner, drawn)
         try:
             body(**arguments)
         finally:
@@ -174,6 +175,14 @@ def _run(run: BodyRun, body: Any, arguments: dict[str, Any]) -> None:
         run.run(body, arguments)
     else:
         pytest.fail("a test that uses pool, make_pool or adapter is an async function", pytrace=False)
+
+
+def _run_example(run: BodyRun, body: Any, arguments: dict[str, Any]) -> None:
+    """Run one example; on the simulated port in a schedule that is drawn with it."""
+    from dspex_testkit.simulation.examples import drawn_schedule
+
+    with drawn_schedule() if run.port == "sim" else contextlib.nullcontext():
+        run.run(body, arguments)
 
 
 def _refuse_foreign(item: pytest.Function, arguments: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from tests.planted_failures import fail_all, replay_many, write_project
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.planted_failures import Failure
+
 pytestmark = [pytest.mark.chaos, pytest.mark.budget(300)]
 
 FAILURES = 100
@@ -24,7 +26,7 @@ def test_soak_hundred_of_hundred_failures_replay(tmp_path: Path) -> None:
     failures = fail_all(tmp_path, hash_seed=1)
     assert len(failures) == FAILURES
     assert all(failure.kind == "AssertionError" for failure in failures.values())
-    again = {}
+    again: dict[str, Failure] = {}
     backwards = list(failures.items())[::-1]
     for begin in range(0, FAILURES, BATCH):
         again |= replay_many(tmp_path, backwards[begin : begin + BATCH], hash_seed=100 + begin)

@@ -12,6 +12,7 @@ from dspex_testkit.simulation.explore import Explorer, NotDeterministicError, Va
 from dspex_testkit.simulation.faults import GRID, FailStart, Kill, swarm
 from dspex_testkit.simulation.run import Setup
 from dspex_testkit.simulation.schedulers import PORTFOLIO, Schedule
+from dspex_testkit.simulation.steady import simulate_hours
 from dspex_testkit.simulation.workload import Case, of_token
 from tests.chaos.planted_bugs import BUGS, QUICK
 from tests.search_profiles import depth
@@ -190,6 +191,16 @@ def test_exploration_tells_what_it_has_seen() -> None:
     Explorer(Setup(serve, {"pool_size": 2}, swarm(Kill)), range(4)).run(asked)
     (told,) = asked.told
     assert told.startswith("4 runs, 0 of them vacuous, 1 played twice")
+
+
+def test_simulated_hour_keeps_full_parallelism() -> None:
+    """4 workers, 2 calls a second, a kill a minute, health checks: after it, exactly 4 calls run at a time."""
+    run = simulate_hours()
+    assert run.met["Kill"] == 60
+    assert len(run.outcomes) == 7200
+    lost = run.outcomes.count("WorkerDiedError")
+    assert run.outcomes.count("answer") == 7200 - lost
+    assert lost <= 60
 
 
 @pytest.mark.parametrize("kind", swarm(), ids=lambda kind: kind.__name__)
