@@ -12,6 +12,7 @@ from unittest.mock import MagicMock, patch
 
 from dspex_testkit import plugin
 from dspex_testkit.plugin.late import LATE_PARTS
+from dspex_testkit.settings import declare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,8 @@ class _Recorder:
 
 def _declared() -> _Recorder:
     recorder = _Recorder()
-    for part in parts():
+    declare(recorder)  # type: ignore[arg-type] # stands for the parser
+    for part in parts()[1:]:
         if hasattr(part, "pytest_addoption"):
             part.pytest_addoption(recorder)
     return recorder

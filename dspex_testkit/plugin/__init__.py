@@ -8,6 +8,7 @@ or by the setting ``dspex_layers``; tests without a layer are left alone. All st
 from __future__ import annotations
 
 import gc
+import importlib
 
 import pytest
 
@@ -27,14 +28,16 @@ PARTS = (
     "lm",
     "hangs",
 )
-pytest_plugins = tuple(f"{__name__}.{part}" for part in PARTS)
 
 pytest.register_assert_rewrite("dspex_testkit.contracts", "dspex_testkit.invariants")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the settings."""
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the settings, and register the parts, whose own then follow."""
     declare(parser)
+    # For each name in pytest_plugins pytest reads the metadata of everything that is installed: 3 ms for a part.
+    for part in PARTS:
+        pluginmanager.register(importlib.import_module(f"{__name__}.{part}"), f"{__name__}.{part}")
 
 
 @pytest.hookimpl(tryfirst=True)

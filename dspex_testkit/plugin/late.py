@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,4 +21,5 @@ LATE_PARTS = (
 def load_late_parts(config: pytest.Config) -> None:
     """Load them, once; to be called before the first test runs."""
     for part in LATE_PARTS:
-        config.pluginmanager.import_plugin(f"dspex_testkit.plugin.{part}")
+        if not config.pluginmanager.has_plugin(name := f"dspex_testkit.plugin.{part}"):
+            config.pluginmanager.register(importlib.import_module(name), name)
