@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # Other runs need not import Hypothesis here.
     if config.getoption("--hypothesis-profile", None):
         importlib.import_module("tests.search_profiles")
+
+
+def pytest_collection_finish() -> None:
+    """Have Hypothesis build its table of characters, once in a working copy: some test would pay 2 s for it."""
+    if "hypothesis" in sys.modules and not Path(".hypothesis", "unicode_data").exists():
+        importlib.import_module("hypothesis.strategies").text().validate()
 
 
 @pytest.fixture

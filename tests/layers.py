@@ -95,6 +95,9 @@ def pytest_command(
     if options.short and layer.name == "chaos":
         # A soak is a chaos test of more than five seconds; its name says so.
         command += ["-k", "not soak"]
+    if options.hypothesis_profile or options.coverage:
+        # Both take many times as long, on purpose.
+        command += ["-o", "dspex_enforce_budgets=false"]
     if options.hypothesis_profile:
         command.append(f"--hypothesis-profile={options.hypothesis_profile}")
     return [*command, *options.pytest_arguments]

@@ -205,6 +205,7 @@ def test_every_module_stands_on_a_floor() -> None:
     assert not homeless
 
 
+@pytest.mark.budget(0.5)
 def test_imports_go_down() -> None:
     """Every module imports from lower floors or from its own group, by absolute names."""
     upward = [
