@@ -62,7 +62,7 @@ check: $(STAMP) ## lint, format, types, floors and house rules; what every commi
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -p no:faker tests/unit/test_floors.py tests/integration/test_house.py tests/integration/test_workflows.py
+	@$(BIN)/python -m pytest -q -p no:faker tests/integration/test_floors.py tests/integration/test_house.py tests/integration/test_workflows.py
 
 format: $(STAMP) ## format the code and mend what the linter can mend
 	@$(BIN)/ruff format .

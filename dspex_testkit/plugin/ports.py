@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dspex_testkit.layers import LAYERS
+from dspex_testkit.layers import LAYERS, dearest, names_layers_only, selected_layers
 from dspex_testkit.plugin.stash import STATE
 from dspex_testkit.ports.names import ALL, LAYER_OF_PORT, PORT_OF_LAYER
 
@@ -87,7 +87,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     ports = _ports_of(metafunc.definition, metafunc.config)
     metafunc.fixturenames.append(PARAMETER)
-    metafunc.parametrize(PARAMETER, ports)
+    metafunc.parametrize(PARAMETER, _asked_for(ports, metafunc.definition, metafunc.config))
+
+
+def _asked_for(ports: list[str], definition: pytest.Item, config: pytest.Config) -> list[str]:
+    """Leave out the kinds whose tests ``-m`` would throw away again, unless that would be all."""
+    expression = config.option.markexpr
+    if not names_layers_only(expression):
+        return ports
+    declared, selected = _declared_layer(definition, config) or None, selected_layers(expression)
+    return [port for port in ports if dearest(declared, LAYER_OF_PORT[port]) in selected] or ports
 
 
 def _asks_us(metafunc: pytest.Metafunc) -> bool:
