@@ -21,6 +21,7 @@ from dspex_testkit.simulation.schedulers import PORTFOLIO, Schedule
 from dspex_testkit.simulation.shrink import Shrinker
 from dspex_testkit.simulation.telling import describe, replay_line
 from dspex_testkit.simulation.workload import Case, of_token, to_token
+from dspex_testkit.simulation.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -197,6 +198,7 @@ def explore(
     compare_every: int = 20,
     shrink_seconds: float = 10.0,
     fresh: bool = False,
+    world: type[World] = World,
     **settings: Any,
 ) -> Callable[[Body], Callable[..., None]]:
     """Turn a coroutine function of a ``World`` into a test that plays it in many simulated runs.
@@ -209,6 +211,7 @@ def explore(
         compare_every: Of so many runs one is played twice and compared; 0 for none.
         shrink_seconds: CPU seconds that may be spent on making a failure small.
         fresh: Whether each pytest run draws other runs, from its own seed.
+        world: ``World`` for a ``WorkerPool``, ``SessionWorld`` for a ``PythonPool`` with all that is in it.
         settings: Settings of the pool, as for ``WorkerPool``.
 
     Raises:
@@ -221,7 +224,7 @@ def explore(
         @functools.wraps(body)
         def test(dspex_replay: Asked, **arguments: Any) -> None:
             bound: Body = functools.partial(body, **arguments)
-            setup = Setup(bound, settings, tuple(faults), cancel)
+            setup = Setup(bound, settings, tuple(faults), cancel, world)
             Explorer(setup, numbers, tuple(policies), compare_every, shrink_seconds, fresh).run(dspex_replay)
 
         test.__signature__ = _signature(body)  # type: ignore[attr-defined]  # pytest reads it

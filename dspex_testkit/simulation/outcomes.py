@@ -48,6 +48,8 @@ class Outcome:
     kind: str = ""
     #: Incarnation of its worker; -1 for none.
     incarnation: int = -1
+    #: Whether only its begin and end are known, because others borrowed workers for it.
+    is_coarse: bool = False
 
     @property
     def left_line(self) -> float:
@@ -128,6 +130,11 @@ def _is_lawful(outcome: Outcome, patience: float, hit: Collection[int], starts_f
         "CallTimeoutError": lambda: math.isclose(outcome.ended - outcome.asked, call.limit),
         "CircuitOpenError": lambda: starts_failed,
     }
-    if outcome.kind in OF_BROKEN_WORKERS:
+    if outcome.is_coarse:
+        waited = outcome.ended - outcome.began
+        laws["CheckoutTimeoutError"] = lambda: waited >= patience
+        laws["CallTimeoutError"] = lambda: waited >= call.limit
+        laws |= dict.fromkeys(OF_BROKEN_WORKERS, lambda: bool(hit))
+    elif outcome.kind in OF_BROKEN_WORKERS:
         return outcome.incarnation in hit
     return outcome.kind in laws and laws[outcome.kind]()

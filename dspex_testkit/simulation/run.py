@@ -46,6 +46,8 @@ class Setup:
     faults: tuple[type[Fault], ...] = ()
     #: Which cancellations are drawn: none, ``ticks`` or ``everywhere``.
     cancel: str = ""
+    #: What the pool lives in: ``World``, or ``SessionWorld``.
+    world: type[World] = World
 
     def play(self, case: Case) -> Run:
         """Run the body once, in a trio run and a clock of its own.
@@ -55,7 +57,7 @@ class Setup:
             KeyboardInterrupt: As ever.
         """
         require_seam()
-        world = World(case, settings=self.settings, faults=self.faults, cancel=self.cancel)
+        world = self.world(case, settings=self.settings, faults=self.faults, cancel=self.cancel)
         steering = Steering(case.schedule, world.check_round)
         error: BaseException | None = None
         try:

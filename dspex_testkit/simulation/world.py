@@ -84,16 +84,16 @@ class World:
         #: The outcomes of all calls of all workloads.
         self.outcomes = Outcomes()
         self.workers = SimulatedWorkers(self._check_holder, self._check_size)
-        self._case = case
+        self.case = case
         self._faults, self._cancel = tuple(faults), cancel
-        telemetry = Telemetry()
-        telemetry.attach((), self._note_event)
+        self.telemetry = Telemetry()
+        self.telemetry.attach((), self._note_event)
+        #: Settings of the pool.
+        self.settings = SETTINGS | dict(settings or {})
         self.pool = WorkerPool(
-            self.workers,
-            telemetry=telemetry,
-            random=random_of(case.seed, "pool"),
-            **(SETTINGS | dict(settings or {})),
+            self.workers, telemetry=self.telemetry, random=random_of(case.seed, "pool"), **self.settings
         )
+        self._lent: set[int] = set()
         #: What was seen to be wrong where it could not be raised.
         self.fault: AssertionError | None = None
         self._scope = trio.CancelScope()
@@ -108,11 +108,16 @@ class World:
         Cancellation: Closes the pool.
         """
         with self._scope, trio.fail_after(PATIENCE):
-            async with self.pool:
+            async with self._open_pool():
                 yield self
                 self.workers.heal()
                 await self._check_recovery()
             check_gone(self.pool, self.workers)
+
+    @contextlib.asynccontextmanager
+    async def _open_pool(self) -> AsyncIterator[None]:
+        async with self.pool:
+            yield
 
     def _accuse(self, error: AssertionError) -> None:
         """End the run with ``error``, wherever in the pool or in trio this is called: nobody there could raise it."""
@@ -148,10 +153,10 @@ class World:
 
     def _workload(self, clients: int, calls: int) -> Workload:
         number = len(self.workloads)
-        if number < len(self._case.workloads):
-            return self._case.workloads[number]
+        if number < len(self.case.workloads):
+            return self.case.workloads[number]
         return draw_workload(
-            random_of(self._case.seed, f"workload {number}"),
+            random_of(self.case.seed, f"workload {number}"),
             clients=clients,
             calls=calls,
             workers=self.pool.options.pool_size,

@@ -12,6 +12,7 @@ from dspex_testkit.simulation.explore import Explorer, NotDeterministicError, Va
 from dspex_testkit.simulation.faults import GRID, FailStart, Kill, swarm
 from dspex_testkit.simulation.run import Setup
 from dspex_testkit.simulation.schedulers import PORTFOLIO, Schedule
+from dspex_testkit.simulation.sessions import SessionWorld
 from dspex_testkit.simulation.steady import simulate_hours
 from dspex_testkit.simulation.workload import Case, of_token
 from tests.chaos.planted_bugs import BUGS, QUICK
@@ -78,6 +79,12 @@ async def test_pool_that_grows_and_renews_itself_keeps_them_too(world: World) ->
     await world.run(clients=8, calls=30)
     await trio.sleep(20 * GRID)
     await world.run(clients=4, calls=20)
+
+
+@explore(seeds=depth(15, 1_000), faults=swarm(), cancel="everywhere", pool_size=2, world=SessionWorld)
+async def test_sessions_keep_their_promises_too(world: World) -> None:
+    """Supervisor, sessions and monitor above the workers: each call ends in its own answer or says why."""
+    await world.run(clients=8, calls=40)
 
 
 @pytest.mark.parametrize("plant", QUICK)
