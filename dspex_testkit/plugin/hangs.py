@@ -44,16 +44,21 @@ def _seconds(item: pytest.Item) -> float:
     return 0.0 if layer is None else float(item.config.getini(f"dspex_timeout_{layer.name}"))
 
 
+def _can_stop(item: pytest.Item) -> bool:
+    """Tell whether a test that hangs can be stopped here, and should be."""
+    from dspex_testkit.hangs.alarm import Alarm
+
+    return Alarm.is_possible() and not item.config.getoption("usepdb")
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Watch the test."""
-    seconds = 0.0 if item.config.getoption("usepdb") else _seconds(item)
-    if not seconds:
+    seconds = _seconds(item)
+    if not seconds or not _can_stop(item):
         return (yield)
     from dspex_testkit.hangs.alarm import Alarm
 
-    if not Alarm.is_possible():
-        return (yield)
     alarm = Alarm(seconds)
     result = None
     try:
@@ -74,7 +79,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
     """Take over pytest-timeout's limit of a test that has a layer."""
     # A limit of the function only is set inside our own watch, too late to be taken over.
-    if item.stash.get(LAYER, None) is None or settings.func_only:
+    if item.stash.get(LAYER, None) is None or settings.func_only or not _can_stop(item):
         return None
     item.stash[_TAKEN_OVER] = True
     if item.get_closest_marker("hangs_after") is None:
