@@ -149,3 +149,11 @@ def test_numbers_in_the_text_are_right() -> None:
 def test_smallest_program_has_at_most_ten_lines() -> None:
     """The first block is all that it takes."""
     assert len(blocks_of(README, "python")[0].text.splitlines()) <= 10
+
+
+def test_index_of_the_test_kit_leads_to_every_page() -> None:
+    """Each tool's page is found from the index, and none is told twice."""
+    index = ROOT / "docs" / "testkit" / "README.md"
+    pages = {path.name for path in index.parent.glob("*.md")} - {index.name}
+    rows = [target for target in links_of(index) if target in pages]
+    assert set(rows) == pages
