@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from dspex_pool.checkout import Checkout
     from dspex_pool.protocol.messages import Request
     from dspex_pool.session_store import SessionStore
-    from dspex_pool.worker import PoolWorker
     from dspex_testkit.mock_port import MockPort
 
 __all__ = [
@@ -165,15 +164,16 @@ async def expect_error(kind: type[Exception], call: Callable[..., Awaitable[obje
         await call(*args)
 
 
-async def claimed(pool: SessionPool, worker: PoolWorker) -> Checkout:
-    """Take one worker out of service, as soon as the pool's own housekeeping lets go of it."""
+async def claimed(pool: SessionPool, worker_id: str) -> Checkout:
+    """Take the worker of a name out of service, as soon as housekeeping lets go of it, or it is replaced."""
     found: list[Checkout] = []
 
     def is_free() -> bool:
-        found.extend(filter(None, [pool.workers.claim(worker)]))
+        named = [worker for worker in pool.workers.workers() if worker.worker_id == worker_id]
+        found.extend(filter(None, map(pool.workers.claim, named)))
         return bool(found)
 
-    await until(is_free, f"{worker} is idle")
+    await until(is_free, f"{worker_id} is idle")
     return found[0]
 
 
@@ -181,9 +181,9 @@ async def claimed(pool: SessionPool, worker: PoolWorker) -> Checkout:
 async def hold(pool: SessionPool, *worker_ids: str) -> AsyncIterator[None]:
     """Have these workers busy."""
     async with contextlib.AsyncExitStack() as stack:
-        for worker in pool.workers.workers():
-            if worker.worker_id in worker_ids:
-                await stack.enter_async_context(await claimed(pool, worker))
+        # By name, and once: a worker that is being ended has its successor beside it.
+        for worker_id in dict.fromkeys(worker_ids):
+            await stack.enter_async_context(await claimed(pool, worker_id))
         yield
 
 

@@ -183,7 +183,7 @@ def play_all(
             for first in range(min(lanes, len(conversations))):
                 nursery.start_soon(lane, await make_pool(**{**ONE_WORKER, **settings}), first)
 
-    BodyRun(port, hung_after=4000.0).run(body, {"make_pool": WANTED["make_pool"]})
+    BodyRun(port, hung_after=600.0).run(body, {"make_pool": WANTED["make_pool"]})
     return [played[number] for number in range(len(conversations))]
 
 

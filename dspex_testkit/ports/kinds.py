@@ -45,6 +45,8 @@ class PortKind(ABC):
     name: ClassVar[str]
     #: What bodies multiply their durations with: a second of virtual time, a moment of real time.
     unit: ClassVar[float]
+    #: Seconds after which a body counts as hung.
+    hung_after: ClassVar[float] = 40.0
 
     def __init__(self, *, handler: str = DEFAULT_HANDLER, commands: Commands | None = None) -> None:
         self.handler = handler
@@ -117,6 +119,7 @@ class SimulatedKind(PortKind):
 
     name = "sim"
     unit = 1.0
+    hung_after = 400.0
 
     @property
     def clock(self) -> trio.abc.Clock:
@@ -143,7 +146,7 @@ class ServerKind(PortKind):
     """Mock servers in threads, over real pipes."""
 
     name = "server"
-    unit = 0.05
+    unit = 0.02
 
     def factory(self) -> PipePortFactory:
         """Return what starts mock servers."""
@@ -169,7 +172,7 @@ class ProcessKind(PortKind):
     """Real worker processes."""
 
     name = "process"
-    unit = 0.1
+    unit = 0.05
 
     def __init__(self, *, handler: str = DEFAULT_HANDLER, commands: Commands | None = None) -> None:
         super().__init__(handler=handler, commands=commands)
@@ -191,8 +194,10 @@ class ProcessKind(PortKind):
             os.kill(port.pid, signal)
 
     def stop(self, port: Port) -> None:
-        """Stop a worker process."""
+        """Stop a worker process, and see that it has stopped; it may read something until then."""
         self.end(port, signals.SIGSTOP)
+        if port.pid is not None and port.exit_status is None:
+            os.waitid(os.P_PID, port.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def go_on(self, port: Port) -> None:
         """Have a stopped worker process go on."""

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BodyRun", "MakePool"]
 
-#: Units of time after which a body counts as hung: virtual minutes, or most of a real minute.
-HUNG_AFTER = 400.0
-
 #: Settings of a handle that are none of the pool's.
 _OF_KIND = ("handler", "commands")
 
@@ -46,8 +43,8 @@ class BodyRun:
 
     port: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    #: Units of time after which the body counts as hung.
-    hung_after: float = HUNG_AFTER
+    #: Seconds after which the body counts as hung; ``None`` for as long as its kind of port gives it.
+    hung_after: float | None = None
     #: What was seen when the body took too long.
     picture: str | None = None
 
@@ -66,7 +63,8 @@ class BodyRun:
         self, body: Callable[..., Awaitable[object]], arguments: dict[str, Any], kind: PortKind
     ) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch, self.hung_after * kind.unit)
+            limit = kind.hung_after if self.hung_after is None else self.hung_after
+            nursery.start_soon(self._watch, limit)
             async with contextlib.AsyncExitStack() as stack:
                 for name, value in arguments.items():
                     if isinstance(value, Wanted):

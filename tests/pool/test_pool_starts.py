@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.ports("all")
 
 
+def patience(make_pool: MakePool) -> float:
+    """Return the seconds after which a start hangs for sure."""
+    return 2.0 if make_pool.port == "process" else 20 * make_pool.unit
+
+
 async def test_failing_starts_do_not_flood_the_log(
     make_pool: MakePool, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -40,7 +45,7 @@ async def test_hanging_start_is_ended_and_delays_no_other(make_pool: MakePool) -
     """
     ports = make_pool.ports(hang_starts=1)
     async with make_pool.worker_pool(
-        ports=ports, pool_size=3, max_starting=2, spawn_timeout=20 * make_pool.unit
+        ports=ports, pool_size=3, max_starting=2, spawn_timeout=patience(make_pool)
     ) as pool:
         await pool.wait_ready(2)
         async with pool.checkout() as lease:
@@ -61,7 +66,7 @@ async def test_worker_that_hangs_in_its_handshake_is_killed(make_pool: MakePool)
     """
     ports = make_pool.ports()
     ports.order("handshake", Plan().stall(deaf=True), times=1)
-    async with make_pool.worker_pool(ports=ports, spawn_timeout=20 * make_pool.unit, **BRISK) as pool:
+    async with make_pool.worker_pool(ports=ports, spawn_timeout=patience(make_pool), **BRISK) as pool:
         assert await serving(pool) == 2
         assert ports.ports[0].exit_status is not None
         assert pool.statistics().counters.start_failures == 1
@@ -107,7 +112,7 @@ async def test_start_that_fails_at_any_stage_is_made_good(stage: str, make_pool:
     ports = make_pool.ports(fail_starts=plan is None)
     if plan is not None:
         ports.order("handshake", plan, times=1)
-    async with make_pool.worker_pool(ports=ports, spawn_timeout=20 * make_pool.unit, **BRISK) as pool:
+    async with make_pool.worker_pool(ports=ports, spawn_timeout=patience(make_pool), **BRISK) as pool:
         with pytest.raises(WorkerStartError) as caught:
             await pool.wait_ready(fail_fast=True)
         assert caught.value.worker_id == "w-1"
@@ -195,7 +200,7 @@ async def test_start_that_takes_too_long_is_reported_with_its_last_words(make_po
     """What a worker said before ``spawn_timeout`` ended it is in the error of who waits for it. [property 108]"""
     ports = make_pool.ports()
     ports.order("handshake", Plan().stderr("loading\nasking for a licence\n").stall(deaf=True))
-    async with make_pool.worker_pool(ports=ports, spawn_timeout=20 * make_pool.unit, **BRISK) as pool:
+    async with make_pool.worker_pool(ports=ports, spawn_timeout=patience(make_pool), **BRISK) as pool:
         with pytest.raises(
             WorkerStartError, match=r"(?s)within .* s.*last words: asking for a licence$"
         ) as caught:
