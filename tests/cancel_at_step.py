@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
-from trio._core import _run as scheduler
+
+from dspex_testkit.trio_seam import order_of_tasks
 
 __all__ = ["CancelAtStep", "run_in_order"]
 
@@ -20,8 +21,8 @@ def run_in_order(order: int, main: Callable[[], Awaitable[T]]) -> T:
 
     One order misses faults that another shows, and without a seed a sweep is not the same twice.
     """
-    scheduler._r.seed(order)
-    return trio.run(main)
+    with order_of_tasks(order):
+        return trio.run(main)
 
 
 class CancelAtStep(trio.abc.Instrument):
