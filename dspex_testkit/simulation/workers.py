@@ -11,6 +11,7 @@ from dspex_pool.errors import WorkerStartError
 from dspex_testkit.mock_port import MockPort, MockPortFactory
 from dspex_testkit.plan import Plan
 from dspex_testkit.simulation.faults import FailStart, HangStart, InCall, InStart, OnWorker
+from dspex_testkit.simulation.quiet_port import QuietPort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -85,6 +86,9 @@ class SimulatedWorkers(MockPortFactory):
             self.failures.append(trio.current_time())
             raise WorkerStartError(f"worker {worker_id} could not be started: a fault", worker_id=worker_id)
         return None
+
+    async def _open(self, worker_id: str, incarnation: int) -> MockPort:
+        return QuietPort(worker_id, incarnation, max_frame_bytes=self.max_frame_bytes)
 
     def _behave(self, port: MockPort) -> None:
         port.answer("*", lambda args: self._answer(port, args))

@@ -184,19 +184,25 @@ class World:
         now = trio.current_time()
         outcome = Outcome(call, now)
         outcomes.all.append(outcome)
-        with trio.CancelScope() as scope:
-            self._doom(call, scope)
-            try:
-                await self._borrow(call, outcome)
-                outcome.kind = ANSWER
-            except OwnError:
-                outcome.kind = OWN_ERROR
-            except (DspexPoolError, trio.WouldBlock) as error:
-                outcome.kind = type(error).__name__
-        if scope.cancelled_caught:
-            outcome.kind = CANCELLED
+        if call.cancel or call.cancel_step:
+            with trio.CancelScope() as scope:
+                self._doom(call, scope)
+                await self._attempt(call, outcome)
+            if scope.cancelled_caught:
+                outcome.kind = CANCELLED
+        else:
+            await self._attempt(call, outcome)
         outcome.ended = trio.current_time()
         self._note("ended", call.number, outcome.kind)
+
+    async def _attempt(self, call: Call, outcome: Outcome) -> None:
+        try:
+            await self._borrow(call, outcome)
+            outcome.kind = ANSWER
+        except OwnError:
+            outcome.kind = OWN_ERROR
+        except (DspexPoolError, trio.WouldBlock) as error:
+            outcome.kind = type(error).__name__
 
     def _doom(self, call: Call, scope: trio.CancelScope) -> None:
         """Have the call cancelled when its workload says so."""
