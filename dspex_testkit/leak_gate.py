@@ -135,8 +135,8 @@ def leaks_since(
 ) -> Leaks:
     """Return what is there now and was not ``before``.
 
-    Costs some 15 µs while nothing leaks. Otherwise garbage is collected first, and what is just ending gets
-    ``patience`` seconds to do so.
+    With the look before and the ledger it costs some 45 µs while nothing leaks. Otherwise garbage is collected first,
+    and what is just ending gets ``patience`` seconds to do so.
 
     Args:
         before: What was there.

@@ -180,9 +180,10 @@ def _watch_run(clock: object) -> Any:
 
 
 def _note_descriptors(ledger: Ledger, result: Any) -> None:
-    site = ledger.here()
-    for number in result if isinstance(result, tuple) else (result,):
-        ledger.descriptors[number] = site
+    # Whoever captures output redirects the standard descriptors, pytest a dozen times for a test.
+    numbers = [number for number in (result if isinstance(result, tuple) else (result,)) if number > 2]
+    if numbers:
+        ledger.descriptors.update(dict.fromkeys(numbers, ledger.here()))
 
 
 def _note_process(ledger: Ledger, result: Any) -> None:
