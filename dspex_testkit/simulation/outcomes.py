@@ -88,7 +88,7 @@ class Outcomes:
             patience: Seconds that a call without a patience of its own waits for a worker.
             hit: Incarnations of the workers to which a fault has happened.
             starts_failed: Whether a start has failed.
-            declines: Moments at which a worker was found unclean right after it had been granted.
+            declines: Moments at which a worker was found unclean, or dead, right after it had been granted.
 
         Raises:
             BrokenPromiseError: With the call.
@@ -103,8 +103,8 @@ class Outcomes:
     def _check_line(self, declines: Collection[float]) -> None:
         """Check that nobody got a worker while somebody waited who had come at an earlier moment.
 
-        Who has to give back an unclean worker waits again, at the head of the line. Others who were granted a worker
-        at that moment came after it, and keep theirs.
+        Who was granted an unclean or dying worker waits again, at the head of the line. Others who were granted a
+        worker at that moment came after it, and keep theirs.
         """
         latest: Outcome | None = None
         waiting: list[Outcome] = []

@@ -146,10 +146,18 @@ class World:
             patience=self.pool.options.checkout_timeout,
             hit=self.workers.hit,
             starts_failed=bool(self.workers.failed or self.workers.cancelled),
-            declines={entry[0] for entry in self.log if entry[1] == "checkout_declined"},
+            declines=self._undone_grants(),
         )
         self.outcomes.all += outcomes.all
         return outcomes
+
+    def _undone_grants(self) -> set[float]:
+        """Return the moments at which a grant may have come to nothing: its worker was unclean, or died before."""
+        return {
+            entry[0]
+            for entry in self.log
+            if entry[1] == "checkout_declined" or (entry[1] == "worker_retiring" and entry[3] == "died")
+        }
 
     def _workload(self, clients: int, calls: int) -> Workload:
         number = len(self.workloads)

@@ -10,11 +10,12 @@ import trio
 
 from dspex_testkit.simulation.explore import Explorer, NotDeterministicError, VacuousError, explore
 from dspex_testkit.simulation.faults import GRID, FailStart, Kill, swarm
+from dspex_testkit.simulation.outcomes import BrokenPromiseError, Outcome, Outcomes
 from dspex_testkit.simulation.run import Setup
 from dspex_testkit.simulation.schedulers import PORTFOLIO, Schedule
 from dspex_testkit.simulation.sessions import SessionWorld
 from dspex_testkit.simulation.steady import simulate_hours
-from dspex_testkit.simulation.workload import Case, of_token
+from dspex_testkit.simulation.workload import Call, Case, of_token
 from tests.chaos.planted_bugs import BUGS, QUICK
 from tests.search_profiles import depth
 
@@ -226,3 +227,16 @@ def test_every_kind_of_fault_happens_and_the_pool_survives_it(kind: type[Fault])
 def of_case(seed: int) -> Case:
     """Return a case in a schedule of its own."""
     return Case(seed, Schedule(PORTFOLIO[seed % len(PORTFOLIO)], seed))
+
+
+def test_overtaking_is_a_fault_unless_a_grant_was_undone() -> None:
+    """Who was granted a worker that died before he could run is served next; who was served meanwhile is no thief.
+
+    Once in thousands of runs the dead worker's replacement was lent to the next in line at that very moment.
+    """
+    first = Outcome(Call(1), 0.0, granted=3.0, asked=3.0, ended=3.0, kind="answer")
+    second = Outcome(Call(2, at=1), 0.5, granted=2.5, asked=2.5, ended=2.5, kind="answer")
+    outcomes = Outcomes([second, first])
+    outcomes.check(patience=30.0, hit=(), starts_failed=False, declines={2.5})
+    with pytest.raises(BrokenPromiseError, match="overtaken in line"):
+        outcomes.check(patience=30.0, hit=(), starts_failed=False, declines={3.0})
