@@ -16,8 +16,10 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -34,12 +36,13 @@ if TYPE_CHECKING:
 
 __all__ = ["BridgeMockServer", "ServerOptions", "main"]
 
-REACT_HELP = "reaction time to interrupt, eof or terminate; 'never' for none"
+REACT_HELP = "reaction time to interrupt, eof, terminate or kill; 'never' for none"
+EXPECT_HELP = "JSON: [{command, args, result}, …], to come in this order; what never came is in the report"
 FAULT_HELP = f"misbehave; COMMAND may be * or handshake; KIND is one of {', '.join(FAULT_KINDS)}"
 
 
 class BridgeMockServer(ServerScript):
-    """Plays one worker in a thread, over a pair of pipes. A context manager; leaving it ends the worker.
+    """Plays one worker in a thread, over pipes or sockets. A context manager; leaving it ends the worker.
 
     What is expected of its client, and answered by rule, is written as for a ``MockPort``.
 
@@ -84,9 +87,10 @@ class BridgeMockServer(ServerScript):
         return [request.command for request in self._loop.model.received]
 
     def start(self) -> Self:
-        """Open the pipes and start the thread."""
-        stdin, self.requests = os.pipe()
-        self.answers, stdout = os.pipe()
+        """Open the descriptors and start the thread."""
+        open_pair = os.pipe if self.options.wire == "pipes" else _socket_pair
+        stdin, self.requests = open_pair()
+        self.answers, stdout = open_pair()
         signals, self._signals = os.pipe()
         self._own = [stdin, stdout, signals]
         self._loop = ServerLoop(
@@ -171,6 +175,12 @@ class BridgeMockServer(ServerScript):
                 callback()
 
 
+def _socket_pair() -> tuple[int, int]:
+    """Return descriptors of two sockets that are joined, the reading end first; each closes its own direction."""
+    reading, writing = socket.socketpair()
+    return reading.detach(), writing.detach()
+
+
 # --- as a program ------------------------------------------------------------------------------------------
 
 
@@ -188,6 +198,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of the faults' shares")
     add("--report", type=Path, metavar="FILE", help="write violations and faults there, as JSON")
     add("--strict", action="store_true", help="exit with 76 at the first violation")
+    add("--expect", type=Path, metavar="FILE", help=EXPECT_HELP)
+    add("--only-expected", action="store_true", help="refuse every other command")
     return parser
 
 
@@ -203,18 +215,36 @@ def _options(given: argparse.Namespace, reactions: Reactions) -> ServerOptions:
         reactions=reactions,
         max_frame_bytes=given.max_frame_bytes,
         is_strict=given.strict,
+        is_scripted_only=given.only_expected,
     )
 
 
-def _parse(arguments: Sequence[str] | None) -> tuple[ServerOptions, Path | None]:
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What the command line asks for."""
+
+    options: ServerOptions
+    report: Path | None
+    expectations: list[dict[str, Any]]
+
+
+def _parse(arguments: Sequence[str] | None) -> _Order:
     parser = _parser()
     given = parser.parse_args(arguments)
     reactions = Reactions()
     for how, seconds in given.react:
-        if how not in ("interrupt", "eof", "terminate"):
+        if how not in ("interrupt", "eof", "terminate", "kill"):
             parser.error(f"--react: no reaction to {how!r}")
         setattr(reactions, how, seconds)
-    return _options(given, reactions), given.report
+    expectations = json.loads(given.expect.read_text(encoding="utf-8")) if given.expect else []
+    return _Order(_options(given, reactions), given.report, expectations)
+
+
+def _script_of(order: _Order) -> ServerScript:
+    script = ServerScript(order.options)
+    for expected in order.expectations:
+        script.expect(expected["command"], expected.get("args")).reply(expected.get("result"))
+    return script
 
 
 def _seconds(text: str) -> tuple[str, float | None]:
@@ -249,11 +279,13 @@ def _take_over_stdio() -> tuple[int, int]:
     return stdin, stdout
 
 
-def _report(loop: ServerLoop) -> str:
+def _report(loop: ServerLoop, script: ServerScript) -> str:
     report = {
         "violations": [str(violation) for violation in loop.audit.violations],
         "faults": [list(fault) for fault in loop.faults.injected],
         "received": [request.command for request in loop.model.received],
+        "not_met": [str(expectation) for expectation in script.script.left],
+        "not_expected": [request.command for request in script.script.unexpected],
     }
     return json.dumps(report, indent=2)
 
@@ -265,14 +297,14 @@ def _warn(text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve on stdin and stdout until the worker ends; return its exit status."""
-    options, report = _parse(arguments)
+    order = _parse(arguments)
     signals = _signal_pipe()
     stdin, stdout = _take_over_stdio()
-    script = ServerScript(options)
-    loop = ServerLoop(options, script.plan, stdin=stdin, stdout=stdout, signals=signals, say=_warn)
+    script = _script_of(order)
+    loop = ServerLoop(order.options, script.plan, stdin=stdin, stdout=stdout, signals=signals, say=_warn)
     status = loop.run()
-    if report is not None:
-        report.write_text(_report(loop), encoding="utf-8")
+    if order.report is not None:
+        order.report.write_text(_report(loop, script), encoding="utf-8")
     if status.signal is not None:
         if status.signal != signal.SIGKILL:
             signal.signal(status.signal, signal.SIG_DFL)

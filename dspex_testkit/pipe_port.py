@@ -59,7 +59,8 @@ class PipePort:
     @property
     def bytes_unread(self) -> int | None:
         """Of the bytes sent, those that the worker has not read; ``None`` where the system does not tell."""
-        return self._stdin.bytes_unread
+        # A socket tells this of its own buffer only.
+        return self._stdin.bytes_unread if self.server.options.wire == "pipes" else None
 
     @property
     def stderr_tail(self) -> str:

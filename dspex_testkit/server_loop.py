@@ -63,6 +63,8 @@ class ServerOptions:
     max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
     #: Whether it ends with status 76 at the first violation.
     is_strict: bool = False
+    #: What its frames travel on: a pair of pipes, or a pair of sockets for each direction.
+    wire: Literal["pipes", "sockets"] = "pipes"
     #: Whether only what was expected, or has a rule, is answered; all else is refused, and noted.
     is_scripted_only: bool = False
 

@@ -227,6 +227,26 @@ class PoolHandle:
         """
         await self.until(lambda: self.statistics().leased >= count, f"{count} workers are lent")
 
+    async def running(self, command: str) -> int:
+        """Wait until a worker has read a command and not answered it; return its number.
+
+        A worker that is killed earlier has done nothing, and the pool gives the command to another.
+
+        Cancellation: Changes nothing.
+        """
+        found: list[int] = []
+
+        def is_read() -> bool:
+            found[:] = [number for number in self.lent() if self._has_read(number, command)]
+            return bool(found)
+
+        await self.until(is_read, f"a worker has read {command!r}")
+        return found[0]
+
+    def _has_read(self, index: int, command: str) -> bool:
+        port = self._port_of(self.worker(index))
+        return port.received[-1:] == [command] and not port.bytes_unread
+
     async def waiting(self, count: int = 1) -> None:
         """Wait until so many callers stand in line.
 

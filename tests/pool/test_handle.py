@@ -26,9 +26,7 @@ async def test_killed_worker_costs_one_call(pool: PoolHandle) -> None:
             assert caught.value.signal == 9
 
         nursery.start_soon(victim)
-        await pool.leased()
-        await trio.sleep(pool.unit)
-        pool.kill(pool.lent()[0])
+        pool.kill(await pool.running("sleep"))
     outcomes = await pool.call_many(20, "echo")
     assert outcomes.ok == 20
     await pool.steady()
