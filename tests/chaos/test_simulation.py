@@ -240,3 +240,14 @@ def test_overtaking_is_a_fault_unless_a_grant_was_undone() -> None:
     outcomes.check(patience=30.0, hit=(), starts_failed=False, declines={2.5})
     with pytest.raises(BrokenPromiseError, match="overtaken in line"):
         outcomes.check(patience=30.0, hit=(), starts_failed=False, declines={3.0})
+
+
+def test_fresh_exploration_draws_from_the_seed_of_the_run() -> None:
+    """With ``fresh`` the seed that pytest shows decides what is explored, and brings it back."""
+
+    def drawn(seed: int) -> list[str]:
+        asked = Asked(seed=seed)
+        Explorer(Setup(serve, {"pool_size": 2}, swarm()), range(2), fresh=True).run(asked)
+        return asked.told
+
+    assert drawn(1) == drawn(1) != drawn(2)
