@@ -1,0 +1,149 @@
+"""The fixtures of the ports in somebody's project: with and without pytest-trio, beside fixtures of others."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+BODIES = """
+import pytest
+import trio
+from hypothesis import given, settings, strategies as st
+
+@pytest.mark.ports("all")
+async def test_on_all(pool):
+    assert (await pool.call("echo", {"n": 1})).result == {"n": 1}
+    await trio.sleep(0.01)
+
+@pytest.mark.ports("sim", "server")
+async def test_on_two(make_pool):
+    pool = await make_pool(pool_size=1)
+    assert pool.size == 1
+
+@pytest.mark.fast
+async def test_of_its_layer(pool):
+    assert pool.port == "sim"
+
+@pytest.mark.protocol
+async def test_of_its_layer_too(pool):
+    assert pool.port == "server"
+
+async def test_adapter(adapter):
+    assert (await adapter.ping())["status"] == "ok"
+
+class TestInClass:
+    async def test_method(self, pool):
+        assert self.__class__.__name__ == "TestInClass"
+        assert pool.size == 2
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_parametrized(pool, n, tmp_path):
+    assert tmp_path.exists()
+    assert (await pool.call("echo", {"n": n})).result == {"n": n}
+
+seen = []
+
+@settings(max_examples=5, database=None)
+@given(st.integers(0, 9))
+async def test_given(pool, n):
+    assert pool.statistics().counters.granted == 0, "each example has a pool of its own"
+    await pool.call("echo", {"n": n})
+    assert trio.current_time() < 1
+    seen.append(n)
+
+def test_examples_ran():
+    assert len(seen) > 1
+"""
+
+FOREIGN = """
+import pytest
+
+@pytest.fixture
+def pool():
+    return "mine"
+
+def test_own_fixture_of_that_name(pool):
+    assert pool == "mine"
+"""
+
+TRIO = """
+import pytest
+
+@pytest.fixture
+async def of_trio():
+    import trio
+    await trio.sleep(0)
+    yield "theirs"
+
+async def test_of_pytest_trio(of_trio, autojump_clock):
+    import trio
+    await trio.sleep(3600)
+    assert of_trio == "theirs"
+
+async def test_ours_beside_it(pool):
+    assert (await pool.call("echo")).result == {}
+"""
+
+WRONG = """
+import pytest
+
+async def test_with_another_clock(pool, autojump_clock):
+    pass
+
+def test_that_is_no_coroutine(pool):
+    pass
+
+async def test_that_fails(pool):
+    assert (await pool.call("echo")).result == 7
+"""
+
+
+@pytest.mark.parametrize("words", [(), ("-p", "no:trio")], ids=["with", "without"])
+def test_bodies_run_with_and_without_pytest_trio(pytester: pytest.Pytester, words: tuple[str, ...]) -> None:
+    """Each body runs once for each kind of port that it is for, in classes, with parameters, under Hypothesis."""
+    pytester.makepyfile(test_bodies=BODIES, test_foreign=FOREIGN)
+    result = pytester.runpytest_subprocess("-v", *words, "-p", "no:cacheprovider", "-W", "error")
+    result.assert_outcomes(passed=3 + 2 + 1 + 1 + 1 + 1 + 2 + 1 + 1 + 1)
+    result.stdout.fnmatch_lines(["*test_on_all[[]sim] PASSED*", "*test_on_all[[]process] PASSED*"])
+
+
+def test_option_chooses_among_the_kinds_that_a_body_is_for(pytester: pytest.Pytester) -> None:
+    """``--dspex-port`` cuts markers down and replaces the layer's kind; what is left without a kind is skipped."""
+    pytester.makepyfile(test_bodies=BODIES)
+    result = pytester.runpytest_subprocess(
+        "-q", "--collect-only", "--dspex-port=server", "-p", "no:cacheprovider"
+    )
+    result.stdout.fnmatch_lines(
+        ["*test_on_all[[]server]", "*test_on_two[[]server]", "*test_method[[]server]"]
+    )
+    result.stdout.no_fnmatch_line("*[[]sim]*")
+    result.stdout.no_fnmatch_line("*[[]process]*")
+
+
+def test_trio_mode_and_its_fixtures_go_on_as_before(pytester: pytest.Pytester) -> None:
+    """In ``trio_mode`` tests of pytest-trio keep their fixtures and clocks, and ours run beside them."""
+    pytester.makeini("[pytest]\ntrio_mode = true\n")
+    pytester.makepyfile(test_trio=TRIO)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error").assert_outcomes(passed=2)
+
+
+def test_what_cannot_be_is_refused_with_the_reason(pytester: pytest.Pytester) -> None:
+    """Another clock, a plain function and an unknown kind are named; a failing assertion is shown as itself."""
+    pytester.makepyfile(test_wrong=WRONG)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "*autojump_clock does not go with pool*",
+            "*a test that uses pool, make_pool or adapter is an async function*",
+            "*assert {} == 7*",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*ExceptionGroup*")
+    pytester.makepyfile(
+        test_wrong='import pytest\n@pytest.mark.ports("moon")\nasync def test_it(pool): pass\n'
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*no kind of port*moon*"])
