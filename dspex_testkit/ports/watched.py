@@ -10,6 +10,7 @@ from dspex_testkit.hangs.frames import log_frames
 from dspex_testkit.ordered_starts import OrderedStarts
 from dspex_testkit.ports.waiting import SOON, until
 from dspex_testkit.protocol_audit import ProtocolAudit
+from dspex_testkit.report.recorder import note_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable

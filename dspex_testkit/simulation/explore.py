@@ -15,7 +15,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from dspex_testkit.report.carried import carry
 from dspex_testkit.seeds import random_of
+from dspex_testkit.simulation.picture import timeline_of
 from dspex_testkit.simulation.run import Body, Setup
 from dspex_testkit.simulation.schedulers import PORTFOLIO, Schedule
 from dspex_testkit.simulation.shrink import Shrinker
@@ -186,6 +188,7 @@ class Explorer:
             story = [*story, "none of the faults has happened"]
         run.error.add_note("\n".join(("simulated: " + story[0], *story[1:])))
         run.error.add_note(line)
+        carry(run.error, functools.partial(timeline_of, run, asked.nodeid, replay=line, notes=story))
         raise run.error
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dspex_testkit.simulation.faults import GRID
+from dspex_testkit.simulation.telling import in_short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -24,7 +25,18 @@ OF_BROKEN_WORKERS = frozenset({"WorkerDiedError", "RemoteProtocolError", "Remote
 
 
 class BrokenPromiseError(AssertionError):
-    """The pool did something in a simulated run that it promises never to do."""
+    """The pool did something in a simulated run that it promises never to do.
+
+    Args:
+        text: What it did.
+        at: When, in seconds since the begin of the simulation; ``None`` for when it was seen.
+        calls: Numbers of the calls that it did it to.
+    """
+
+    def __init__(self, text: str, *, at: float | None = None, calls: tuple[int, ...] = ()) -> None:
+        super().__init__(text)
+        self.at = at
+        self.calls = calls
 
 
 class OwnError(Exception):
@@ -50,6 +62,11 @@ class Outcome:
     incarnation: int = -1
     #: Whether only its begin and end are known, because others borrowed workers for it.
     is_coarse: bool = False
+
+    def __str__(self) -> str:
+        granted = f"got worker {self.incarnation} at {self.granted:g} s" if self.incarnation >= 0 else "got none"
+        ended = f"ended with {self.kind!r} at {self.ended:g} s" if self.kind else "has not ended"
+        return f"{in_short(self.call)} came at {self.began:g} s, {granted}, {ended}"
 
     @property
     def left_line(self) -> float:
@@ -95,9 +112,12 @@ class Outcomes:
         """
         for outcome in self.all:
             if not outcome.kind:
-                raise BrokenPromiseError(f"call {outcome.call.number} has no outcome")
+                number = outcome.call.number
+                raise BrokenPromiseError(f"call {number} has no outcome", calls=(number,))
             if not _is_lawful(outcome, patience, hit, starts_failed):
-                raise BrokenPromiseError(f"this call ended unlawfully: {outcome}")
+                raise BrokenPromiseError(
+                    f"this call ended unlawfully: {outcome}", at=outcome.ended, calls=(outcome.call.number,)
+                )
         self._check_line(declines)
 
     def _check_line(self, declines: Collection[float]) -> None:
@@ -114,7 +134,11 @@ class Outcomes:
                 waiting.clear()
             is_late = latest is not None and outcome.granted < latest.left_line
             if is_late and outcome.granted not in declines:
-                raise BrokenPromiseError(f"overtaken in line: {latest} by {outcome}")
+                assert latest is not None
+                both = (latest.call.number, outcome.call.number)
+                raise BrokenPromiseError(
+                    f"overtaken in line: {latest} by {outcome}", at=outcome.granted, calls=both
+                )
             waiting.append(outcome)
 
 

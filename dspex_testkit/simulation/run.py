@@ -94,6 +94,9 @@ class Run:
         self.schedule = case.schedule
         self.rounds, self.choices = steering.rounds, steering.choices
         self.log = world.log
+        self.recorder = world.recorder
+        #: Decisions of the scheduler that were repeated: when, which, and the tasks that could run.
+        self.taken = steering.taken
         self.outcomes = world.outcomes
         #: Faults that have happened, by kind.
         self.met = world.workers.met_by_kind()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
+import trio
 
 from dspex_testkit.trio_seam import age_of
 
@@ -134,7 +135,10 @@ class Steering:
         self.choices = 0
         #: Rounds so far.
         self.rounds = 0
+        #: Those of them that were repeated: when, which, and the tasks that could run.
+        self.taken: list[tuple[float, Turn, list[Task]]] = []
         self._on_round = on_round
+        self._repeats = schedule.policy == "turns"
         self._held: dict[int, int] = {}
         self._planned = {turn.choice: turn for turn in schedule.turns}
         if schedule.policy == "turns":
@@ -182,4 +186,6 @@ class Steering:
                 self._held[age_of(free[position])] = rounds
         if chosen != list(range(count)):
             self.turns.append(turn)
+            if self._repeats:
+                self.taken.append((trio.current_time(), turn, free))
         return [free[position] for position in chosen]

@@ -9,7 +9,7 @@ import msgspec
 if TYPE_CHECKING:
     from dspex_testkit.simulation.workload import Case
 
-__all__ = ["describe", "replay_line"]
+__all__ = ["describe", "in_short", "replay_line"]
 
 #: Calls, faults or turns beyond which a run is only counted.
 MANY = 12
@@ -28,11 +28,11 @@ def describe(case: Case) -> list[str]:
         return lines
     for number, workload in enumerate(case.workloads):
         prefix = f"run {number}: " if len(case.workloads) > 1 else ""
-        lines += [f"  {prefix}{_short(thing)}" for thing in (*workload.calls, *workload.faults)]
-    return lines + [f"  {_short(turn)}" for turn in turns]
+        lines += [f"  {prefix}{in_short(thing)}" for thing in (*workload.calls, *workload.faults)]
+    return lines + [f"  {in_short(turn)}" for turn in turns]
 
 
-def _short(thing: msgspec.Struct) -> str:
+def in_short(thing: msgspec.Struct) -> str:
     """Name ``thing`` and what is not at its default."""
     defaults = {field.name: field.default for field in msgspec.structs.fields(thing) if not field.required}
     values: dict[str, Any] = {name: getattr(thing, name) for name in thing.__struct_fields__}

@@ -16,6 +16,7 @@ from dspex_testkit.simulation.quiet_port import QuietPort
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from dspex_testkit.report.recorder import Recorder
     from dspex_testkit.simulation.faults import Fault
 
 __all__ = ["SimulatedWorkers"]
@@ -27,9 +28,15 @@ class SimulatedWorkers(MockPortFactory):
     Args:
         on_request: Called with the incarnation and the call whenever a worker takes up a request of a call.
         on_start: Called when a start begins.
+        recorder: Records frames and faults.
     """
 
-    def __init__(self, on_request: Callable[[int, int], object], on_start: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        on_request: Callable[[int, int], object],
+        on_start: Callable[[], object],
+        recorder: Recorder,
+    ) -> None:
         super().__init__(self._behave)
         #: Faults that have happened, in order.
         self.met: list[InCall | InStart | OnWorker] = []
@@ -39,6 +46,7 @@ class SimulatedWorkers(MockPortFactory):
         self.failures: list[float] = []
         self._on_request = on_request
         self._on_start = on_start
+        self._recorder = recorder
         self._in_calls: dict[int, InCall] = {}
         self._in_starts: dict[int, InStart] = {}
 
@@ -69,6 +77,7 @@ class SimulatedWorkers(MockPortFactory):
 
     def _note(self, fault: InCall | InStart | OnWorker, port: MockPort | None = None) -> None:
         self.met.append(fault)
+        self._recorder.fault(fault, None if port is None else port.incarnation)
         if port is not None and getattr(fault, "breaks", True):
             self.hit.add(port.incarnation)
 
@@ -91,6 +100,7 @@ class SimulatedWorkers(MockPortFactory):
         return QuietPort(worker_id, incarnation, max_frame_bytes=self.max_frame_bytes)
 
     def _behave(self, port: MockPort) -> None:
+        self._recorder.watch(port)
         port.answer("*", lambda args: self._answer(port, args))
 
     def _answer(self, port: MockPort, args: dict[str, Any]) -> object:

@@ -16,6 +16,7 @@ from dspex_pool.errors import DspexPoolError
 from dspex_pool.telemetry import Telemetry
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.invariants import check_books, check_gone, check_steady
+from dspex_testkit.report.recorder import EVENT, LENT, Recorder
 from dspex_testkit.seeds import random_of
 from dspex_testkit.simulation.faults import GRID, OnWorker
 from dspex_testkit.simulation.outcomes import (
@@ -83,7 +84,9 @@ class World:
         self.workloads: list[Workload] = []
         #: The outcomes of all calls of all workloads.
         self.outcomes = Outcomes()
-        self.workers = SimulatedWorkers(self._check_holder, self._check_size)
+        #: The same with all that a picture of it needs.
+        self.recorder = Recorder()
+        self.workers = SimulatedWorkers(self._check_holder, self._check_size, self.recorder)
         self.case = case
         self._faults, self._cancel = tuple(faults), cancel
         self.telemetry = Telemetry()
@@ -109,9 +112,10 @@ class World:
         """
         with self._scope, trio.fail_after(PATIENCE):
             async with self._open_pool():
-                yield self
-                self.workers.heal()
-                await self._check_recovery()
+                with self.recorder.noting_failure():
+                    yield self
+                    self.workers.heal()
+                    await self._check_recovery()
             check_gone(self.pool, self.workers)
 
     @contextlib.asynccontextmanager
@@ -123,6 +127,7 @@ class World:
         """End the run with ``error``, wherever in the pool or in trio this is called: nobody there could raise it."""
         if self.fault is None:
             self.fault = error
+            self.recorder.fail()
             self._scope.cancel()
 
     async def run(self, *, clients: int = 8, calls: int = 60) -> Outcomes:
@@ -148,7 +153,6 @@ class World:
             starts_failed=bool(self.workers.failed or self.workers.cancelled),
             declines=self._undone_grants(),
         )
-        self.outcomes.all += outcomes.all
         return outcomes
 
     def _undone_grants(self) -> set[float]:
@@ -192,6 +196,7 @@ class World:
         now = trio.current_time()
         outcome = Outcome(call, now)
         outcomes.all.append(outcome)
+        self.outcomes.all.append(outcome)
         if call.cancel or call.cancel_step:
             with trio.CancelScope() as scope:
                 self._doom(call, scope)
@@ -248,7 +253,7 @@ class World:
                 timeout=call.limit,
             )
             if answer != {"call": call.number, "ask": ask}:
-                raise BrokenPromiseError(f"call {call.number} got the answer {answer}")
+                raise BrokenPromiseError(f"call {call.number} got the answer {answer}", calls=(call.number,))
             if call.fails:
                 raise OwnError
         if call.keep:
@@ -256,9 +261,11 @@ class World:
 
     def _take(self, number: int, worker: int) -> None:
         self._note("lent", number, worker)
+        self.recorder.entries.append((trio.current_time(), LENT, 0, worker, number))
         if worker in self._holders:
             raise BrokenPromiseError(
-                f"worker {worker} is lent to call {number} while call {self._holders[worker]} has it"
+                f"worker {worker} is lent to call {number} while call {self._holders[worker]} has it",
+                calls=(number, self._holders[worker]),
             )
         self._holders[worker] = number
 
@@ -266,7 +273,10 @@ class World:
         holder = self._holders.get(worker)
         if holder != number:
             self._accuse(
-                BrokenPromiseError(f"worker {worker} works for call {number}, and call {holder} has it")
+                BrokenPromiseError(
+                    f"worker {worker} works for call {number}, and call {holder} has it",
+                    calls=(number,) if holder is None else (number, holder),
+                )
             )
 
     # --- what is seen ----------------------------------------------------------------------------------
@@ -277,8 +287,9 @@ class World:
     def _note_event(
         self, event: tuple[str, ...], measurements: Mapping[str, float], metadata: Mapping[str, Any]
     ) -> None:
-        who = metadata.get("worker_id", "")
-        self.log.append((trio.current_time(), event[-1], who, str(metadata.get("reason", ""))))
+        now, who = trio.current_time(), metadata.get("worker_id", "")
+        self.log.append((now, event[-1], who, str(metadata.get("reason", ""))))
+        self.recorder.entries.append((now, EVENT, 0, event[-1], measurements, metadata, None))
 
     def check_round(self) -> None:
         """Check the books, if enough has happened since they were last checked: the pool tells all that it does.

@@ -1,0 +1,1 @@
+"""What a failure looked like: recorded always, drawn when a test fails, as text, as a page, and as a trace."""

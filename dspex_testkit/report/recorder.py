@@ -1,0 +1,141 @@
+"""Keeps what happens in a run, as it comes: a tuple for each thing, of which a timeline is made when a test fails."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from dspex_pool.telemetry import Telemetry
+
+__all__ = ["EVENT", "FAULT", "FROM", "LENT", "LIMIT", "TO", "Entry", "Recorder", "note_fault"]
+
+#: What is kept at the most; of a longer run, the end.
+LIMIT: Final = 200_000
+
+#: Kinds of entries. After time, kind and the number of the pool stand, for an event, name, measurements, metadata
+#: and the caller, if known; for the others the incarnation and, for a frame, the payload; for a fault its name and
+#: what proves it; for a lease the caller.
+EVENT, TO, FROM, FAULT, LENT = "event", "to", "from", "fault", "lent"
+
+Entry: TypeAlias = tuple[Any, ...]
+
+#: Recorders of the runs under way, the newest last.
+_recording: list[Recorder] = []
+
+
+class Recorder:
+    """Records one run.
+
+    Args:
+        clock: Tells the time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
+        self.entries: deque[Entry] = deque(maxlen=LIMIT)
+        self._clock = clock
+        #: When the run failed, if it did.
+        self.failed_at: float | None = None
+
+    # --- pools and ports ----------------------------------------------------------------------------------
+
+    def attend(self, telemetry: Telemetry, holder_of: Callable[[int], object], *, pool: int = 0) -> None:
+        """Record the events of a pool.
+
+        Args:
+            telemetry: Where they come from.
+            holder_of: Tells who has the worker of an incarnation.
+            pool: Number of the pool in the run.
+        """
+        record, clock = self.entries.append, self._clock
+
+        def note(event: tuple[str, ...], measurements: Mapping[str, float], about: Mapping[str, Any]) -> None:
+            name = event[-1]
+            caller: object = None
+            if name == "checkout":
+                caller = holder_of(about["incarnation"])
+            elif name in _BY_CALLER:
+                caller = trio.lowlevel.current_task()
+            record((clock(), EVENT, pool, name, measurements, about, caller))
+
+        telemetry.attach((), note)
+
+    def watch(self, port: Any, *, pool: int = 0) -> None:
+        """Record the frames that go through a port of a pool, from now on."""
+        record, clock, incarnation = self.entries.append, self._clock, port.incarnation
+        send, receive = port.send, port.receive
+
+        async def recorded_send(payload: bytes) -> None:
+            record((clock(), TO, pool, incarnation, payload))
+            await send(payload)
+
+        async def recorded_receive() -> bytes:
+            payload: bytes = await receive()
+            record((clock(), FROM, pool, incarnation, payload))
+            return payload
+
+        port.send, port.receive = recorded_send, recorded_receive
+
+    # --- what else happens --------------------------------------------------------------------------------
+
+    def fault(
+        self, name: object, incarnation: int | None = None, proof: str = "", *, pool: int = 0
+    ) -> None:
+        """Record that a fault has happened.
+
+        Args:
+            name: Its name, in a word or two, or something whose text is that.
+            incarnation: The worker that it struck, or ``None``.
+            proof: How it is known that it happened.
+            pool: Number of the worker's pool in the run.
+        """
+        self.entries.append((self._clock(), FAULT, pool, incarnation, name, proof))
+
+    @contextlib.contextmanager
+    def noting_failure(self) -> Iterator[None]:
+        """Take down the moment at which an error leaves the block."""
+        try:
+            yield
+        except BaseException:
+            self.fail()
+            raise
+
+    def fail(self) -> None:
+        """Take down the moment of the failure; the first is what counts."""
+        if self.failed_at is None:
+            self.failed_at = self._clock()
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether more has happened than is kept."""
+        return len(self.entries) == LIMIT
+
+    def __enter__(self) -> Recorder:
+        _recording.append(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _recording.remove(self)
+
+
+#: Events that are told in the task of the caller that they are about.
+_BY_CALLER = frozenset({"waiting", "call_start", "call_stop", "call_exception"})
+
+
+def note_fault(name: str, incarnation: int | None = None, proof: str = "") -> None:
+    """Have the run that is being recorded know that a fault has happened; without one, do nothing.
+
+    This is for faults that know no recorder: they are done to workers of whatever pool the test has opened.
+
+    Args:
+        name: Its name, in a word or two.
+        incarnation: The worker that it struck, or ``None``.
+        proof: How it is known that it happened.
+    """
+    if _recording:
+        _recording[-1].fault(name, incarnation, proof)

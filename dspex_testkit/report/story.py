@@ -1,0 +1,113 @@
+"""What a timeline says in sentences: what failed, which faults came before it, who held what, how calls ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from dspex_testkit.report.timeline import ANSWERED, WORKERS
+
+if TYPE_CHECKING:
+    from dspex_testkit.report.timeline import Mark, Span, Timeline
+
+__all__ = ["Story", "story_of"]
+
+#: Lines of one kind that are told at the most; the rest is counted.
+_MOST: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """The answers to what everybody asks first. Each line is a sentence without its stop."""
+
+    #: What failed.
+    failed: str
+    #: When, and in whose hands.
+    where: str
+    #: The faults before it, the latest first.
+    faults: tuple[str, ...]
+    #: Who held what when it failed.
+    holders: tuple[str, ...]
+    #: The calls that were not answered.
+    unanswered: tuple[str, ...]
+
+
+def story_of(timeline: Timeline) -> Story:
+    """Tell the story of ``timeline``."""
+    verdict = timeline.verdict
+    first = (verdict.text.strip().splitlines() or [""])[0]
+    about = ", ".join(timeline.title_of(lane) for lane in verdict.lanes)
+    return Story(
+        failed=f"{verdict.error}: {first}" if first else verdict.error,
+        where=f"at {seconds(verdict.at)}" + (f", to {about}" if about else ""),
+        faults=_cut([_fault(timeline, fault) for fault in timeline.faults_before(verdict.at)]),
+        holders=_cut(_holders(timeline)),
+        unanswered=_cut(_unanswered(timeline)),
+    )
+
+
+def seconds(value: float) -> str:
+    """Write seconds as people read them."""
+    return f"{value:.6g} s" if value >= 0.01 or value == 0 else f"{value * 1000:.3g} ms"
+
+
+def _cut(lines: list[str]) -> tuple[str, ...]:
+    if len(lines) <= _MOST:
+        return tuple(lines)
+    return (*lines[:_MOST], f"and {len(lines) - _MOST} more")
+
+
+def _fault(timeline: Timeline, fault: Mark) -> str:
+    said = f"{fault.label} at {seconds(fault.at)}"
+    if not fault.lane:
+        return said + _because(fault.detail)
+    said += f" struck {timeline.title_of(fault.lane)}"
+    held = _holder_at(timeline, fault)
+    if held is None:
+        state = timeline.state_of(fault.lane, fault.at)
+        return f"{said}, which nobody held" + (f" ({state.kind})" if state is not None else "") + _because(fault.detail)
+    return f"{said}, which {held.label or 'somebody'} held{_because(fault.detail)}{_ended(timeline, held)}"
+
+
+def _because(detail: str) -> str:
+    return f" [{detail}]" if detail else ""
+
+
+def _holder_at(timeline: Timeline, fault: Mark) -> Span | None:
+    # Who got the worker at the very moment comes after who had it.
+    found = [span for span in timeline.holdings(fault.at) if span.lane == fault.lane]
+    return min(found, key=lambda span: span.begin, default=None)
+
+
+def _ended(timeline: Timeline, held: Span) -> str:
+    """Say how the call ended that had the worker."""
+    after = [call for call in timeline.calls if call.caller == held.label and call.ended >= held.begin]
+    if not after:
+        return ""
+    first = min(after, key=lambda call: call.ended)
+    return f"; it ended with {first.outcome} at {seconds(first.ended)}"
+
+
+def _holders(timeline: Timeline) -> list[str]:
+    at = timeline.verdict.at
+    lines = []
+    for lane in timeline.of(WORKERS):
+        state = timeline.state_of(lane.key, at)
+        if state is None:
+            continue
+        if state.kind == "leased":
+            lines.append(f"{lane.title} was held by {state.label or 'somebody'} since {seconds(state.begin)}")
+        else:
+            because = f" ({state.label})" if state.label else ""
+            lines.append(f"{lane.title} was held by nobody: {state.kind}{because} since {seconds(state.begin)}")
+    waiting = [span for span in timeline.spans if span.kind == "waiting" and span.begin <= at < span.end]
+    lines += [f"{timeline.title_of(span.lane)} stood in line since {seconds(span.begin)}" for span in waiting]
+    return lines or ["no worker was alive"]
+
+
+def _unanswered(timeline: Timeline) -> list[str]:
+    return [
+        f"{call.caller} ended with {call.outcome} at {seconds(call.ended)}, after {seconds(call.seconds)}"
+        for call in timeline.calls
+        if call.outcome != ANSWERED
+    ]

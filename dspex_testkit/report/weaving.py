@@ -1,0 +1,205 @@
+"""From what was recorded to a timeline: the entries of a recorder in order, and what each adds to which lane."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from dspex_testkit.hangs.tasks import redacted
+from dspex_testkit.report.recorder import EVENT, FAULT, FROM, LENT, TO
+from dspex_testkit.report.timeline import ANSWERED, CALLERS, WORKERS, Call, Lane, Mark, Span, Timeline, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dspex_testkit.report.recorder import Entry
+
+__all__ = ["Weaver", "worker_key"]
+
+#: Characters kept of one frame.
+_SHOWN = 160
+#: Events of calls and of waiting, which fill the callers' lanes.
+_REFUSED = ("timeout", "cancelled", "rejected")
+#: Events that are told in the picture as moments of their own.
+_TOLD = frozenset({
+    "worker_start_failed", "checkout_declined", "leak_suspected", "lease_expired", "call_retry", "session_lost",
+    "session_moved", "breaker_opened", "breaker_closed", "resized", "drained", "suspended", "resumed", "closing",
+    "closed", "monitor_restarted", "service_restarted", "unready",
+})  # fmt: skip
+
+
+def worker_key(incarnation: int, pool: int = 0) -> str:
+    """Return the key of the lane of a worker."""
+    return f"w{incarnation}" if not pool else f"w{pool}.{incarnation}"
+
+
+class Weaver:
+    """Takes entries in order and makes a timeline of them.
+
+    Args:
+        zero: When the recording began; all times are told from there.
+    """
+
+    def __init__(self, zero: float = 0.0) -> None:
+        self.zero = zero
+        self.lanes: dict[str, Lane] = {}
+        self.spans: list[Span] = []
+        self.marks: list[Mark] = []
+        self.calls: list[Call] = []
+        self.restarts: Counter[str] = Counter()
+        #: What a lane is doing now: since when, what, and with whom.
+        self._open: dict[str, tuple[float, str, str]] = {}
+        self._callers: dict[object, str] = {}
+        #: Callers in line, by their lanes: since when.
+        self._waiting: dict[str, float] = {}
+        #: The last moment that was seen.
+        self.now = 0.0
+
+    # --- lanes --------------------------------------------------------------------------------------------
+
+    def lane(self, key: str, title: str, group: str) -> str:
+        """Make sure that there is a lane; return its key."""
+        if key not in self.lanes:
+            self.lanes[key] = Lane(key, title, group)
+        return key
+
+    def begin(self, lane: str, at: float, kind: str, label: str = "") -> None:
+        """Say what a lane does from now on; what it did ends here."""
+        self.finish(lane, at)
+        self._open[lane] = (at, kind, label)
+
+    def finish(self, lane: str, at: float) -> None:
+        """End what a lane does, if it does anything."""
+        if (opened := self._open.pop(lane, None)) is not None:
+            began, kind, label = opened
+            self.spans.append(Span(lane, began, at, kind, label))
+
+    def mark(self, at: float, lane: str, kind: str, label: str, detail: str = "") -> None:
+        """Add a moment."""
+        self.marks.append(Mark(at, lane, kind, label, detail))
+
+    # --- entries ------------------------------------------------------------------------------------------
+
+    def feed(self, entries: Iterable[Entry]) -> None:
+        """Take entries, in order."""
+        takers = {EVENT: self._event, TO: self._frame, FROM: self._frame, FAULT: self._fault, LENT: self._lent}
+        for at, kind, pool, *rest in entries:
+            self.now = at - self.zero
+            if kind in (TO, FROM):
+                self._frame(kind, pool, *rest)
+            else:
+                takers[kind](pool, *rest)
+
+    def timeline(self, title: str, verdict: Verdict, **more: Any) -> Timeline:
+        """End what is still going on, and return all of it; ``more`` are further fields of ``Timeline``."""
+        end = max([verdict.at, self.now, *(span.end for span in self.spans)])
+        for lane in list(self._open):
+            self.finish(lane, end)
+        return Timeline(
+            title,
+            verdict,
+            lanes=tuple(self.lanes.values()),
+            spans=tuple(sorted(self.spans, key=lambda span: span.begin)),
+            marks=tuple(sorted(self.marks, key=lambda mark: mark.at)),
+            calls=tuple(self.calls),
+            restarts=dict(self.restarts),
+            **more,
+        )
+
+    def _fault(self, pool: int, incarnation: int | None, name: str, proof: str) -> None:
+        lane = "" if incarnation is None else worker_key(incarnation, pool)
+        self.mark(self.now, lane, "fault", name, proof)
+
+    def _frame(self, kind: str, pool: int, incarnation: int, payload: bytes) -> None:
+        label, text = _told(payload)
+        self.mark(self.now, worker_key(incarnation, pool), kind, label, text)
+
+    def _lent(self, pool: int, incarnation: int, caller: str) -> None:
+        self._name_holder(worker_key(incarnation, pool), caller)
+
+    def _name_holder(self, worker: str, caller: str) -> None:
+        if (opened := self._open.get(worker)) is not None:
+            self._open[worker] = (*opened[:2], caller)
+
+    # --- events -------------------------------------------------------------------------------------------
+
+    def _event(
+        self, pool: int, name: str, measurements: Mapping[str, float], about: Mapping[str, Any], caller: object
+    ) -> None:
+        if "to" in about:
+            self._moved(worker_key(about["incarnation"], pool), pool, name, about)
+        if name == "worker_restarted":
+            self.restarts[str(about.get("reason", ""))] += 1
+        if caller is not None or name in _REFUSED:
+            self._of_caller(pool, name, measurements, about, caller)
+        if name in _TOLD:
+            said = ", ".join(f"{key} {value}" for key, value in {**about, **measurements}.items())
+            self.mark(self.now, "", "told", name.replace("_", " "), said)
+
+    def _moved(self, lane: str, pool: int, name: str, about: Mapping[str, Any]) -> None:
+        of_pool = f"pool {pool + 1}: " if pool else ""
+        self.lane(lane, f"{of_pool}{about['worker_id']} #{about['incarnation']}", WORKERS)
+        if about["to"] == "dead":
+            self.finish(lane, self.now)
+            self.mark(self.now, lane, "died", str(about.get("reason", "")), str(about.get("exit", "")))
+        else:
+            self.begin(lane, self.now, about["to"], str(about.get("reason", "")))
+
+    def _of_caller(
+        self, pool: int, name: str, measurements: Mapping[str, float], about: Mapping[str, Any], caller: object
+    ) -> None:
+        if name == "waiting":
+            lane = self._lane_of(caller)
+            self._waiting[lane] = self.now
+            self.begin(lane, self.now, "waiting")
+        elif name == "checkout":
+            lane = self._lane_of(caller)
+            self._waiting.pop(lane, None)
+            worker = worker_key(about["incarnation"], pool)
+            self._name_holder(worker, self.lanes[lane].title)
+            self.begin(lane, self.now, "holding", self.lanes[worker].title)
+        elif name in _REFUSED:
+            self._refused(name, self.now - measurements["wait"], str(about.get("reason") or name))
+        elif name in ("call_stop", "call_exception"):
+            self._called(self._lane_of(caller), measurements["duration"], about)
+
+    def _refused(self, name: str, since: float, reason: str) -> None:
+        lane = next((lane for lane, began in self._waiting.items() if abs(began - since) < 1e-6), None)
+        if lane is not None:
+            del self._waiting[lane]
+            self.finish(lane, self.now)
+            self.calls.append(Call(self.lanes[lane].title, since, self.now, reason))
+        self.mark(self.now, lane or "", "end", name, reason)
+
+    def _called(self, lane: str, seconds: float, about: Mapping[str, Any]) -> None:
+        outcome = str(about.get("error", ANSWERED))
+        self.calls.append(Call(self.lanes[lane].title, self.now - seconds, self.now, outcome))
+        self.mark(self.now, lane, "end", outcome, f"{about.get('command', '')} {about.get('reason', '')}".strip())
+        self.finish(lane, self.now)
+
+    def _lane_of(self, caller: object) -> str:
+        """Return the lane of a caller: a task, whoever names it."""
+        task = getattr(caller, "_task", caller)
+        if task not in self._callers:
+            number = len(self._callers) + 1
+            name = str(getattr(task, "name", task)).rpartition(".")[2]
+            title = f"caller {number}" if name == "caller" else f"caller {number} ({name})"
+            self._callers[task] = self.lane(f"c{number}", title, CALLERS)
+        return self._callers[task]
+
+
+def _told(payload: bytes) -> tuple[str, str]:
+    """Return a frame in a word, and its text without secrets."""
+    text = redacted(payload.decode("utf-8", "backslashreplace"))
+    short = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(payload)} bytes)"
+    try:
+        message = json.loads(payload)
+        number = message.get("id")
+        if "command" in message:
+            return f"{message['command']} {number}", short
+        if "success" in message:
+            return f"{'answer' if message['success'] else 'error'} {number}", short
+        return str(message.get("event", "message")), short
+    except (ValueError, AttributeError):
+        return "no message", short

@@ -1,0 +1,109 @@
+"""The picture of a simulated run: its calls as callers, its faults, and the decisions of its scheduler."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dspex_testkit.report.recorder import FAULT, LENT
+from dspex_testkit.report.timeline import CALLERS, Call, Timeline, Verdict
+from dspex_testkit.report.weaving import Weaver, worker_key
+from dspex_testkit.simulation.telling import in_short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dspex_testkit.report.recorder import Entry
+    from dspex_testkit.simulation.outcomes import Outcome
+    from dspex_testkit.simulation.run import Run
+    from dspex_testkit.simulation.schedulers import Turn
+
+__all__ = ["timeline_of"]
+
+#: Decisions that are shown at the most; more tell nobody anything.
+_TURNS = 60
+
+
+def timeline_of(run: Run, title: str, *, replay: str, notes: Sequence[str]) -> Timeline:
+    """Draw up the timeline of a run that failed.
+
+    Args:
+        run: The run.
+        title: Name of the test.
+        replay: The line that repeats the run.
+        notes: Lines about it.
+    """
+    weaver = Weaver()
+    weaver.feed(_worded(run.recorder.entries))
+    for outcome in run.outcomes:
+        _weave_call(weaver, outcome)
+    for at, turn, tasks in run.taken[:_TURNS]:
+        weaver.mark(at, "", "turn", _turn_in_words(turn, [task.name for task in tasks]), in_short(turn))
+    return weaver.timeline(
+        title,
+        _verdict(run),
+        replay=replay,
+        notes=tuple(notes),
+        seed=str(run.case.seed),
+        is_simulated=True,
+        is_cut=run.recorder.is_cut,
+    )
+
+
+def _worded(entries: Iterable[Entry]) -> Iterable[Entry]:
+    """Say in words what was recorded as records and numbers."""
+    for entry in entries:
+        at, kind, pool, incarnation, *rest = entry
+        if kind == FAULT and isinstance(rest[0], msgspec.Struct):
+            yield at, kind, pool, incarnation, type(rest[0]).__name__, in_short(rest[0])
+        elif kind == LENT:
+            yield at, kind, pool, incarnation, _title(rest[0])
+        else:
+            yield entry
+
+
+def _title(number: int) -> str:
+    return f"call {number}"
+
+
+def _key(number: int) -> str:
+    return f"c{number}"
+
+
+def _weave_call(weaver: Weaver, outcome: Outcome) -> None:
+    title = _title(outcome.call.number)
+    lane = weaver.lane(_key(outcome.call.number), title, CALLERS)
+    ended = outcome.ended if math.isfinite(outcome.ended) else weaver.now
+    weaver.begin(lane, outcome.began, "waiting")
+    if math.isfinite(outcome.granted):
+        worker = weaver.lanes.get(worker_key(outcome.incarnation))
+        weaver.begin(lane, outcome.granted, "holding", worker.title if worker is not None else "")
+    weaver.finish(lane, ended)
+    kind = outcome.kind or "no outcome"
+    weaver.mark(ended, lane, "end", kind, in_short(outcome.call))
+    weaver.calls.append(Call(title, outcome.began, ended, kind))
+
+
+def _verdict(run: Run) -> Verdict:
+    error = run.error
+    assert error is not None
+    at = getattr(error, "at", None)
+    if at is None or not math.isfinite(at):
+        at = run.recorder.failed_at
+    lanes = tuple(_key(number) for number in getattr(error, "calls", ()))
+    return Verdict(type(error).__name__, str(error), _end(run) if at is None else at, lanes)
+
+
+def _end(run: Run) -> float:
+    return float(run.recorder.entries[-1][0]) if run.recorder.entries else 0.0
+
+
+def _turn_in_words(turn: Turn, names: Sequence[str]) -> str:
+    """Say who ran first and who was held back."""
+    short = [name.rpartition(".")[2] for name in names]
+    said = [f"{short[position]} held back for {rounds} rounds" for position, rounds in turn.held if position < len(short)]
+    first = [short[position] for position in turn.order[:1] if position < len(short)]
+    said += [f"{name} {'alone' if turn.alone else 'first'}" for name in first]
+    return ", ".join(said) or "plain order"
