@@ -27,6 +27,7 @@ PARTS = (
     "ports",
     "lm",
     "hangs",
+    "report",
 )
 
 pytest.register_assert_rewrite("dspex_testkit.contracts", "dspex_testkit.invariants")

@@ -285,19 +285,20 @@ class PoolHandle:
 
 @contextlib.asynccontextmanager
 async def open_handle(
-    ports: WatchedPorts, *, is_ready: bool = True, **settings: Any
+    ports: WatchedPorts, *, is_ready: bool = True, telemetry: Telemetry | None = None, **settings: Any
 ) -> AsyncIterator[PoolHandle]:
     """Open a pool on a kind of port; close it with the block, and check that its books are in order.
 
     Args:
         ports: Starts its workers.
         is_ready: Whether to wait until all workers are in service, where the pool keeps any.
+        telemetry: Where events go.
         settings: As for ``PoolConfig``; by default two workers, and nothing happens by itself.
 
     Cancellation: Closes the pool.
     """
     config = PoolConfig(**{**CALM, **settings})
-    async with PythonPool.open(config, ports=ports) as python_pool:
+    async with PythonPool.open(config, ports=ports, telemetry=telemetry) as python_pool:
         handle = PoolHandle(python_pool, ports)
         if is_ready and config.floor:
             await python_pool.wait_ready(config.floor)

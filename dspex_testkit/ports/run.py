@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from dspex_pool.telemetry import Telemetry
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.adapters.bridge_mock import BridgeMock
 from dspex_testkit.adapters.mock import Mock
 from dspex_testkit.hangs.alarm import BodyHungError, draw
 from dspex_testkit.ports.handle import CALM_WORKERS, PoolHandle, open_handle
 from dspex_testkit.ports.kinds import KINDS
+from dspex_testkit.ports.picture import timeline_of_body
 from dspex_testkit.ports.watched import WatchedPorts
+from dspex_testkit.report.carried import carry
+from dspex_testkit.report.recorder import Recorder, note_fault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -47,6 +51,10 @@ class BodyRun:
     hung_after: float | None = None
     #: What was seen when the body took too long.
     picture: str | None = None
+    #: What happens in the run.
+    recorder: Recorder = field(default_factory=Recorder)
+    #: Pools that were opened in it.
+    pools: int = 0
 
     def run(self, body: Callable[..., Awaitable[object]], arguments: Mapping[str, Any]) -> None:
         """Run ``body`` to its end, with what ``arguments`` ask for opened before and closed after it.
@@ -56,7 +64,8 @@ class BodyRun:
             BaseException: What the body raises; if it was alone in the group that trio makes of it, by itself.
         """
         kind = self.kind({})
-        with self._told_of_hangs(), _alone():
+        self.recorder, self.pools = Recorder(), 0
+        with self._told_of_hangs(), self._carried(), _alone():
             trio.run(self._main, body, dict(arguments), kind, clock=kind.clock)
 
     async def _main(
@@ -66,10 +75,12 @@ class BodyRun:
             limit = kind.hung_after if self.hung_after is None else self.hung_after
             nursery.start_soon(self._watch, limit)
             async with contextlib.AsyncExitStack() as stack:
+                stack.enter_context(self.recorder)
                 for name, value in arguments.items():
                     if isinstance(value, Wanted):
                         arguments[name] = await value.open(self, stack)
-                await body(**arguments)
+                with self.recorder.noting_failure():
+                    await body(**arguments)
             nursery.cancel_scope.cancel()
 
     async def _watch(self, seconds: float) -> None:
@@ -79,12 +90,24 @@ class BodyRun:
         raise trio.TooSlowError
 
     @contextlib.contextmanager
+    def _carried(self) -> Iterator[None]:
+        """Have an error take what was recorded with it."""
+        try:
+            yield
+        except BaseException as error:
+            carry(error, functools.partial(timeline_of_body, self.recorder, error, port=self.port))
+            raise
+
+    @contextlib.contextmanager
     def _told_of_hangs(self) -> Iterator[None]:
         try:
             yield
         except BaseException:
             if self.picture is None:
                 raise
+            hung = BodyHungError(self.picture)
+            carry(hung, functools.partial(timeline_of_body, self.recorder, hung, port=self.port))
+            raise hung from None
         if self.picture is not None:
             raise BodyHungError(self.picture) from None
 
@@ -104,8 +127,24 @@ class BodyRun:
         if not isinstance(ports, WatchedPorts):
             ports = WatchedPorts(kind, factory=ports)
         with contextlib.closing(kind):
-            async with open_handle(ports, **rest) as handle:
+            async with self._recorded(ports, rest) as handle:
                 yield handle
+
+    @contextlib.asynccontextmanager
+    async def _recorded(self, ports: WatchedPorts, settings: dict[str, Any]) -> AsyncIterator[PoolHandle]:
+        handles: list[PoolHandle] = []
+
+        def holder_of(incarnation: int) -> object:
+            record = handles[0].workers._state.workers.get(incarnation) if handles else None
+            return record.holder if record is not None else None
+
+        telemetry = settings.setdefault("telemetry", Telemetry())
+        number, self.pools = self.pools, self.pools + 1
+        ports.pool_number = number
+        self.recorder.attend(telemetry, holder_of, pool=number)
+        async with open_handle(ports, **settings) as handle:
+            handles.append(handle)
+            yield handle
 
 
 @contextlib.contextmanager
@@ -209,6 +248,7 @@ class MakePool:
 
     def end(self, worker: PoolWorker, signal: int = signals.SIGKILL) -> None:
         """End a worker as by a signal from outside."""
+        note_fault(f"signal {signals.Signals(signal).name}", worker.incarnation)
         KINDS[self._run.port]().end(getattr(worker.port, "inner", worker.port), signal)
 
     def opened(self, **settings: Any) -> contextlib.AbstractAsyncContextManager[PoolHandle]:

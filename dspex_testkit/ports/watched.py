@@ -10,7 +10,7 @@ from dspex_testkit.hangs.frames import log_frames
 from dspex_testkit.ordered_starts import OrderedStarts
 from dspex_testkit.ports.waiting import SOON, until
 from dspex_testkit.protocol_audit import ProtocolAudit
-from dspex_testkit.report.recorder import note_fault
+from dspex_testkit.report.recorder import note_fault, recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,11 +144,15 @@ class WatchedPorts(OrderedStarts[WatchedPort]):
         self.unit: float = kind.unit
         self._factory = factory if factory is not None else kind.factory()
         self._sent: list[tuple[str, bytes]] = []
+        #: Number of its pool in the run that is recorded.
+        self.pool_number = 0
 
     async def _open(self, worker_id: str, incarnation: int) -> WatchedPort:
         port = await self._factory.open(worker_id=worker_id, incarnation=incarnation)
         watched = WatchedPort(port, worker_id, incarnation, lambda *sent: self._sent.append(sent))
         log_frames(watched)
+        if (recorder := recording()) is not None:
+            recorder.watch(watched, pool=self.pool_number)
         return watched
 
     # --- what was sent -----------------------------------------------------------------------------------
@@ -196,7 +200,13 @@ class WatchedPorts(OrderedStarts[WatchedPort]):
 
     def end(self, port: WatchedPort, signal: int = signals.SIGKILL) -> None:
         """End a worker as by a signal from outside, whatever it is doing."""
+        self._note(f"signal {signals.Signals(signal).name}", port)
         self.kind.end(port.inner, signal)
+
+    def _note(self, fault: str, port: WatchedPort) -> None:
+        # What is done to a worker that has ended does nothing to it.
+        if port.exit_status is None:
+            note_fault(fault, port.incarnation, pool=self.pool_number)
 
     def kill(self, worker_id: str = "w-1", signal: int = signals.SIGKILL) -> WatchedPort:
         """End the newest worker of a name as by a signal from outside; return its port."""
@@ -212,12 +222,14 @@ class WatchedPorts(OrderedStarts[WatchedPort]):
     def stop(self, worker_id: str = "w-1") -> WatchedPort:
         """Stop a worker, as SIGSTOP does: it reads, does and hears nothing, until it is killed or goes on."""
         port = self.port(worker_id)
+        self._note("stopped", port)
         self.kind.stop(port.inner)
         return port
 
     def go_on(self, worker_id: str = "w-1") -> WatchedPort:
         """Have a stopped worker go on."""
         port = self.port(worker_id)
+        self._note("goes on", port)
         self.kind.go_on(port.inner)
         return port
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from dspex_testkit.report.axis import Axis
 from dspex_testkit.report.story import seconds, story_of
-from dspex_testkit.report.timeline import ANSWERED, CALLERS, WORKERS
+from dspex_testkit.report.thinning import lanes_that_matter
+from dspex_testkit.report.timeline import ANSWERED
 
 if TYPE_CHECKING:
     from dspex_testkit.report.timeline import Lane, Timeline
@@ -28,7 +29,7 @@ _MARKS: Final = "! fault   + answered   E ended with an error   ^ failed here"
 
 def ascii_picture(timeline: Timeline, *, width: int = WIDTH) -> str:
     """Draw ``timeline``: its lanes, and below them what failed, after which faults, and who held what."""
-    lanes = _chosen(timeline)
+    lanes = lanes_that_matter(timeline, _LANES)
     margin = max([len(lane.title) for lane in lanes] + [6]) + 2
     canvas = _Canvas(timeline, margin, max(24, width - margin - 1))
     lines = [canvas.ruler(), *(canvas.lane(lane) for lane in lanes), canvas.pointer(), _LEGEND, _MARKS]
@@ -38,19 +39,6 @@ def ascii_picture(timeline: Timeline, *, width: int = WIDTH) -> str:
     if canvas.axis.cuts:
         lines.append("pauses in which nothing happens are cut short")
     return "\n".join([*lines, "", *_told(timeline)])
-
-
-def _chosen(timeline: Timeline) -> list[Lane]:
-    """Return the lanes that are drawn: all, or where there are too many those that matter."""
-    matter = {*timeline.verdict.lanes, *(fault.lane for fault in timeline.faults)}
-    matter |= {mark.lane for mark in timeline.marks if mark.kind == "end" and mark.label != ANSWERED}
-    chosen: list[Lane] = []
-    for group in (WORKERS, CALLERS):
-        lanes = timeline.of(group)
-        if len(lanes) > _LANES:
-            lanes = ([lane for lane in lanes if lane.key in matter] or lanes)[-_LANES:]
-        chosen += lanes
-    return chosen
 
 
 def _told(timeline: Timeline) -> list[str]:
@@ -98,7 +86,9 @@ class _Canvas:
             if span.lane == lane.key:
                 begin, end = self.column(span.begin), self.column(span.end)
                 cells[begin : end + 1] = _STROKES.get(span.kind, "=") * (end + 1 - begin)
-                self._write(cells, begin, end, _short(span.label) if span.kind in ("leased", "holding") else "")
+                self._write(
+                    cells, begin, end, _short(span.label) if span.kind in ("leased", "holding") else ""
+                )
         told = ""
         for mark in self._timeline.marks:
             if mark.lane != lane.key:

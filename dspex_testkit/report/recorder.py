@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from dspex_pool.telemetry import Telemetry
 
-__all__ = ["EVENT", "FAULT", "FROM", "LENT", "LIMIT", "TO", "Entry", "Recorder", "note_fault"]
+__all__ = ["EVENT", "FAULT", "FROM", "LENT", "LIMIT", "TO", "Entry", "Recorder", "note_fault", "recording"]
 
 #: What is kept at the most; of a longer run, the end.
 LIMIT: Final = 200_000
@@ -39,6 +39,8 @@ class Recorder:
     def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
         self.entries: deque[Entry] = deque(maxlen=LIMIT)
         self._clock = clock
+        #: When the recording began.
+        self.zero = 0.0
         #: When the run failed, if it did.
         self.failed_at: float | None = None
 
@@ -83,9 +85,7 @@ class Recorder:
 
     # --- what else happens --------------------------------------------------------------------------------
 
-    def fault(
-        self, name: object, incarnation: int | None = None, proof: str = "", *, pool: int = 0
-    ) -> None:
+    def fault(self, name: object, incarnation: int | None = None, proof: str = "", *, pool: int = 0) -> None:
         """Record that a fault has happened.
 
         Args:
@@ -116,6 +116,7 @@ class Recorder:
         return len(self.entries) == LIMIT
 
     def __enter__(self) -> Recorder:
+        self.zero = self._clock()
         _recording.append(self)
         return self
 
@@ -127,7 +128,12 @@ class Recorder:
 _BY_CALLER = frozenset({"waiting", "call_start", "call_stop", "call_exception"})
 
 
-def note_fault(name: str, incarnation: int | None = None, proof: str = "") -> None:
+def recording() -> Recorder | None:
+    """Return the recorder of the run under way, or ``None``."""
+    return _recording[-1] if _recording else None
+
+
+def note_fault(name: str, incarnation: int | None = None, proof: str = "", *, pool: int = 0) -> None:
     """Have the run that is being recorded know that a fault has happened; without one, do nothing.
 
     This is for faults that know no recorder: they are done to workers of whatever pool the test has opened.
@@ -136,6 +142,7 @@ def note_fault(name: str, incarnation: int | None = None, proof: str = "") -> No
         name: Its name, in a word or two.
         incarnation: The worker that it struck, or ``None``.
         proof: How it is known that it happened.
+        pool: Number of the worker's pool in the run.
     """
-    if _recording:
-        _recording[-1].fault(name, incarnation, proof)
+    if (recorder := recording()) is not None:
+        recorder.fault(name, incarnation, proof, pool=pool)

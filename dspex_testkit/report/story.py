@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from dspex_testkit.report.timeline import ANSWERED, WORKERS
+from dspex_testkit.report.timeline import ANSWERED, CALLERS, WORKERS
 
 if TYPE_CHECKING:
     from dspex_testkit.report.timeline import Mark, Span, Timeline
@@ -65,7 +65,11 @@ def _fault(timeline: Timeline, fault: Mark) -> str:
     held = _holder_at(timeline, fault)
     if held is None:
         state = timeline.state_of(fault.lane, fault.at)
-        return f"{said}, which nobody held" + (f" ({state.kind})" if state is not None else "") + _because(fault.detail)
+        return (
+            f"{said}, which nobody held"
+            + (f" ({state.kind})" if state is not None else "")
+            + _because(fault.detail)
+        )
     return f"{said}, which {held.label or 'somebody'} held{_because(fault.detail)}{_ended(timeline, held)}"
 
 
@@ -99,9 +103,13 @@ def _holders(timeline: Timeline) -> list[str]:
             lines.append(f"{lane.title} was held by {state.label or 'somebody'} since {seconds(state.begin)}")
         else:
             because = f" ({state.label})" if state.label else ""
-            lines.append(f"{lane.title} was held by nobody: {state.kind}{because} since {seconds(state.begin)}")
-    waiting = [span for span in timeline.spans if span.kind == "waiting" and span.begin <= at < span.end]
-    lines += [f"{timeline.title_of(span.lane)} stood in line since {seconds(span.begin)}" for span in waiting]
+            lines.append(
+                f"{lane.title} was held by nobody: {state.kind}{because} since {seconds(state.begin)}"
+            )
+    for lane in timeline.of(CALLERS):
+        state = timeline.state_of(lane.key, at)
+        if state is not None and state.kind == "waiting":
+            lines.append(f"{lane.title} stood in line since {seconds(state.begin)}")
     return lines or ["no worker was alive"]
 
 

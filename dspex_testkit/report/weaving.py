@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from dspex_testkit.hangs.tasks import redacted
 from dspex_testkit.report.recorder import EVENT, FAULT, FROM, LENT, TO
-from dspex_testkit.report.timeline import ANSWERED, CALLERS, WORKERS, Call, Lane, Mark, Span, Timeline, Verdict
+from dspex_testkit.report.timeline import (
+    ANSWERED,
+    CALLERS,
+    WORKERS,
+    Call,
+    Lane,
+    Mark,
+    Span,
+    Timeline,
+    Verdict,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from dspex_testkit.report.recorder import Entry
 
@@ -83,7 +93,7 @@ class Weaver:
 
     def feed(self, entries: Iterable[Entry]) -> None:
         """Take entries, in order."""
-        takers = {EVENT: self._event, TO: self._frame, FROM: self._frame, FAULT: self._fault, LENT: self._lent}
+        takers: dict[str, Callable[..., None]] = {EVENT: self._event, FAULT: self._fault, LENT: self._lent}
         for at, kind, pool, *rest in entries:
             self.now = at - self.zero
             if kind in (TO, FROM):
@@ -125,7 +135,12 @@ class Weaver:
     # --- events -------------------------------------------------------------------------------------------
 
     def _event(
-        self, pool: int, name: str, measurements: Mapping[str, float], about: Mapping[str, Any], caller: object
+        self,
+        pool: int,
+        name: str,
+        measurements: Mapping[str, float],
+        about: Mapping[str, Any],
+        caller: object,
     ) -> None:
         if "to" in about:
             self._moved(worker_key(about["incarnation"], pool), pool, name, about)
@@ -147,7 +162,12 @@ class Weaver:
             self.begin(lane, self.now, about["to"], str(about.get("reason", "")))
 
     def _of_caller(
-        self, pool: int, name: str, measurements: Mapping[str, float], about: Mapping[str, Any], caller: object
+        self,
+        pool: int,
+        name: str,
+        measurements: Mapping[str, float],
+        about: Mapping[str, Any],
+        caller: object,
     ) -> None:
         if name == "waiting":
             lane = self._lane_of(caller)
@@ -175,7 +195,9 @@ class Weaver:
     def _called(self, lane: str, seconds: float, about: Mapping[str, Any]) -> None:
         outcome = str(about.get("error", ANSWERED))
         self.calls.append(Call(self.lanes[lane].title, self.now - seconds, self.now, outcome))
-        self.mark(self.now, lane, "end", outcome, f"{about.get('command', '')} {about.get('reason', '')}".strip())
+        self.mark(
+            self.now, lane, "end", outcome, f"{about.get('command', '')} {about.get('reason', '')}".strip()
+        )
         self.finish(lane, self.now)
 
     def _lane_of(self, caller: object) -> str:

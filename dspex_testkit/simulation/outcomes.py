@@ -64,7 +64,9 @@ class Outcome:
     is_coarse: bool = False
 
     def __str__(self) -> str:
-        granted = f"got worker {self.incarnation} at {self.granted:g} s" if self.incarnation >= 0 else "got none"
+        granted = (
+            f"got worker {self.incarnation} at {self.granted:g} s" if self.incarnation >= 0 else "got none"
+        )
         ended = f"ended with {self.kind!r} at {self.ended:g} s" if self.kind else "has not ended"
         return f"{in_short(self.call)} came at {self.began:g} s, {granted}, {ended}"
 

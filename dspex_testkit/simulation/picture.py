@@ -103,7 +103,11 @@ def _end(run: Run) -> float:
 def _turn_in_words(turn: Turn, names: Sequence[str]) -> str:
     """Say who ran first and who was held back."""
     short = [name.rpartition(".")[2] for name in names]
-    said = [f"{short[position]} held back for {rounds} rounds" for position, rounds in turn.held if position < len(short)]
+    said = [
+        f"{short[position]} held back for {rounds} rounds"
+        for position, rounds in turn.held
+        if position < len(short)
+    ]
     first = [short[position] for position in turn.order[:1] if position < len(short)]
     said += [f"{name} {'alone' if turn.alone else 'first'}" for name in first]
     return ", ".join(said) or "plain order"

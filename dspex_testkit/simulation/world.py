@@ -110,7 +110,7 @@ class World:
 
         Cancellation: Closes the pool.
         """
-        with self._scope, trio.fail_after(PATIENCE):
+        with self.recorder, self._scope, trio.fail_after(PATIENCE):
             async with self._open_pool():
                 with self.recorder.noting_failure():
                     yield self

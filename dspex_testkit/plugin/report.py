@@ -1,0 +1,82 @@
+"""Pictures of failures: in the terminal always, as files where ``--dspex-report`` says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dspex_testkit.plugin.stash import STATE
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from dspex_testkit.report.timeline import Timeline
+
+__all__: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the settings."""
+    text = "Write a page and a trace of each failure of a simulation or a pool into this folder."
+    parser.getgroup("dspex", "layers and seeds").addoption("--dspex-report", metavar="FOLDER", help=text)
+    parser.addini("dspex_report", text + " Relative to the root of the tests.", default="")
+
+
+def _folder(config: pytest.Config) -> Path | None:
+    if (given := config.getoption("--dspex-report")) is not None:
+        return Path(given).absolute()
+    named = config.getini("dspex_report")
+    return config.rootpath / named if named else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the picture that the failure of a test carries."""
+    report = yield
+    if not report.failed or call.excinfo is None:
+        return report
+    try:
+        from dspex_testkit.report.carried import carried
+
+        if (timeline := carried(call.excinfo.value)) is not None:
+            _show(item, report, timeline)
+    except Exception as error:  # a picture must not hide the failure that it is of
+        report.sections.append(("dspex timeline", f"cannot be drawn: {error!r}"))
+    return report
+
+
+def _show(item: pytest.Item, report: pytest.TestReport, timeline: Timeline) -> None:
+    import dataclasses
+
+    from dspex_testkit.report.ascii_lanes import ascii_picture
+
+    seed = str(item.config.stash[STATE].seed)
+    timeline = dataclasses.replace(
+        timeline,
+        title=item.nodeid,
+        seed=timeline.seed or seed,
+        replay=timeline.replay or f'replay: pytest "{item.nodeid}" --dspex-seed={seed}',
+    )
+    report.sections.append(("dspex timeline", ascii_picture(timeline)))
+    if (folder := _folder(item.config)) is not None:
+        from dspex_testkit.report.files import write_report
+
+        # Attributes of a report travel from xdist's workers to the controller.
+        vars(report)["dspex_report"] = [str(path) for path in write_report(timeline, folder)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say where the files are."""
+    paths = [
+        path
+        for report in terminalreporter.getreports("failed")
+        for path in getattr(report, "dspex_report", ())
+    ]
+    if paths:
+        terminalreporter.section("dspex reports")
+        for path in paths:
+            terminalreporter.write_line(path)

@@ -1,0 +1,40 @@
+"""The files of a report: a page, a trace, and their names."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import TYPE_CHECKING, Final
+
+from dspex_testkit.report.page import page_of
+from dspex_testkit.report.perfetto import trace_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dspex_testkit.report.timeline import Timeline
+
+__all__ = ["name_of", "write_report"]
+
+#: Characters of a title that are kept in a file's name.
+_LONGEST: Final = 80
+
+
+def write_report(timeline: Timeline, folder: Path) -> list[Path]:
+    """Write the page and the trace of ``timeline`` into ``folder``, which is made if it is not there.
+
+    Returns:
+        The page, and the trace.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = name_of(timeline.title)
+    page, trace = folder / f"{name}.html", folder / f"{name}.trace.json"
+    page.write_text(page_of(timeline), encoding="utf-8")
+    trace.write_bytes(trace_json(timeline))
+    return [page, trace]
+
+
+def name_of(title: str) -> str:
+    """Return a name for files that says which test it is, and is no other test's."""
+    plain = re.sub(r"[^A-Za-z0-9_]+", "-", title).strip("-")
+    return f"{plain[-_LONGEST:].strip('-') or 'run'}-{zlib.crc32(title.encode()):08x}"

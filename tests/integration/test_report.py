@@ -1,0 +1,129 @@
+"""Reports of failures, in a small project of its own: in the terminal, as a page and as a trace."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dspex_testkit.report.page import page_of
+from tests.unit.test_report import KILLED
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+QUIET = ("-p", "no:faker", "-p", "no:cacheprovider", "--dspex-seed=7")
+
+SUITE = dedent("""
+    import pytest
+    from dspex_pool.errors import WorkerDiedError
+    from dspex_testkit.simulation.explore import explore
+    from dspex_testkit.simulation.faults import Kill, swarm
+
+    pytestmark = pytest.mark.chaos
+
+    @explore(seeds=50, faults=swarm(Kill), pool_size=2, shrink_seconds=2)
+    async def test_explored(world):
+        outcomes = await world.run(clients=8, calls=40)
+        assert outcomes.count("WorkerDiedError") < 2
+
+    @pytest.mark.ports("sim")
+    async def test_killed(pool):
+        pool.kill(0)
+        outcomes = await pool.call_many(6, "echo", callers=3)
+        assert outcomes.count(WorkerDiedError) == 5
+
+    @pytest.mark.ports("sim")
+    async def test_well(pool):
+        await pool.call("echo")
+""")
+
+
+class Page(html.parser.HTMLParser):
+    """What matters of a page: its sections by their ids, and all that could lead elsewhere."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sections: dict[str, str] = {}
+        self.elsewhere: list[str] = []
+        self.open: list[str] = []
+        self._section = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Take down sections and links."""
+        self.elsewhere += [f"{tag} {name}" for name, _ in attrs if name in ("src", "href", "action")]
+        self.elsewhere += [tag] * (tag in ("script", "link", "iframe", "img"))
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+        if tag == "section":
+            self._section = dict(attrs).get("id") or ""
+
+    def handle_endtag(self, tag: str) -> None:
+        """See that what is opened is closed."""
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Collect the texts of sections."""
+        self.sections[self._section] = f"{self.sections.get(self._section, '')} {data.strip()}".strip()
+
+
+def check_page(text: str) -> Page:
+    """See that a page is well formed, small, and needs nothing from anywhere."""
+    page = Page(text)
+    assert page.open == []
+    assert page.elsewhere == []
+    assert not re.search(r"https?:|@import|url\(", text)
+    assert "prefers-color-scheme: dark" in text
+    assert "max-width: 40rem" in text
+    assert len(text.encode()) < 500_000
+    return page
+
+
+def test_page_answers_the_three_questions_without_a_network() -> None:
+    """What failed, which fault came before it, who held what; how to see it again; and nothing is fetched."""
+    page = check_page(page_of(KILLED))
+    assert "AssertionError: assert 1 == 2" in page.sections["failed"]
+    assert "Kill at 1 s struck w-1 #1, which call 1 held" in page.sections["faults"]
+    assert "call 2 stood in line since 0.5 s" in page.sections["holders"]
+    assert "--dspex-replay=S1.abc" in page.sections["replay"]
+    assert "died 1" in page.sections["restarts"]
+
+
+def test_failures_are_drawn_in_the_terminal_and_written_where_asked(pytester: pytest.Pytester) -> None:
+    """A simulation and a body that fail show their lanes, and leave a page and a trace each; others leave nothing."""
+    pytester.makepyfile(SUITE)
+    folder: Path = pytester.path / "reports"
+    result = pytester.runpytest_inprocess(*QUIET, "--dspex-report=reports")
+    result.assert_outcomes(failed=2, passed=1)
+    result.stdout.fnmatch_lines([
+        "*dspex timeline*", "w-1 #1*!* Kill*", "call *E WorkerDiedError", "*struck w-1 #1, which call * held*",
+        "*dspex timeline*", "w-1 #1*!* signal SIGKILL*",
+        "*dspex reports*", "*test_explored*.html", "*test_explored*.trace.json",
+    ])  # fmt: skip
+    pages = {
+        path.name.partition("py-")[2][:10]: check_page(path.read_text()) for path in folder.glob("*.html")
+    }
+    assert sorted(pages) == ["test_explo", "test_kille"]
+    assert "--dspex-replay=S1." in pages["test_explo"].sections["replay"]
+    assert "signal SIGKILL" in pages["test_kille"].sections["faults"]
+    traces = [json.loads(path.read_text())["traceEvents"] for path in folder.glob("*.trace.json")]
+    assert [any(event.get("cat") == "fault" for event in trace) for trace in traces] == [True, True]
+
+
+def test_nothing_is_written_unless_asked(pytester: pytest.Pytester) -> None:
+    """Without the option or the setting the terminal has the picture, and the folder is left alone."""
+    pytester.makepyfile(SUITE)
+    before = set(pytester.path.iterdir())
+    result = pytester.runpytest_inprocess(*QUIET, "-k", "killed")
+    result.assert_outcomes(failed=1, deselected=2)
+    result.stdout.fnmatch_lines(["*dspex timeline*"])
+    result.stdout.no_fnmatch_line("*dspex reports*")
+    assert {path for path in pytester.path.iterdir() if path.name != "__pycache__"} == before
