@@ -76,7 +76,7 @@ def _weave_call(weaver: Weaver, outcome: Outcome) -> None:
     title = _title(outcome.call.number)
     lane = weaver.lane(_key(outcome.call.number), title, CALLERS)
     ended = outcome.ended if math.isfinite(outcome.ended) else weaver.now
-    weaver.begin(lane, outcome.began, "waiting")
+    weaver.begin(lane, outcome.began, "call" if outcome.is_coarse else "waiting")
     if math.isfinite(outcome.granted):
         worker = weaver.lanes.get(worker_key(outcome.incarnation))
         weaver.begin(lane, outcome.granted, "holding", worker.title if worker is not None else "")

@@ -15,6 +15,7 @@ import trio
 from dspex_pool.adapters.python_pool import PythonPool
 from dspex_pool.errors import DspexPoolError, ProgramExistsError
 from dspex_pool.session_store import MemorySessionStore
+from dspex_testkit.report.recorder import LENT
 from dspex_testkit.seeds import random_of
 from dspex_testkit.simulation.faults import GRID
 from dspex_testkit.simulation.outcomes import BrokenPromiseError
@@ -81,7 +82,8 @@ class SessionWorld(World):
                 raise BrokenPromiseError(f"call {call.number} got the answer {reply.result}")
 
     def _check_holder(self, worker: int, number: int) -> None:
-        """Nobody here knows whose lease it is; the pool tells whom it lends and takes back."""
+        """Take down who has the worker; whose lease it is nobody here knows, but the pool lends and takes back."""
+        self.recorder.entries.append((trio.current_time(), LENT, 0, worker, number))
 
     def _note_event(self, event: tuple[str, ...], measurements: Any, metadata: Any) -> None:
         super()._note_event(event, measurements, metadata)
