@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
-from dspex_pool.errors import CallTimeoutError, WorkerDiedError
+from dspex_pool.errors import CallTimeoutError, ProgramError, WorkerDiedError
+from dspex_testkit.plan import Plan
 
 if TYPE_CHECKING:
     from dspex_testkit.ports.handle import PoolHandle
@@ -48,3 +50,46 @@ async def test_further_pools_have_workers_of_their_own(pool: PoolHandle, make_po
     assert (pool.size, other.size) == (1, 3)
     assert (await other.call("echo", {"a": 1})).result == {"a": 1}
     assert pool.statistics().counters.attempts == 0
+
+
+async def test_stopped_worker_goes_on_where_it_was(pool: PoolHandle) -> None:
+    """What is sent to a stopped worker lies there; when it goes on it answers, and nothing was lost."""
+    pool.stop(0)
+    answers: list[object] = []
+    async with trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            answers.append((await pool.call("echo", {"n": 1})).result)
+
+        for _ in range(2):
+            nursery.start_soon(ask)
+        await pool.until(lambda: len(answers) == 1, "the other worker has answered")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert len(answers) == 1
+        pool.go_on(0)
+    assert answers == [{"n": 1}, {"n": 1}]
+    assert pool.statistics().counters.reaped == 0
+    await pool.steady()
+
+
+async def test_orders_are_carried_out_as_often_as_they_say_and_by_whom_they_mean(pool: PoolHandle) -> None:
+    """The first that fits counts, over all workers; one that is withdrawn, or for somebody else, does not."""
+    withdrawn = pool.order("echo", Plan().fail("withdrawn"))
+    withdrawn.withdraw()
+    elsewhere = pool.order("echo", Plan().fail("elsewhere"), worker="w-99")
+    twice = pool.order("echo", Plan().fail("twice"), times=2)
+    slow = pool.order("echo", Plan().after(0.01), times=1)
+    outcomes = await pool.call_many(10, "echo", callers=2)
+    assert (outcomes.count(ProgramError), outcomes.ok) == (2, 8)
+    assert [order.happened for order in (withdrawn, elsewhere, twice, slow)] == [0, 0, 2, 1]
+    pool.ports.assert_clean()
+    await pool.steady()
+
+
+async def test_starts_fail_by_order_on_every_kind(pool: PoolHandle) -> None:
+    """A start that is ordered to fail fails, is counted, and is made good."""
+    pool.ports.fail_starts = 1
+    pool.kill()
+    await pool.until(lambda: pool.ports.failed == 1, "the start has failed")
+    await pool.steady()
+    assert pool.statistics().counters.start_failures == 1

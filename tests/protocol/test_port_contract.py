@@ -14,6 +14,7 @@ from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPortFac
 from dspex_testkit.bridge_mock_server import BridgeMockServer
 from dspex_testkit.contracts.port import PortContract
 from dspex_testkit.pipe_port import PipePort
+from dspex_testkit.ports.watched import WatchedPort
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,6 +45,20 @@ class TestPipePort(PortContract):
         """Open a port to a server in a thread."""
         server = BridgeMockServer(faults=faults, max_frame_bytes=max_frame_bytes)
         async with ended(PipePort(server)) as port:
+            yield port
+
+
+@pytest.mark.trio
+class TestWatchedPortOnSockets(PortContract):
+    """The contract on sockets to the mock server, as bodies for all kinds of port see it."""
+
+    @contextlib.asynccontextmanager
+    async def open_port(
+        self, *faults: Fault, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
+    ) -> AsyncIterator[Port]:
+        """Open a watched port to a server in a thread."""
+        server = BridgeMockServer(faults=faults, max_frame_bytes=max_frame_bytes, wire="sockets")
+        async with ended(WatchedPort(PipePort(server), "w-0", 1, lambda *sent: None)) as port:
             yield port
 
 

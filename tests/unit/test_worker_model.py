@@ -302,3 +302,28 @@ def test_worker_says_the_same_whoever_looks_when(chunks: list[int], looks: list[
     for moment in sorted([*looks, 30.0]):
         said += bench.heard(moment)
     assert said == ["slow", "log", "chunk", "talked", "slow", "log", "chunk", "talked"]
+
+
+def test_stopped_worker_does_what_came_when_it_goes_on(bench: Bench) -> None:
+    """Neither requests nor signals reach it meanwhile, and what it was doing waits; then all of it, in order."""
+    bench.model.stop(0.0)
+    bench.ask("echo")
+    bench.model.interrupt(1.0)
+    bench.model.terminate(2.0)
+    assert bench.heard(10.0) == []
+    assert bench.model.next_wakeup == math.inf
+    bench.model.go_on(11.0)
+    assert len(bench.heard(11.0)) == 1
+    assert bench.model.exit_status == ExitStatus(code=0)
+
+
+def test_stopped_worker_can_be_killed() -> None:
+    """SIGKILL alone needs no cooperation."""
+    model = WorkerModel(lambda request: Plan(), reactions=Reactions(kill=1.0))
+    model.stop(0.0)
+    model.feed_eof(0.0)
+    model.kill(5.0)
+    model.advance(5.5)
+    assert not model.has_ended
+    model.advance(6.0)
+    assert model.exit_status == ExitStatus(signal=9)
