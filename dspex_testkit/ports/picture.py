@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dspex_testkit.hangs.tasks import redacted
 from dspex_testkit.report.timeline import Timeline, Verdict
 from dspex_testkit.report.weaving import Weaver
 
@@ -26,7 +27,7 @@ def timeline_of_body(recorder: Recorder, error: BaseException, *, port: str) -> 
     at = weaver.now if recorder.failed_at is None else recorder.failed_at - recorder.zero
     return weaver.timeline(
         "",
-        Verdict(type(error).__name__, str(error), at),
+        Verdict(type(error).__name__, redacted(str(error)), at),
         notes=(f"on the port {port!r}, whose time is {'virtual' if port == 'sim' else 'real'}",),
         is_simulated=port == "sim",
         is_cut=recorder.is_cut,

@@ -17,7 +17,7 @@ __all__ = ["Axis"]
 #: A pause is drawn at most so many times as long as the median of all pauses.
 _LONGEST: Final = 4.0
 #: Of the longest pause, what a further thing at the same moment takes.
-_STEP: Final = 0.25
+_STEP: Final = 0.06
 #: Things at one moment that are given room at the most.
 _CROWD: Final = 8
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["page_of"]
 
 #: Labels of the axis.
-_TICKS: Final = 6
+_TICKS: Final = 8
 #: Lines in the list of everything.
 _LISTED: Final = 600
 
@@ -84,6 +85,7 @@ def _facts(timeline: Timeline) -> dict[str, Any]:
             (f"p{p:g}" if p < 100 else "longest", seconds(percentile(latencies, p))) for p in PERCENTILES
         ],
         "answered": len(latencies),
+        "ended": Counter(mark.label for mark in timeline.marks if mark.kind == "died").most_common(),
         "listed": [(f"{mark.at:.6g}", timeline.title_of(mark.lane), mark) for mark in _listed(drawn)],
     }
 

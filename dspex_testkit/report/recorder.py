@@ -13,15 +13,27 @@ if TYPE_CHECKING:
 
     from dspex_pool.telemetry import Telemetry
 
-__all__ = ["EVENT", "FAULT", "FROM", "LENT", "LIMIT", "TO", "Entry", "Recorder", "note_fault", "recording"]
+__all__ = [
+    "EVENT",
+    "FAILED",
+    "FAULT",
+    "FROM",
+    "LENT",
+    "LIMIT",
+    "TO",
+    "Entry",
+    "Recorder",
+    "note_fault",
+    "recording",
+]
 
 #: What is kept at the most; of a longer run, the end.
 LIMIT: Final = 200_000
 
 #: Kinds of entries. After time, kind and the number of the pool stand, for an event, name, measurements, metadata
 #: and the caller, if known; for the others the incarnation and, for a frame, the payload; for a fault its name and
-#: what proves it; for a lease the caller.
-EVENT, TO, FROM, FAULT, LENT = "event", "to", "from", "fault", "lent"
+#: what proves it; for a lease the caller; for the failure nothing.
+EVENT, TO, FROM, FAULT, LENT, FAILED = "event", "to", "from", "fault", "lent", "failed"
 
 Entry: TypeAlias = tuple[Any, ...]
 
@@ -109,6 +121,7 @@ class Recorder:
         """Take down the moment of the failure; the first is what counts."""
         if self.failed_at is None:
             self.failed_at = self._clock()
+            self.entries.append((self.failed_at, FAILED, 0))
 
     @property
     def is_cut(self) -> bool:

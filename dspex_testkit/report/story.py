@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from dspex_testkit.report.timeline import ANSWERED, CALLERS, WORKERS
 
 if TYPE_CHECKING:
-    from dspex_testkit.report.timeline import Mark, Span, Timeline
+    from dspex_testkit.report.timeline import Mark, Timeline
 
 __all__ = ["Story", "story_of"]
 
@@ -38,7 +38,7 @@ def story_of(timeline: Timeline) -> Story:
     first = (verdict.text.strip().splitlines() or [""])[0]
     about = ", ".join(timeline.title_of(lane) for lane in verdict.lanes)
     return Story(
-        failed=f"{verdict.error}: {first}" if first else verdict.error,
+        failed=f"{verdict.error}: {first}" if first else verdict.error or "nothing failed",
         where=f"at {seconds(verdict.at)}" + (f", to {about}" if about else ""),
         faults=_cut([_fault(timeline, fault) for fault in timeline.faults_before(verdict.at)]),
         holders=_cut(_holders(timeline)),
@@ -48,7 +48,9 @@ def story_of(timeline: Timeline) -> Story:
 
 def seconds(value: float) -> str:
     """Write seconds as people read them."""
-    return f"{value:.6g} s" if value >= 0.01 or value == 0 else f"{value * 1000:.3g} ms"
+    if 0 < value < 0.1:
+        return f"{value * 1000:.3g} ms"
+    return f"{value:.3f}".rstrip("0").rstrip(".") + " s"
 
 
 def _cut(lines: list[str]) -> tuple[str, ...]:
@@ -62,30 +64,22 @@ def _fault(timeline: Timeline, fault: Mark) -> str:
     if not fault.lane:
         return said + _because(fault.detail)
     said += f" struck {timeline.title_of(fault.lane)}"
-    held = _holder_at(timeline, fault)
-    if held is None:
-        state = timeline.state_of(fault.lane, fault.at)
+    if fault.state != "leased":
         return (
             f"{said}, which nobody held"
-            + (f" ({state.kind})" if state is not None else "")
+            + (f" ({fault.state})" if fault.state else "")
             + _because(fault.detail)
         )
-    return f"{said}, which {held.label or 'somebody'} held{_because(fault.detail)}{_ended(timeline, held)}"
+    return f"{said}, which {fault.holder or 'somebody'} held{_because(fault.detail)}{_ended(timeline, fault)}"
 
 
 def _because(detail: str) -> str:
     return f" [{detail}]" if detail else ""
 
 
-def _holder_at(timeline: Timeline, fault: Mark) -> Span | None:
-    # Who got the worker at the very moment comes after who had it.
-    found = [span for span in timeline.holdings(fault.at) if span.lane == fault.lane]
-    return min(found, key=lambda span: span.begin, default=None)
-
-
-def _ended(timeline: Timeline, held: Span) -> str:
+def _ended(timeline: Timeline, fault: Mark) -> str:
     """Say how the call ended that had the worker."""
-    after = [call for call in timeline.calls if call.caller == held.label and call.ended >= held.begin]
+    after = [call for call in timeline.calls if call.caller == fault.holder and call.ended >= fault.at]
     if not after:
         return ""
     first = min(after, key=lambda call: call.ended)

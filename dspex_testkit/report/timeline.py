@@ -58,6 +58,9 @@ class Mark:
     label: str
     #: Whatever else is known.
     detail: str = ""
+    #: Of a fault: what its worker was doing, and in whose hands it was, if in anybody's.
+    state: str = ""
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class Series:
 class Verdict:
     """What failed."""
 
-    #: Class of the error.
+    #: Class of the error; empty of a run that is well.
     error: str
     #: What it says.
     text: str
@@ -115,6 +118,8 @@ class Timeline:
     #: Workers replaced, by the reason for which the one before left.
     restarts: Mapping[str, int] = field(default_factory=dict)
     series: tuple[Series, ...] = ()
+    #: What lanes were doing when it failed; at the same moment more may have happened, before and after.
+    at_failure: tuple[Span, ...] = ()
     #: The line that repeats the run; empty if there is none.
     replay: str = ""
     #: What was drawn by chance was drawn from it.
@@ -161,6 +166,9 @@ class Timeline:
 
     def state_of(self, lane: str, at: float) -> Span | None:
         """Return what a lane was doing at a moment, the latest if there is more than one answer."""
+        for span in self.at_failure:
+            if span.lane == lane and span.end == at:
+                return span
         found = [span for span in self.spans if span.lane == lane and _covers(span, at)]
         return max(found, key=lambda span: span.begin, default=None)
 

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from dspex_testkit.hangs.tasks import redacted
-from dspex_testkit.report.recorder import EVENT, FAULT, FROM, LENT, TO
+from dspex_testkit.report.recorder import EVENT, FAILED, FAULT, FROM, LENT, TO
 from dspex_testkit.report.timeline import (
     ANSWERED,
     CALLERS,
@@ -31,6 +31,7 @@ __all__ = ["Weaver", "worker_key"]
 _SHOWN = 160
 #: Events of calls and of waiting, which fill the callers' lanes.
 _REFUSED = ("timeout", "cancelled", "rejected")
+_OUTCOMES = {"timeout": "CheckoutTimeoutError", "cancelled": "cancelled"}
 #: Events that are told in the picture as moments of their own.
 _TOLD = frozenset({
     "worker_start_failed", "checkout_declined", "leak_suspected", "lease_expired", "call_retry", "session_lost",
@@ -60,6 +61,7 @@ class Weaver:
         self.restarts: Counter[str] = Counter()
         #: What a lane is doing now: since when, what, and with whom.
         self._open: dict[str, tuple[float, str, str]] = {}
+        self._at_failure: list[Span] = []
         self._callers: dict[object, str] = {}
         #: Callers in line, by their lanes: since when.
         self._waiting: dict[str, float] = {}
@@ -93,7 +95,12 @@ class Weaver:
 
     def feed(self, entries: Iterable[Entry]) -> None:
         """Take entries, in order."""
-        takers: dict[str, Callable[..., None]] = {EVENT: self._event, FAULT: self._fault, LENT: self._lent}
+        takers: dict[str, Callable[..., None]] = {
+            EVENT: self._event,
+            FAULT: self._fault,
+            LENT: self._lent,
+            FAILED: self._failed,
+        }
         for at, kind, pool, *rest in entries:
             self.now = at - self.zero
             if kind in (TO, FROM):
@@ -114,12 +121,21 @@ class Weaver:
             marks=tuple(sorted(self.marks, key=lambda mark: mark.at)),
             calls=tuple(self.calls),
             restarts=dict(self.restarts),
+            at_failure=tuple(self._at_failure),
             **more,
         )
 
+    def _failed(self, pool: int) -> None:
+        self._at_failure = [
+            Span(lane, since, self.now, kind, label) for lane, (since, kind, label) in self._open.items()
+        ]
+
     def _fault(self, pool: int, incarnation: int | None, name: str, proof: str) -> None:
         lane = "" if incarnation is None else worker_key(incarnation, pool)
-        self.mark(self.now, lane, "fault", name, proof)
+        # Told by the order of entries: at one moment a worker may be given back, lent again, and struck.
+        _, state, label = self._open.get(lane, (0.0, "", ""))
+        holder = label if state == "leased" else ""
+        self.marks.append(Mark(self.now, lane, "fault", name, proof, state, holder))
 
     def _frame(self, kind: str, pool: int, incarnation: int, payload: bytes) -> None:
         label, text = _told(payload)
@@ -180,17 +196,18 @@ class Weaver:
             self._name_holder(worker, self.lanes[lane].title)
             self.begin(lane, self.now, "holding", self.lanes[worker].title)
         elif name in _REFUSED:
-            self._refused(name, self.now - measurements["wait"], str(about.get("reason") or name))
+            outcome = _OUTCOMES.get(name) or str(about.get("reason") or name)
+            self._refused(outcome, self.now - measurements["wait"])
         elif name in ("call_stop", "call_exception"):
             self._called(self._lane_of(caller), measurements["duration"], about)
 
-    def _refused(self, name: str, since: float, reason: str) -> None:
+    def _refused(self, outcome: str, since: float) -> None:
         lane = next((lane for lane, began in self._waiting.items() if abs(began - since) < 1e-6), None)
         if lane is not None:
             del self._waiting[lane]
             self.finish(lane, self.now)
-            self.calls.append(Call(self.lanes[lane].title, since, self.now, reason))
-        self.mark(self.now, lane or "", "end", name, reason)
+            self.calls.append(Call(self.lanes[lane].title, since, self.now, outcome))
+        self.mark(self.now, lane or "", "end", outcome)
 
     def _called(self, lane: str, seconds: float, about: Mapping[str, Any]) -> None:
         outcome = str(about.get("error", ANSWERED))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dspex_testkit.hangs.tasks import redacted
 from dspex_testkit.report.recorder import FAULT, LENT
 from dspex_testkit.report.timeline import CALLERS, Call, Timeline, Verdict
 from dspex_testkit.report.weaving import Weaver, worker_key
@@ -55,11 +56,11 @@ def timeline_of(run: Run, title: str, *, replay: str, notes: Sequence[str]) -> T
 def _worded(entries: Iterable[Entry]) -> Iterable[Entry]:
     """Say in words what was recorded as records and numbers."""
     for entry in entries:
-        at, kind, pool, incarnation, *rest = entry
-        if kind == FAULT and isinstance(rest[0], msgspec.Struct):
-            yield at, kind, pool, incarnation, type(rest[0]).__name__, in_short(rest[0])
+        at, kind, pool, *rest = entry
+        if kind == FAULT and isinstance(rest[1], msgspec.Struct):
+            yield at, kind, pool, rest[0], type(rest[1]).__name__, in_short(rest[1])
         elif kind == LENT:
-            yield at, kind, pool, incarnation, _title(rest[0])
+            yield at, kind, pool, rest[0], _title(rest[1])
         else:
             yield entry
 
@@ -93,7 +94,7 @@ def _verdict(run: Run) -> Verdict:
     if at is None or not math.isfinite(at):
         at = run.recorder.failed_at
     lanes = tuple(_key(number) for number in getattr(error, "calls", ()))
-    return Verdict(type(error).__name__, str(error), _end(run) if at is None else at, lanes)
+    return Verdict(type(error).__name__, redacted(str(error)), _end(run) if at is None else at, lanes)
 
 
 def _end(run: Run) -> float:

@@ -28,7 +28,7 @@ SUITE = dedent("""
 
     pytestmark = pytest.mark.chaos
 
-    @explore(seeds=50, faults=swarm(Kill), pool_size=2, shrink_seconds=2)
+    @explore(seeds=50, faults=swarm(Kill), pool_size=2, shrink_seconds=0.3)
     async def test_explored(world):
         outcomes = await world.run(clients=8, calls=40)
         assert outcomes.count("WorkerDiedError") < 2
@@ -94,7 +94,7 @@ def test_page_answers_the_three_questions_without_a_network() -> None:
     assert "Kill at 1 s struck w-1 #1, which call 1 held" in page.sections["faults"]
     assert "call 2 stood in line since 0.5 s" in page.sections["holders"]
     assert "--dspex-replay=S1.abc" in page.sections["replay"]
-    assert "died 1" in page.sections["restarts"]
+    assert "replaced: died 1" in page.sections["restarts"]
 
 
 def test_failures_are_drawn_in_the_terminal_and_written_where_asked(pytester: pytest.Pytester) -> None:

@@ -44,7 +44,7 @@ KILLED = Timeline(
     ),
     marks=(
         Mark(0.0, "w1", "to", "work 1", '{"id":1}'),
-        Mark(1.0, "w1", "fault", "Kill", "signal 9"),
+        Mark(1.0, "w1", "fault", "Kill", "signal 9", "leased", "call 1"),
         Mark(1.0, "c1", "end", "WorkerDiedError"),
     ),
     calls=(Call("call 1", 0.0, 1.0, "WorkerDiedError"),),
@@ -103,9 +103,9 @@ def test_caller_that_gives_up_waiting_is_told_apart_from_the_others_in_line() ->
     weaver = Weaver()
     for at in (0.0, 1.0):
         weaver.feed([(at, EVENT, 0, "waiting", {"waiting": 1}, {"session": None}, Task())])
-    weaver.feed([(5.0, EVENT, 0, "timeout", {"wait": 4.0}, {"session": None, "reason": "too late"}, None)])
+    weaver.feed([(5.0, EVENT, 0, "timeout", {"wait": 4.0}, {"session": None, "reason": "timeouts"}, None)])
     timeline = weaver.timeline("x", Verdict("E", "", 6.0))
-    assert timeline.calls == (Call("caller 2", 1.0, 5.0, "too late"),)
+    assert timeline.calls == (Call("caller 2", 1.0, 5.0, "CheckoutTimeoutError"),)
     assert [span.end for span in timeline.spans] == [6.0, 5.0]
 
 
@@ -204,3 +204,31 @@ def test_fault_is_noted_in_the_run_that_is_being_recorded() -> None:
     with Recorder(clock=lambda: 5.0) as recorder:
         note_fault("Kill", 1, "signal 9")
     assert list(recorder.entries) == [(5.0, FAULT, 0, 1, "Kill", "signal 9")]
+
+
+def test_who_held_what_is_taken_down_before_the_pool_is_closed() -> None:
+    """In virtual time the closing of the pool has the moment of the failure; what it changes is not told."""
+    now = 1.0
+    with Recorder(clock=lambda: now) as recorder:
+        recorder.entries.append(moved(1.0, "checkout", "leased", Task()))
+        with pytest.raises(ValueError, match="x"), recorder.noting_failure():
+            raise ValueError("x")
+        recorder.entries.append(moved(1.0, "worker_retiring", "retiring", reason="closed"))
+    weaver = Weaver()
+    weaver.feed(recorder.entries)
+    timeline = weaver.timeline("x", Verdict("ValueError", "x", 1.0))
+    assert story_of(timeline).holders == ("w-1 #1 was held by caller 1 since 1 s",)
+
+
+def test_fault_knows_its_workers_holder_by_the_order_of_things() -> None:
+    """A worker that is given back, lent again and struck at one moment was in the hands of the second."""
+    weaver, first, second = Weaver(), Task(), Task()
+    weaver.feed([
+        moved(1.0, "checkout", "leased", first),
+        moved(2.0, "checkin", "idle"),
+        moved(2.0, "checkout", "leased", second),
+        (2.0, FAULT, 0, 1, "Kill", ""),
+        moved(2.0, "worker_retiring", "retiring", reason="died"),
+    ])  # fmt: skip
+    (told,) = story_of(weaver.timeline("x", Verdict("E", "", 3.0))).faults
+    assert told == "Kill at 2 s struck w-1 #1, which caller 2 held"
