@@ -104,7 +104,7 @@ def test_failures_are_drawn_in_the_terminal_and_written_where_asked(pytester: py
     result = pytester.runpytest_inprocess(*QUIET, "--dspex-report=reports")
     result.assert_outcomes(failed=2, passed=1)
     result.stdout.fnmatch_lines([
-        "*dspex timeline*", "w-1 #1*!* Kill*", "call *E WorkerDiedError", "*struck w-1 #1, which call * held*",
+        "*dspex timeline*", "w-? #?*!* Kill*", "call *E WorkerDiedError", "*struck w-? #?, which call * held*",
         "*dspex timeline*", "w-1 #1*!* signal SIGKILL*",
         "*dspex reports*", "*test_explored*.html", "*test_explored*.trace.json",
     ])  # fmt: skip
