@@ -8,6 +8,7 @@ to the present.
 from __future__ import annotations
 
 import math
+import signal as signals
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -120,6 +121,14 @@ class MockPort(Scripted):
         status = ExitStatus(code=1 if code is None and signal is None else code, signal=signal)
         self.model.exit(status, trio.current_time())
         self._changed.unpark_all()
+
+    def die_of(self, signal: int) -> None:
+        """Send a signal to the worker from outside: SIGKILL ends it, any other asks it to leave."""
+        if signal == signals.SIGKILL:
+            self.die(signal=signal)
+        else:
+            self.model.terminate(trio.current_time())
+            self._changed.unpark_all()
 
     # --- Port ----------------------------------------------------------------------------------------
 

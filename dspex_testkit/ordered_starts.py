@@ -36,6 +36,7 @@ class OrderedStarts(ABC, Generic[PortT]):
         self.attempts: list[float] = []
         #: Starts in progress, that failed by order of this factory, and that were cancelled.
         self.starting = self.failed = self.cancelled = 0
+        self._released = trio.Event()
 
     @property
     def started(self) -> int:
@@ -55,6 +56,11 @@ class OrderedStarts(ABC, Generic[PortT]):
     def port(self, worker_id: str) -> PortT:
         """Return the newest port of ``worker_id``."""
         return next(port for port in reversed(self.ports) if getattr(port, "worker_id", None) == worker_id)
+
+    def release(self) -> None:
+        """Have the starts that hang go on."""
+        self._released.set()
+        self._released = trio.Event()
 
     async def open(self, *, worker_id: str, incarnation: int) -> PortT:
         """Start one worker.
@@ -97,4 +103,4 @@ class OrderedStarts(ABC, Generic[PortT]):
                 f"worker {worker_id} could not be started: ordered by the test", worker_id=worker_id
             )
         if hangs:
-            await trio.sleep_forever()
+            await self._released.wait()

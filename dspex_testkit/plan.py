@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CommandFailedError",
+    "Deed",
     "Emit",
     "Exit",
     "Fail",
@@ -135,7 +136,17 @@ class Exit:
     status: ExitStatus
 
 
-Step: TypeAlias = Reply | Fail | Emit | Raw | PartialFrame | Oversize | Repeat | Pause | Stall | Stderr | Exit
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """Do something to itself that lasts, and answer as always; see ``dspex_testkit.children.deeds``."""
+
+    name: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+Step: TypeAlias = (
+    Reply | Fail | Emit | Raw | PartialFrame | Oversize | Repeat | Pause | Stall | Stderr | Exit | Deed
+)
 
 
 class Plan:

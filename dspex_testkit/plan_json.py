@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from dspex_pool.transport.port import ExitStatus
 from dspex_testkit.plan import (
+    Deed,
     Emit,
     Exit,
     Fail,
@@ -26,7 +27,7 @@ __all__ = ["plan_from_json", "plan_to_json"]
 
 _KINDS: Final[dict[str, Any]] = {
     kind.__name__: kind
-    for kind in (Reply, Fail, Emit, Raw, PartialFrame, Oversize, Repeat, Pause, Stall, Stderr, Exit)
+    for kind in (Reply, Fail, Emit, Raw, PartialFrame, Oversize, Repeat, Pause, Stall, Stderr, Exit, Deed)
 }
 
 

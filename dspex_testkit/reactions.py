@@ -19,3 +19,7 @@ class Reactions:
     terminate: float | None = 0.0
     #: From SIGKILL to the exit by signal 9.
     kill: float = 0.0
+
+    def unlearn(self, deed: str) -> None:
+        """React no more to what a ``Deed`` names, ``ignore_sigterm`` or ``ignore_interrupts``."""
+        setattr(self, {"ignore_sigterm": "terminate", "ignore_interrupts": "interrupt"}[deed], None)

@@ -23,14 +23,13 @@ from dspex_pool.protocol.messages import (
     Failure,
     Request,
     Success,
-    decode_request,
     encode_event,
     encode_failure,
-    encode_request,
     encode_success,
 )
 from dspex_pool.transport.port import ExitStatus
 from dspex_testkit.plan import (
+    Deed,
     Emit,
     Exit,
     Fail,
@@ -46,6 +45,7 @@ from dspex_testkit.plan import (
     Step,
 )
 from dspex_testkit.reactions import Reactions
+from dspex_testkit.version_1 import as_version_1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -212,6 +212,11 @@ class WorkerModel:
         return self._conversation.outstanding
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether it was stopped and does not go on yet."""
+        return self._kept is not None
+
+    @property
     def has_ended(self) -> bool:
         """Whether the process is gone."""
         return self.exit_status is not None
@@ -252,7 +257,7 @@ class WorkerModel:
     def _read(self) -> None:
         try:
             while (payload := self._decoder.next_frame()) is not None:
-                message = self._conversation.receive(payload if self._version > 1 else _as_version_1(payload))
+                message = self._conversation.receive(payload if self._version > 1 else as_version_1(payload))
                 if isinstance(message, Failure):
                     self._send(encode_failure(message))
                     continue
@@ -331,6 +336,8 @@ class WorkerModel:
                 self.stderr += step.text
             case Exit():
                 self._end(step.status)
+            case Deed():
+                self.reactions.unlearn(step.name)
             case _:
                 self._output += self._broken_bytes(step, running)
 
@@ -387,13 +394,3 @@ class WorkerModel:
     def _send(self, payload: bytes) -> None:
         self._last_frame = encode_frame(payload, max_frame_bytes=self.max_frame_bytes)
         self._output += self._last_frame
-
-
-def _as_version_1(payload: bytes) -> bytes:
-    """Take out what a version 1 worker would not look at, so that nobody answers it in version 2."""
-    try:
-        request = decode_request(payload)
-    except RemoteProtocolError:
-        return payload
-    args = {name: value for name, value in request.args.items() if name not in ("protocol", "events")}
-    return encode_request(Request(request.id, request.command, args, request.timestamp))

@@ -21,6 +21,7 @@ from dspex_pool.core.records import Counters, PoolStatistics
 from dspex_pool.monitor import MonitorSnapshot
 from dspex_pool.telemetry import events_table
 from dspex_pool.telemetry.catalogue import MEASUREMENTS, METADATA
+from dspex_testkit.chaos import catalogue
 from tests import plugin_tables
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "snapshot": lambda: _fields_table(MonitorSnapshot),
     "statistics": lambda: _fields_table(PoolStatistics),
     "counters": lambda: _fields_table(Counters),
+    "faults": lambda: catalogue.table() + "\n",
     "plugin_options": lambda: _table(("Option", "Meaning"), plugin_tables.options()),
     "plugin_settings": lambda: _table(("Setting", "Type", "Meaning"), plugin_tables.settings()),
     "plugin_markers": lambda: _table(("Marker", "Meaning"), plugin_tables.markers()),

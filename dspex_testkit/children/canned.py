@@ -15,9 +15,9 @@ from dspex_pool.errors import DspexPoolError, InvalidArgumentError, ProgramExist
 from dspex_testkit.canned_bridge import PROGRAM_COMMANDS, CannedBridge
 from dspex_testkit.children.echo import EchoHandler
 from dspex_testkit.children.planned import PlannedCommands
-from dspex_testkit.plan import CommandFailedError, Pause, Plan
+from dspex_testkit.plan import CommandFailedError, Plan
 from dspex_testkit.plan_json import plan_from_json
-from dspex_testkit.ports.orders import HANDSHAKE, ORDERS_VARIABLE, ordered
+from dspex_testkit.ports.orders import HANDSHAKE, ORDERS_VARIABLE, comes_before, ordered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,7 +93,7 @@ class CannedHandler(EchoHandler):
             plan = ordered(self._orders, self.context.worker_id, name)
         if plan is None:
             return False
-        if plan.steps and all(isinstance(step, Pause) for step in plan.steps):
+        if comes_before(plan):
             for step in plan.steps:
                 self._planned._do(step, 0)
             return False

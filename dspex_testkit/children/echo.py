@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -271,6 +272,12 @@ class EchoHandler(Handler):
         line = "e" * 79 + "\n"
         for _ in range(int(args["bytes"]) // len(line) + 1):
             sys.stderr.write(line)
+
+    @command
+    def write_file(self, args: Args) -> None:
+        """Write ``bytes`` bytes to a file without a name in ``folder``."""
+        with tempfile.TemporaryFile(dir=args["folder"]) as file:
+            file.write(bytes(int(args["bytes"])))
 
     @command
     def hold_memory(self, args: Args) -> None:

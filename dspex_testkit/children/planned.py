@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from dspex_pool.protocol.framing import encode_frame
 from dspex_pool.protocol.messages import ErrorInfo, Success, encode_success
+from dspex_testkit.children.deeds import do_deed
 from dspex_testkit.plan import (
+    Deed,
     Emit,
     Exit,
     Fail,
@@ -101,6 +103,8 @@ class PlannedCommands:
                 sys.stderr.flush()
             case Exit():
                 self._end(step)
+            case Deed():
+                do_deed(step)
             case _:
                 self._unwritten += self._broken_bytes(step, request_id)
 

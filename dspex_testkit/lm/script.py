@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["ALL_TRIES", "Answer", "LMScript", "ScriptExhaustedError", "pieces_of"]
+__all__ = ["ALL_TRIES", "Answer", "LMScript", "ScriptExhaustedError", "describe", "pieces_of"]
 
 #: How often DSPy asks before it gives up: once, and three times more.
 ALL_TRIES = 4
@@ -143,6 +143,16 @@ class LMScript:
             book.steps += [step] * times
         return self
 
+    def put_first(self, step: Step, times: int) -> None:
+        """Put a step before everything that is still to come, so many times."""
+        with self._open() as book:
+            book.steps[:0] = [step] * times
+
+    def withdraw(self, step: Step) -> None:
+        """Take back what is left of a step."""
+        with self._open() as book:
+            book.steps = [other for other in book.steps if other != step]
+
     # --- playing -----------------------------------------------------------------------------------------
 
     def take(self, request: LMRequest) -> Answer:
@@ -158,6 +168,7 @@ class LMScript:
             if step is None:
                 book.unexpected.append(len(book.received))
                 raise ScriptExhaustedError(_exhausted(book))
+            book.played.append(step)
             answer = _answer(step, request)
             _count(book.usage, answer)
             return answer
@@ -169,6 +180,12 @@ class LMScript:
         """Every request that arrived, in order."""
         with self._open() as book:
             return list(book.received)
+
+    @property
+    def played(self) -> list[Step]:
+        """The steps that were carried out, in order."""
+        with self._open() as book:
+            return list(book.played)
 
     @property
     def usage(self) -> LMUsage:
@@ -189,7 +206,7 @@ class LMScript:
             ScriptNotDrainedError: With what is left and with what came too many.
         """
         with self._open() as book:
-            complaints = [f"not asked for: {_describe(step)}" for step in book.steps]
+            complaints = [f"not asked for: {describe(step)}" for step in book.steps]
             complaints += [
                 f"unexpected request {number}: {_shown(book.received[number - 1].prompt)}"
                 for number in book.unexpected
@@ -287,7 +304,8 @@ def _exhausted(book: Book) -> str:
     )
 
 
-def _describe(step: Step) -> str:
+def describe(step: Step) -> str:
+    """Say in a few words what a step is."""
     if step.kind == "fail":
         return f"a refusal with status {step.status}"
     if step.kind == "drop":

@@ -88,6 +88,8 @@ class Book(msgspec.Struct):
     otherwise: Step | None = None
     #: The requests that arrived.
     received: list[LMRequest] = []
+    #: The steps that were carried out, in order.
+    played: list[Step] = []
     #: Numbers of the requests, from 1, that came when nothing was left.
     unexpected: list[int] = []
     #: What was done.

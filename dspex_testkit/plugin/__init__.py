@@ -26,6 +26,7 @@ PARTS = (
     "assignment",
     "ports",
     "lm",
+    "chaos",
     "hangs",
     "report",
 )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dspex_pool.core.records import PoolStatistics
     from dspex_pool.session_pool import SessionPool
     from dspex_pool.telemetry import Telemetry
+    from dspex_pool.transport.port import PortFactory
     from dspex_pool.worker import PoolWorker
     from dspex_pool.worker_pool import WorkerPool
     from dspex_testkit.plan import Plan
@@ -82,13 +83,18 @@ class PoolHandle:
     Args:
         python_pool: The pool.
         ports: Starts its workers.
+        started_by: What the pool was given to start them: ``ports``, or what wraps it.
     """
 
-    def __init__(self, python_pool: PythonPool, ports: WatchedPorts) -> None:
+    def __init__(
+        self, python_pool: PythonPool, ports: WatchedPorts, started_by: PortFactory | None = None
+    ) -> None:
         #: The whole pool, with its supervisor.
         self.python_pool = python_pool
         #: What starts its workers: what was sent to them, and what is done to them from outside.
         self.ports = ports
+        #: What the pool was given to start them.
+        self.started_by: PortFactory = ports if started_by is None else started_by
         #: ``sim``, ``server`` or ``process``.
         self.port: str = ports.name
         #: Seconds to multiply durations with: 1 in virtual time, a moment in real time.
@@ -183,9 +189,17 @@ class PoolHandle:
     def kill(self, index: int = 0, signal: int = signals.SIGKILL) -> PoolWorker:
         """End a worker as by a signal from outside, whatever it is doing; return it."""
         worker = self.worker(index)
-        self.ports.end(self._port_of(worker), signal)
-        self._victims.append(worker)
+        self.end(worker, signal)
         return worker
+
+    def end(self, worker: PoolWorker, signal: int = signals.SIGKILL) -> None:
+        """End a worker as by a signal from outside; see ``kill``."""
+        self.ports.end(self.port_of(worker), signal)
+        self.expect_end(worker)
+
+    def expect_end(self, worker: PoolWorker) -> None:
+        """Have ``steady`` wait for the news that a worker has ended."""
+        self._victims.append(worker)
 
     def stop(self, index: int = 0) -> PoolWorker:
         """Stop a worker as by SIGSTOP: it reads, does and hears nothing until it is killed or goes on; return it."""
@@ -205,7 +219,8 @@ class PoolHandle:
         """Have workers follow a plan instead of answering a command, see ``WatchedPorts.order``."""
         return self.ports.order(command, plan, worker=worker, times=times)
 
-    def _port_of(self, worker: PoolWorker) -> WatchedPort:
+    def port_of(self, worker: PoolWorker) -> WatchedPort:
+        """Return what was sent to a worker, and what it runs on."""
         return next(port for port in self.ports.ports if port.incarnation == worker.incarnation)
 
     # --- waiting -----------------------------------------------------------------------------------------------
@@ -244,7 +259,7 @@ class PoolHandle:
         return found[0]
 
     def _has_read(self, index: int, command: str) -> bool:
-        port = self._port_of(self.worker(index))
+        port = self.port_of(self.worker(index))
         return port.received[-1:] == [command] and not port.bytes_unread
 
     async def waiting(self, count: int = 1) -> None:
@@ -285,12 +300,18 @@ class PoolHandle:
 
 @contextlib.asynccontextmanager
 async def open_handle(
-    ports: WatchedPorts, *, is_ready: bool = True, telemetry: Telemetry | None = None, **settings: Any
+    ports: WatchedPorts,
+    *,
+    is_ready: bool = True,
+    started_by: PortFactory | None = None,
+    telemetry: Telemetry | None = None,
+    **settings: Any,
 ) -> AsyncIterator[PoolHandle]:
     """Open a pool on a kind of port; close it with the block, and check that its books are in order.
 
     Args:
         ports: Starts its workers.
+        started_by: What the pool is given instead of ``ports``, which it wraps.
         is_ready: Whether to wait until all workers are in service, where the pool keeps any.
         telemetry: Where events go.
         settings: As for ``PoolConfig``; by default two workers, and nothing happens by itself.
@@ -298,8 +319,9 @@ async def open_handle(
     Cancellation: Closes the pool.
     """
     config = PoolConfig(**{**CALM, **settings})
-    async with PythonPool.open(config, ports=ports, telemetry=telemetry) as python_pool:
-        handle = PoolHandle(python_pool, ports)
+    given = ports if started_by is None else started_by
+    async with PythonPool.open(config, ports=given, telemetry=telemetry) as python_pool:
+        handle = PoolHandle(python_pool, ports, started_by)
         if is_ready and config.floor:
             await python_pool.wait_ready(config.floor)
         yield handle

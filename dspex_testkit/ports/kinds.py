@@ -136,10 +136,7 @@ class SimulatedKind(PortKind):
 
     def end(self, port: Any, signal: int) -> None:
         """End a simulated worker."""
-        if signal == signals.SIGKILL:
-            port.die(signal=signal)
-        else:
-            port.model.terminate(trio.current_time())
+        port.die_of(signal)
 
 
 class ServerKind(PortKind):

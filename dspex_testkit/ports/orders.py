@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from dspex_testkit.plan import Pause, Plan
+from dspex_testkit.plan import Deed, Pause, Plan
 from dspex_testkit.plan_json import plan_from_json, plan_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["HANDSHAKE", "ORDERS_VARIABLE", "Order", "OrderFolder", "Orders", "carried_out"]
+__all__ = ["HANDSHAKE", "ORDERS_VARIABLE", "Order", "OrderFolder", "Orders", "carried_out", "comes_before"]
 
 #: The environment variable that names the folder to a worker process.
 ORDERS_VARIABLE: Final = "DSPEX_TESTKIT_ORDERS"
@@ -153,9 +153,14 @@ def _claim(folder: Path, number: int, times: int | None) -> bool:
     return False
 
 
+def comes_before(plan: Plan) -> bool:
+    """Tell whether a plan is nothing but pauses and deeds, so that the command is answered as always after it."""
+    return bool(plan.steps) and all(isinstance(step, Pause | Deed) for step in plan.steps)
+
+
 def carried_out(plan: Plan, answer: Callable[[], Any]) -> Plan:
-    """Return what a worker does that was ordered a plan: pauses alone come before its answer."""
-    if plan.steps and all(isinstance(step, Pause) for step in plan.steps):
+    """Return what a worker does that was ordered a plan: pauses and deeds alone come before its answer."""
+    if comes_before(plan):
         rest: Plan = answer()
         return Plan(*plan.steps, *rest.steps)
     return plan

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dspex_pool.worker import PoolWorker
     from dspex_testkit.ports.kinds import PortKind
 
-__all__ = ["BodyRun", "MakePool"]
+__all__ = ["BodyRun", "Companion", "MakePool"]
 
 #: Settings of a handle that are none of the pool's.
 _OF_KIND = ("handler", "commands")
@@ -55,6 +55,10 @@ class BodyRun:
     recorder: Recorder = field(default_factory=Recorder)
     #: Pools that were opened in it.
     pools: int = 0
+    #: Wraps what starts the workers of each pool, if anything does.
+    wrap: Callable[[PortFactory], PortFactory] | None = None
+    #: The pools that were opened, in order.
+    handles: list[PoolHandle] = field(default_factory=list)
 
     def run(self, body: Callable[..., Awaitable[object]], arguments: Mapping[str, Any]) -> None:
         """Run ``body`` to its end, with what ``arguments`` ask for opened before and closed after it.
@@ -64,13 +68,16 @@ class BodyRun:
             BaseException: What the body raises; if it was alone in the group that trio makes of it, by itself.
         """
         kind = self.kind({})
-        self.recorder, self.pools = Recorder(), 0
+        self.recorder, self.pools, self.handles = Recorder(), 0, []
         with self._told_of_hangs(), self._carried(), _alone():
             trio.run(self._main, body, dict(arguments), kind, clock=kind.clock)
 
     async def _main(
         self, body: Callable[..., Awaitable[object]], arguments: dict[str, Any], kind: PortKind
     ) -> None:
+        for value in arguments.values():
+            if isinstance(value, Companion):
+                value.join(self)
         async with trio.open_nursery() as nursery:
             limit = kind.hung_after if self.hung_after is None else self.hung_after
             nursery.start_soon(self._watch, limit)
@@ -142,8 +149,10 @@ class BodyRun:
         number, self.pools = self.pools, self.pools + 1
         ports.pool_number = number
         self.recorder.attend(telemetry, holder_of, pool=number)
-        async with open_handle(ports, **settings) as handle:
+        started_by = None if self.wrap is None else self.wrap(ports)
+        async with open_handle(ports, started_by=started_by, **settings) as handle:
             handles.append(handle)
+            self.handles.append(handle)
             yield handle
 
 
@@ -159,6 +168,13 @@ def _alone() -> Any:
         if error is group:
             raise
         raise error from None
+
+
+class Companion:
+    """What may stand in a test's arguments and takes part in its run."""
+
+    def join(self, run: BodyRun) -> None:
+        """Prepare the run, before anything is opened in it."""
 
 
 class Wanted:

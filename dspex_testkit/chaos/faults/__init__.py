@@ -1,0 +1,1 @@
+"""The faults, one a module; ``dspex_testkit.chaos.catalogue`` lists them."""

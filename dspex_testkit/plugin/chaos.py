@@ -1,0 +1,20 @@
+"""Faults that prove themselves: the fixture ``chaos``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import random
+
+    from dspex_testkit.chaos.chaos import Chaos
+
+
+@pytest.fixture
+def chaos(dspex_random: random.Random) -> Chaos:
+    """Inject faults that prove themselves: ``with chaos(Kill(worker=0)) as fault: …``."""
+    from dspex_testkit.chaos.chaos import Chaos
+
+    return Chaos(dspex_random)
