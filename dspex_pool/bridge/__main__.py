@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from dspex_pool.bridge.core_commands import CoreCommands
@@ -87,9 +86,9 @@ def main(words: Sequence[str] | None = None) -> None:
     process.lead_session()
     release_in_forks(wires)
     limit_library_threads()
-    line: SimpleQueue[bytes] = SimpleQueue()
-    Reader(process, wires, line, max_frame_bytes=arguments.max_frame_bytes).start()
-    _serve(arguments, process, interrupts, wires, line)
+    reader = Reader(process, wires, max_frame_bytes=arguments.max_frame_bytes)
+    reader.start()
+    _serve(arguments, process, interrupts, wires, reader)
     process.end(0)
 
 
@@ -98,7 +97,7 @@ def _serve(
     process: Process,
     interrupts: Interrupts,
     wires: Wires,
-    line: SimpleQueue[bytes],
+    reader: Reader,
 ) -> None:
     outlet = Outlet(wires.stdout, process, interrupts, max_frame_bytes=arguments.max_frame_bytes)
     scope, secrets = RequestScope(), Secrets()
@@ -116,7 +115,7 @@ def _serve(
     core = CoreCommands(context)
     handler, commands = _load_handler(arguments.handler, context, core, process)
     loop = Loop(process, outlet, interrupts, log, scope)
-    loop.serve(line, commands, context, getattr(handler, "error_facts", None))
+    loop.serve(reader, commands, context, getattr(handler, "error_facts", None))
 
 
 def _load_handler(

@@ -11,13 +11,13 @@ from dspex_pool.protocol.messages import ErrorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from queue import SimpleQueue
 
     from dspex_pool.bridge.handler import Command, HandlerContext
     from dspex_pool.bridge.interrupts import Interrupts
     from dspex_pool.bridge.logs import RequestLog, RequestScope
     from dspex_pool.bridge.outlet import Outlet
     from dspex_pool.bridge.process import Process
+    from dspex_pool.bridge.reader import Reader
     from dspex_pool.protocol.messages import Request
 
 __all__ = ["Loop"]
@@ -45,21 +45,21 @@ class Loop:
 
     def serve(
         self,
-        line: SimpleQueue[bytes],
+        reader: Reader,
         commands: Mapping[str, Command],
         context: HandlerContext,
         error_facts: Callable[[BaseException], Mapping[str, Any]] | None,
     ) -> None:
-        """Serve the line of requests until the process ends, or until ``shutdown`` was answered.
+        """Serve one request after the other until the process ends, or until ``shutdown`` was answered.
 
         Args:
-            line: Payloads of the client.
+            reader: Gives the requests.
             commands: What can be asked for.
             context: Counters and secrets.
             error_facts: The handler's knowledge about exceptions.
         """
         while True:
-            request = self._outlet.receive(line.get())
+            request = self._outlet.receive(reader.next_payload())
             context.counters.command_count += 1
             if request is None:
                 context.counters.error_count += 1
