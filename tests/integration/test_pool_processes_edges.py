@@ -64,18 +64,6 @@ async def test_worker_killed_while_it_starts_is_replaced() -> None:
         assert pool.statistics().counters.start_failures == 1
 
 
-#: Hangs in its first process and is an echo worker in all later ones.
-HANGS_ONCE = """
-import os, runpy, sys, time
-try:
-    os.close(os.open(sys.argv.pop(1), os.O_CREAT | os.O_EXCL))
-except FileExistsError:
-    runpy.run_module("dspex_pool.bridge", run_name="__main__", alter_sys=True)
-else:
-    time.sleep(60)
-"""
-
-
 @pytest.mark.trio
 @pytest.mark.skipif(sys.platform != "linux", reason="descriptors of other processes are seen in /proc")
 async def test_workers_share_no_pipe() -> None:

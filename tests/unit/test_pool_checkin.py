@@ -11,7 +11,6 @@ from dspex_pool.core.records import Outcome
 from dspex_pool.lifecycle import WorkerState
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPortFactory
-from dspex_testkit.plan import Plan
 from dspex_testkit.pool_driver import PoolDriver
 from dspex_testkit.sweep import echo
 
@@ -62,16 +61,6 @@ async def test_worker_with_half_a_frame_is_retired(
 
 
 # --- whose answer -----------------------------------------------------------------------------------------
-
-
-WRONG_ANSWERS = {
-    "never asked": Plan().reply(request_id=99),
-    "answered before": Plan().reply(request_id=0),
-    "answered twice": Plan().reply().duplicate(),
-    "to nobody": Plan().garbage(
-        b'\0\0\0\x44{"id":null,"success":false,"error":"what?","timestamp":0,"x":"12345"}'
-    ),
-}
 
 
 # --- proof of cleanliness ---------------------------------------------------------------------------------

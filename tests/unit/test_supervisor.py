@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from dspex_pool.transport.subprocess import SubprocessOptions
 
-CREATE = ("create_program", {"id": "p", "signature": "a -> b"})
-
 
 class TalkativeStore(MemorySessionStore):
     """Notes when it is closed, beside what workers are alive; refuses what it is told to."""
