@@ -13,11 +13,12 @@ from dspex_pool.errors import DspexPoolError, PortClosedError
 from dspex_pool.protocol.framing import FrameDecoder, encode_frame
 from dspex_testkit.chaos.line import END, Passage, Piece, Tap, payload_of
 from dspex_testkit.ordered_starts import OrderedStarts
+from dspex_testkit.port_facts import PortFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dspex_pool.transport.port import ExitStatus, Port, PortFactory
+    from dspex_pool.transport.port import Port, PortFactory
     from dspex_testkit.ports.handle import PoolHandle
 
 __all__ = ["LinedPort", "LinedPorts", "Start", "lined_ports_of"]
@@ -26,7 +27,7 @@ __all__ = ["LinedPort", "LinedPorts", "Start", "lined_ports_of"]
 _NO_LIMIT = 2**31
 
 
-class LinedPort:
+class LinedPort(PortFacts):
     """One worker's port with a line before it; implements ``Port``.
 
     Args:
@@ -37,7 +38,7 @@ class LinedPort:
     """
 
     def __init__(self, port: Port, worker_id: str, taps: Sequence[Tap], max_frame_bytes: int) -> None:
-        self.inner = port
+        super().__init__(port)
         self.worker_id = worker_id
         self._taps = taps
         self._decoder = FrameDecoder(max_frame_bytes=max_frame_bytes, peer=f"worker {worker_id}")
@@ -53,36 +54,6 @@ class LinedPort:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
-
-    @property
-    def pid(self) -> int | None:
-        """Process id, or ``None`` where no process is behind the port."""
-        return self.inner.pid
-
-    @property
-    def bytes_sent(self) -> int:
-        """Bytes handed to the worker so far, headers included."""
-        return self.inner.bytes_sent
-
-    @property
-    def bytes_unread(self) -> int | None:
-        """Of the bytes sent, those that the worker has not taken."""
-        return self.inner.bytes_unread
-
-    @property
-    def stderr_tail(self) -> str:
-        """The last lines of the worker's stderr."""
-        return self.inner.stderr_tail
-
-    @property
-    def exit_status(self) -> ExitStatus | None:
-        """How the worker ended, or ``None`` while it is not reaped."""
-        return self.inner.exit_status
-
-    @property
-    def resident_bytes(self) -> int | None:
-        """Resident memory in bytes."""
-        return self.inner.resident_bytes
 
     # --- to the worker -----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspex_testkit.hangs.frames import log_frames
 from dspex_testkit.ordered_starts import OrderedStarts
+from dspex_testkit.port_facts import PortFacts
 from dspex_testkit.ports.waiting import SOON, until
 from dspex_testkit.protocol_audit import ProtocolAudit
 from dspex_testkit.report.recorder import note_fault, recording
@@ -15,7 +16,7 @@ from dspex_testkit.report.recorder import note_fault, recording
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dspex_pool.transport.port import ExitStatus, Port, PortFactory
+    from dspex_pool.transport.port import Port, PortFactory
     from dspex_testkit.plan import Plan
     from dspex_testkit.ports.kinds import PortKind
     from dspex_testkit.ports.orders import Order
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["WatchedPort", "WatchedPorts"]
 
 
-class WatchedPort:
+class WatchedPort(PortFacts):
     """One worker's port, and what went through it; implements ``Port``.
 
     Args:
@@ -36,7 +37,7 @@ class WatchedPort:
     def __init__(
         self, port: Port, worker_id: str, incarnation: int, heard: Callable[[str, bytes], None]
     ) -> None:
-        self.inner = port
+        super().__init__(port)
         self.worker_id = worker_id
         self.incarnation = incarnation
         #: Names of the signals and closings that the owner sent, in order.
@@ -61,31 +62,6 @@ class WatchedPort:
             act()
 
         return noted
-
-    @property
-    def pid(self) -> int | None:
-        """Process id, or ``None`` where no process is behind the port."""
-        return self.inner.pid
-
-    @property
-    def bytes_sent(self) -> int:
-        """Bytes handed to the worker so far, headers included."""
-        return self.inner.bytes_sent
-
-    @property
-    def bytes_unread(self) -> int | None:
-        """Of the bytes sent, those that the worker has not taken."""
-        return self.inner.bytes_unread
-
-    @property
-    def stderr_tail(self) -> str:
-        """The last lines of the worker's stderr."""
-        return self.inner.stderr_tail
-
-    @property
-    def exit_status(self) -> ExitStatus | None:
-        """How the worker ended, or ``None`` while it is not reaped."""
-        return self.inner.exit_status
 
     @property
     def resident_bytes(self) -> int | None:

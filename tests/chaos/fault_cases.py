@@ -42,13 +42,17 @@ class Case:
             await self.work(pool, injection)
 
 
-def call(command: str = "echo", count: int = 1, **args: Any) -> Work:
+#: Units that a call waits for an answer that may be slow, and for one that is not to come.
+PATIENT, IMPATIENT = 100.0, 3.0
+
+
+def call(command: str = "echo", *, count: int = 1, patience: float = PATIENT, **args: Any) -> Work:
     """Return work that is one call after the other, whatever becomes of them."""
 
     async def work(pool: PoolHandle, _: Injection) -> None:
         for number in range(count):
             with contextlib.suppress(DspexPoolError):
-                await pool.call(command, {"n": number, **args}, timeout=3 * pool.unit)
+                await pool.call(command, {"n": number, **args}, timeout=patience * pool.unit)
 
     return work
 
@@ -57,7 +61,7 @@ async def end_a_worker(pool: PoolHandle, injection: Injection) -> None:
     """Have a worker started, and wait until that has gone wrong."""
     pool.kill(0)
     with contextlib.suppress(AssertionError):
-        await injection.until_happened(within=20 * pool.unit)
+        await injection.until_happened(within=PATIENT * pool.unit)
 
 
 async def nothing(pool: PoolHandle, _: Injection) -> None:
@@ -68,7 +72,9 @@ async def nothing(pool: PoolHandle, _: Injection) -> None:
 async def two_frames(pool: PoolHandle, _: Injection) -> None:
     """Have one call that is answered by two frames."""
     with contextlib.suppress(DspexPoolError):
-        await pool.call("emit", {"event": "progress", "data": {}}, on_event=print, timeout=3 * pool.unit)
+        await pool.call(
+            "emit", {"event": "progress", "data": {}}, on_event=print, timeout=PATIENT * pool.unit
+        )
 
 
 #: One case for each fault of pools, with times for a unit of one second.
@@ -79,7 +85,7 @@ CASES: tuple[Case, ...] = (
     Case(of.ExitWith(code=7), call()),
     Case(of.ExitAfterReply(), call()),
     Case(of.Stop(seconds=1.0), nothing),
-    Case(of.Hang(is_deaf=True), call()),
+    Case(of.Hang(is_deaf=True), call(patience=IMPATIENT)),
     Case(of.IgnoreSigterm(), call()),
     Case(of.IgnoreInterrupts(), call()),
     Case(of.Grandchild(), call()),
@@ -92,13 +98,13 @@ CASES: tuple[Case, ...] = (
     Case(of.Bandwidth(bytes_per_second=200.0), call(), times=1),
     Case(of.Slice(size=3), call()),
     Case(of.Coalesce(), two_frames),
-    Case(of.LateReply(seconds=2.0), call()),
+    Case(of.LateReply(seconds=2.0), call(patience=IMPATIENT)),
     Case(of.LateRequest(seconds=0.5), call()),
     Case(of.Truncate(size=10), call()),
-    Case(of.LostTail(size=3), call()),
-    Case(of.Drop(), call()),
-    Case(of.Corrupt(bits=3), call()),
-    Case(of.CorruptRequest(bits=3), call()),
+    Case(of.LostTail(size=3), call(patience=IMPATIENT)),
+    Case(of.Drop(), call(patience=IMPATIENT)),
+    Case(of.Corrupt(bits=3), call(patience=IMPATIENT)),
+    Case(of.CorruptRequest(bits=3), call(patience=IMPATIENT)),
     Case(of.Duplicate(), call(count=2)),
     Case(of.DuplicateRequest(), call(count=2)),
     Case(of.Reorder(), two_frames),
@@ -106,8 +112,8 @@ CASES: tuple[Case, ...] = (
     Case(of.Oversize(), call()),
     Case(of.NegativeLength(), call()),
     Case(of.ZeroLength(), call()),
-    Case(of.WrongLength(size=-1), call()),
-    Case(of.Garbage(size=16), call()),
+    Case(of.WrongLength(size=-1), call(patience=IMPATIENT)),
+    Case(of.Garbage(size=16), call(patience=IMPATIENT)),
     Case(of.StdoutText(), call()),
     Case(of.HalfClose(), call(count=2)),
     Case(of.ClosedStdin(), nothing),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+import trio
 
+from dspex_pool.errors import ProgramError
+from dspex_testkit.chaos import catalogue as of
 from dspex_testkit.chaos.catalogue import CATALOGUE
+from dspex_testkit.chaos.chaos import Chaos
 from dspex_testkit.chaos.fault import FaultDidNotHappenError
+from dspex_testkit.chaos.line_fault import LineFault
 from tests.chaos.fault_cases import CASES, Case
 
 if TYPE_CHECKING:
-    from dspex_testkit.chaos.chaos import Chaos
     from dspex_testkit.ports.handle import PoolHandle
 
 pytestmark = pytest.mark.chaos
@@ -52,14 +57,18 @@ async def test_every_fault_happens_where_it_says_so(
             await pool.steady()
 
 
+def is_about_bytes(case: Case) -> bool:
+    """Tell whether a fault is one of bytes on a line, whose proof does not depend on the kind of port."""
+    return isinstance(case.fault, LineFault)
+
+
 @pytest.mark.ports("sim", "process")
 @IMPATIENT
 async def test_no_proof_comes_of_nothing(pool: PoolHandle, chaos: Chaos, subtests: pytest.Subtests) -> None:
     """With the injector disarmed and the same work going on, the proof of every fault fails."""
-    # Where a simulated worker has shown it, a process has nothing to add.
     for case in cases_of(pool.port):
-        if case.fault.where[0] != pool.port:
-            continue
+        if pool.port == "process" and is_about_bytes(case):
+            continue  # a line is the same everywhere
         with subtests.test(repr(case.fault)):
             fault = chaos.disarmed()(scaled(case, pool.unit))
             await case.idle_work(pool, fault)
@@ -74,3 +83,65 @@ def test_every_fault_of_a_pool_has_a_case() -> None:
     tried = [type(case.fault) for case in CASES]
     assert tried == [kind for kind in CATALOGUE if kind.where != ("lm",)]
     assert len(CATALOGUE) >= 35
+
+
+# --- what holds for all of them ------------------------------------------------------------------------------
+
+
+@pytest.mark.ports("sim")
+async def test_block_fails_whose_fault_did_not_happen(pool: PoolHandle, chaos: Chaos) -> None:
+    """Nobody need ask for the proof: the end of the block does."""
+    with pytest.raises(FaultDidNotHappenError, match=r"Corrupt\(.*\): it was to happen"), chaos(of.Corrupt()):
+        await pool.steady()
+
+
+@pytest.mark.ports("sim")
+async def test_fault_is_refused_where_it_cannot_be(pool: PoolHandle, chaos: Chaos) -> None:
+    """A fault of processes is no fault of a simulated worker, and says so."""
+    with pytest.raises(ValueError, match="can be on process; this pool is on sim"):
+        chaos(of.DiskFull())
+
+
+@pytest.mark.ports("sim")
+async def test_same_seed_same_damage(pool: PoolHandle, chaos: Chaos) -> None:
+    """What a fault draws comes from the test's seed alone."""
+    damage = []
+    for _ in range(2):
+        again = Chaos(random.Random(7), pool=pool)
+        with again(of.Slice()) as fault:
+            await pool.call("echo", {"text": "x" * 60})
+        damage.append(fault.evidence)
+    assert damage[0] == damage[1]
+
+
+@pytest.mark.ports("sim")
+async def test_faults_add_up_on_one_line(pool: PoolHandle, chaos: Chaos) -> None:
+    """Late and in pieces: each fault proves itself beside the other, and the answer is whole."""
+    with chaos(of.Latency(seconds=0.5)) as late, chaos(of.Slice(size=3)) as sliced:
+        reply = await pool.call("echo", {"n": 1})
+        late.happened()
+        sliced.happened()
+    assert reply.result == {"n": 1}
+    assert reply.duration_s >= 0.5
+
+
+@pytest.mark.ports("all")
+@pytest.mark.pool_settings(pool_size=1)
+async def test_what_was_stopped_goes_on_when_the_test_is_cut_short(pool: PoolHandle, chaos: Chaos) -> None:
+    """A block that is cancelled mends its fault, however long it was meant to last."""
+    with trio.move_on_after(0.1 * pool.unit), chaos(of.Stop(seconds=1e6)) as fault:
+        await trio.sleep_forever()
+    fault.happened(times=1)
+    assert (await pool.call("echo", {"n": 1}, timeout=100 * pool.unit)).result == {"n": 1}
+    assert pool.statistics().counters.started == 1
+
+
+@pytest.mark.ports("process")
+@pytest.mark.pool_settings(pool_size=1)
+async def test_limits_are_lifted(pool: PoolHandle, chaos: Chaos) -> None:
+    """The same worker that had no memory left has it again when the block is over."""
+    with chaos(of.MemoryExhaustion()):
+        with pytest.raises(ProgramError, match="MemoryError"):
+            await pool.call("hold_memory", {"bytes": 2**27})
+    await pool.call("hold_memory", {"bytes": 2**27})
+    assert pool.statistics().counters.started == 1

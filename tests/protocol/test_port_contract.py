@@ -12,6 +12,8 @@ import trio
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
 from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPortFactory
 from dspex_testkit.bridge_mock_server import BridgeMockServer
+from dspex_testkit.chaos.line import Tap
+from dspex_testkit.chaos.ports import LinedPort
 from dspex_testkit.contracts.port import PortContract
 from dspex_testkit.pipe_port import PipePort
 from dspex_testkit.ports.watched import WatchedPort
@@ -59,6 +61,21 @@ class TestWatchedPortOnSockets(PortContract):
         """Open a watched port to a server in a thread."""
         server = BridgeMockServer(faults=faults, max_frame_bytes=max_frame_bytes, wire="sockets")
         async with ended(WatchedPort(PipePort(server), "w-0", 1, lambda *sent: None)) as port:
+            yield port
+
+
+@pytest.mark.trio
+class TestLinedPort(PortContract):
+    """The contract through a line that no fault has touched."""
+
+    @contextlib.asynccontextmanager
+    async def open_port(
+        self, *faults: Fault, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
+    ) -> AsyncIterator[Port]:
+        """Open a port to a server in a thread, with a line before it and a tap that looks on."""
+        server = BridgeMockServer(faults=faults, max_frame_bytes=max_frame_bytes)
+        port = LinedPort(PipePort(server), "w-0", [Tap(None)], max_frame_bytes)
+        async with ended(port):
             yield port
 
 
