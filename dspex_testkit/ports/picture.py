@@ -24,7 +24,7 @@ def timeline_of_body(recorder: Recorder, error: BaseException, *, port: str) -> 
     """
     weaver = Weaver(recorder.zero)
     weaver.feed(recorder.entries)
-    at = weaver.now if recorder.failed_at is None else recorder.failed_at - recorder.zero
+    at = weaver.now if weaver.failed_at is None else weaver.failed_at
     return weaver.timeline(
         "",
         Verdict(type(error).__name__, redacted(str(error)), at),

@@ -1,25 +1,25 @@
-"""The axis of time in a picture: long pauses are cut short, and a moment in which much happens is given room."""
+"""The axis of time in a picture: long pauses are cut short, and what happens at one moment is drawn side by side."""
 
 from __future__ import annotations
 
 import bisect
-from collections import Counter
+import itertools
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+from dspex_testkit.report.timeline import MOMENT
 
-    from dspex_testkit.report.timeline import Mark, Timeline
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dspex_testkit.report.timeline import Timeline
 
 __all__ = ["Axis"]
 
 #: A pause is drawn at most so many times as long as the median of all pauses.
 _LONGEST: Final = 4.0
-#: Of the longest pause, what a further thing at the same moment takes.
-_STEP: Final = 0.06
-#: Things at one moment that are given room at the most.
-_CROWD: Final = 8
+#: Of the longest pause: what a further thing at the same moment takes, and what all of them together may take.
+_STEP, _CROWD = 0.12, 1.5
 
 
 class Axis:
@@ -27,73 +27,62 @@ class Axis:
 
     Args:
         moments: Every moment at which something happens, in order, each once.
-        crowds: Of moments at which several things happen in one lane, how many.
     """
 
-    def __init__(self, moments: Sequence[float], crowds: dict[float, int] | None = None) -> None:
+    def __init__(self, moments: Sequence[float]) -> None:
         self.moments = list(moments) or [0.0]
-        gaps = [after - before for before, after in zip(self.moments, self.moments[1:], strict=False)]
+        gaps = [after - before for before, after in itertools.pairwise(self.moments)]
+        pauses = [gap for gap in gaps if gap > MOMENT]
         #: A pause that is longer than this is cut.
-        self.longest = _LONGEST * median(gaps) if gaps else 0.0
-        step = _STEP * (self.longest or 1.0)
-        places = [0.0]
-        for at, gap in zip(self.moments, [*gaps, 0.0], strict=True):
-            room = step * (min((crowds or {}).get(at, 1), _CROWD) - 1)
-            places.append(places[-1] + min(gap, self.longest) + room)
-        whole = places.pop() or 1.0
-        self._places = [place / whole for place in places]
-        self._step = step / whole
+        self.longest = _LONGEST * median(pauses) if pauses else 1.0
+        places = [0.0, *itertools.accumulate(self._widths(gaps))]
+        self._places = [place / (places[-1] or 1.0) for place in places]
         #: The pauses that are cut: between which moments.
         self.cuts = [
-            (before, before + gap)
-            for before, gap in zip(self.moments, gaps, strict=False)
-            if gap > self.longest > 0
+            (before, after)
+            for before, after in itertools.pairwise(self.moments)
+            if after - before > self.longest
         ]
 
     @classmethod
     def of(cls, timeline: Timeline) -> Axis:
         """Return the axis for a whole timeline."""
-        spans, marks = timeline.spans, timeline.marks
-        moments = {round(at, 6) for span in spans for at in (span.begin, span.end)}
-        moments |= {round(mark.at, 6) for mark in marks} | {round(timeline.verdict.at, 6)}
-        crowds: dict[float, int] = {}
-        for (at, _), count in Counter((round(mark.at, 6), mark.lane) for mark in marks).items():
-            crowds[at] = max(count, crowds.get(at, 0))
-        return cls(sorted(moments), crowds)
+        moments = {at for span in timeline.spans for at in (span.begin, span.end)}
+        return cls(sorted(moments | {mark.at for mark in timeline.marks} | {timeline.verdict.at}))
 
-    def place(self, at: float, rank: int = 0) -> float:
-        """Return where a moment is drawn; between those that the axis knows, in proportion.
+    def _widths(self, gaps: Sequence[float]) -> Iterator[float]:
+        """Return how wide each pause is drawn."""
+        for is_pause, group in itertools.groupby(gaps, key=lambda gap: gap > MOMENT):
+            together = list(group)
+            step = self.longest * min(_STEP, _CROWD / len(together))
+            yield from (min(gap, self.longest) if is_pause else step for gap in together)
 
-        Args:
-            at: The moment.
-            rank: How many things happen in the same lane before, at the same moment.
-        """
-        right = bisect.bisect_left(self.moments, at - 1e-6)
+    def place(self, at: float) -> float:
+        """Return where a moment is drawn; between those that the axis knows, in proportion."""
+        right = bisect.bisect_left(self.moments, at)
         if right >= len(self.moments):
             return 1.0
-        if right == 0 or abs(self.moments[right] - at) < 2e-6:
-            return min(1.0, self._places[right] + min(rank, _CROWD - 1) * self._step)
+        if right == 0 or self.moments[right] == at:
+            return self._places[right]
         before, after = self.moments[right - 1], self.moments[right]
         share = (at - before) / (after - before)
         return self._places[right - 1] + share * (self._places[right] - self._places[right - 1])
 
+    def edges(self) -> list[float]:
+        """Return where stretches of time end that can be measured: the begin, and the last thing of each moment."""
+        edges = [self.moments[0]]
+        for at, after in itertools.zip_longest(self.moments, self.moments[1:], fillvalue=float("inf")):
+            if after - at > MOMENT and at - edges[0] > MOMENT:
+                edges.append(at)
+        return edges
+
     def ticks(self, count: int) -> list[float]:
-        """Return about ``count`` moments to be labelled, spread over the axis."""
+        """Return at most ``count`` moments to be labelled, spread over the axis; of what is one moment, the first."""
         ticks: list[float] = []
-        last = -1.0
+        last, moment = -1.0, -1.0
         for at, place in zip(self.moments, self._places, strict=True):
-            if place - last >= 1.0 / count:
+            if place - last >= 1.0 / count and at - moment > MOMENT:
                 ticks.append(at)
                 last = place
+            moment = at
         return ticks
-
-
-def ranked(marks: Iterable[Mark]) -> list[tuple[Mark, int]]:
-    """Return each mark with how many marks of its lane come before it at the same moment."""
-    seen: Counter[tuple[float, str]] = Counter()
-    found = []
-    for mark in marks:
-        where = round(mark.at, 6), mark.lane
-        found.append((mark, seen[where]))
-        seen[where] += 1
-    return found

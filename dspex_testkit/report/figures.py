@@ -50,17 +50,15 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ranked[max(0, math.ceil(len(ranked) * percent / 100) - 1)]
 
 
-def buckets_of(timeline: Timeline, moments: Sequence[float]) -> list[Bucket]:
-    """Count the calls by stretches of time, each of which holds about as many moments as the others."""
-    every = max(1, math.ceil((len(moments) - 1) / _BUCKETS))
-    edges = [*moments[::every]]
-    if len(moments) > 1 and edges[-1] != moments[-1]:
-        edges.append(moments[-1])
+def buckets_of(timeline: Timeline, edges: Sequence[float]) -> list[Bucket]:
+    """Count the calls by stretches of time, each of which has about as many of ``edges`` within it as the others."""
+    every = max(1, math.ceil((len(edges) - 1) / _BUCKETS))
+    edges = sorted({*edges[::every], edges[-1]})
     calls = sorted(timeline.calls, key=lambda call: call.ended)
     buckets, taken = [], 0
     for begin, end in itertools.pairwise(edges):
         first = taken
-        while taken < len(calls) and calls[taken].ended <= end + 1e-6:
+        while taken < len(calls) and calls[taken].ended <= end:
             taken += 1
         buckets.append(_bucket(begin, end, calls[first:taken]))
     return buckets

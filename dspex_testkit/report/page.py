@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from dspex_testkit.report.axis import Axis, ranked
+from dspex_testkit.report.axis import Axis
 from dspex_testkit.report.figures import PERCENTILES, buckets_of, percentile
 from dspex_testkit.report.story import seconds, story_of
 from dspex_testkit.report.thinning import thinned
@@ -102,9 +102,9 @@ def _tracks(timeline: Timeline, axis: Axis, group: str) -> list[Track]:
             hint = f"{span.kind} {span.label}, {seconds(span.begin)} to {seconds(span.end)}"
             label = span.label if span.kind in ("leased", "holding") else ""
             bars[span.lane].append(_bar(axis, span.begin, span.end, span.kind, label, hint))
-    for mark, rank in ranked(timeline.marks):
+    for mark in timeline.marks:
         if mark.lane in dots:
-            dots[mark.lane].append(_dot(axis, mark, rank))
+            dots[mark.lane].append(_dot(axis, mark))
     return [_track(timeline, lane, bars[lane.key], dots[lane.key]) for lane in lanes]
 
 
@@ -125,20 +125,20 @@ def _bar(
 _SIGNS: Final = {"fault": "⚡", "to": "▾", "from": "▴", "died": "✝", "told": "•", "turn": "⇄"}
 
 
-def _dot(axis: Axis, mark: Mark, rank: int) -> Bar:
+def _dot(axis: Axis, mark: Mark) -> Bar:
     kind, sign = mark.kind, _SIGNS.get(mark.kind, "")
     if mark.kind == "end":
         kind, sign = ("answered", "✓") if mark.label == ANSWERED else ("missed", "✗")
     words = {"to": "to the worker: ", "from": "from the worker: "}.get(mark.kind, "")
     hint = f"{seconds(mark.at)} {words}{mark.label} {mark.detail}".strip()
-    return Bar(round(100 * axis.place(mark.at, rank), 2), 0.0, kind, sign, hint)
+    return Bar(round(100 * axis.place(mark.at), 2), 0.0, kind, sign, hint)
 
 
 # --- charts ----------------------------------------------------------------------------------------------------
 
 
 def _charts(timeline: Timeline, axis: Axis) -> list[Track]:
-    buckets = [bucket for bucket in buckets_of(timeline, axis.moments) if bucket.end > bucket.begin]
+    buckets = buckets_of(timeline, axis.edges())
     if not timeline.calls or not buckets:
         return [_series(series, axis) for series in timeline.series]
     return [

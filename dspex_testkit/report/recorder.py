@@ -14,26 +14,19 @@ if TYPE_CHECKING:
     from dspex_pool.telemetry import Telemetry
 
 __all__ = [
-    "EVENT",
-    "FAILED",
-    "FAULT",
-    "FROM",
-    "LENT",
-    "LIMIT",
-    "TO",
-    "Entry",
-    "Recorder",
-    "note_fault",
+    "BEGAN", "ENDED", "EVENT", "FAILED", "FAULT", "FROM", "LENT", "LIMIT", "TO", "Entry", "Recorder", "note_fault",
     "recording",
-]
+]  # fmt: skip
 
 #: What is kept at the most; of a longer run, the end.
 LIMIT: Final = 200_000
 
 #: Kinds of entries. After time, kind and the number of the pool stand, for an event, name, measurements, metadata
 #: and the caller, if known; for the others the incarnation and, for a frame, the payload; for a fault its name and
-#: what proves it; for a lease the caller; for the failure nothing.
-EVENT, TO, FROM, FAULT, LENT, FAILED = "event", "to", "from", "fault", "lent", "failed"
+#: what proves it; for the failure nothing.
+EVENT, TO, FROM, FAULT, FAILED = "event", "to", "from", "fault", "failed"
+#: Of callers that the recorder is told of: who and what it does, who and which worker it got, who and how it ended.
+BEGAN, LENT, ENDED = "began", "lent", "ended"
 
 Entry: TypeAlias = tuple[Any, ...]
 

@@ -48,7 +48,7 @@ def story_of(timeline: Timeline) -> Story:
 
 def seconds(value: float) -> str:
     """Write seconds as people read them."""
-    if 0 < value < 0.1:
+    if 1e-5 <= value < 0.1:
         return f"{value * 1000:.3g} ms"
     return f"{value:.3f}".rstrip("0").rstrip(".") + " s"
 

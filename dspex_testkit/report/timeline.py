@@ -12,10 +12,25 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ANSWERED", "CALLERS", "WORKERS", "Call", "Lane", "Mark", "Series", "Span", "Timeline", "Verdict"]
+__all__ = [
+    "ANSWERED",
+    "CALLERS",
+    "MOMENT",
+    "WORKERS",
+    "Call",
+    "Lane",
+    "Mark",
+    "Series",
+    "Span",
+    "Timeline",
+    "Verdict",
+]
 
 #: The groups of lanes.
 WORKERS, CALLERS = "workers", "callers"
+
+#: What happens within so many seconds counts as one moment.
+MOMENT: Final = 1e-4
 
 #: How a call ends that is answered; every other outcome is the name of what it met instead.
 ANSWERED: Final = "answer"
@@ -174,7 +189,7 @@ class Timeline:
 
     def faults_before(self, at: float) -> list[Mark]:
         """Return the faults that had happened at a moment, the latest first."""
-        return [mark for mark in reversed(self.faults) if mark.at <= at]
+        return [mark for mark in reversed(self.faults) if mark.at <= at + MOMENT]
 
 
 def _covers(span: Span, at: float) -> bool:

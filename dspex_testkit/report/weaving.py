@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dspex_testkit.hangs.tasks import redacted
-from dspex_testkit.report.recorder import EVENT, FAILED, FAULT, FROM, LENT, TO
+from dspex_testkit.report.recorder import BEGAN, ENDED, EVENT, FAILED, FAULT, FROM, LENT, TO
 from dspex_testkit.report.timeline import (
     ANSWERED,
     CALLERS,
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from dspex_testkit.report.recorder import Entry
 
-__all__ = ["Weaver", "worker_key"]
+__all__ = ["INSTANT", "Weaver", "caller_key", "worker_key"]
+
+#: Seconds between two things that happen at the same moment of virtual time: too few to be seen.
+INSTANT: Final = 1e-7
 
 #: Characters kept of one frame.
 _SHOWN = 160
@@ -43,6 +46,11 @@ _TOLD = frozenset({
 def worker_key(incarnation: int, pool: int = 0) -> str:
     """Return the key of the lane of a worker."""
     return f"w{incarnation}" if not pool else f"w{pool}.{incarnation}"
+
+
+def caller_key(caller: str) -> str:
+    """Return the key of the lane of a caller that the recorder was told of."""
+    return f"c {caller}"
 
 
 class Weaver:
@@ -66,7 +74,9 @@ class Weaver:
         #: Callers in line, by their lanes: since when.
         self._waiting: dict[str, float] = {}
         #: The last moment that was seen.
-        self.now = 0.0
+        self.now = -INSTANT
+        #: When the run failed, if that was recorded.
+        self.failed_at: float | None = None
 
     # --- lanes --------------------------------------------------------------------------------------------
 
@@ -98,11 +108,14 @@ class Weaver:
         takers: dict[str, Callable[..., None]] = {
             EVENT: self._event,
             FAULT: self._fault,
+            BEGAN: self._began,
             LENT: self._lent,
+            ENDED: self._ended,
             FAILED: self._failed,
         }
         for at, kind, pool, *rest in entries:
-            self.now = at - self.zero
+            # At one moment of virtual time much happens, one after the other: what came first stays first.
+            self.now = max(at - self.zero, self.now + INSTANT)
             if kind in (TO, FROM):
                 self._frame(kind, pool, *rest)
             else:
@@ -126,6 +139,7 @@ class Weaver:
         )
 
     def _failed(self, pool: int) -> None:
+        self.failed_at = self.now
         self._at_failure = [
             Span(lane, since, self.now, kind, label) for lane, (since, kind, label) in self._open.items()
         ]
@@ -141,8 +155,22 @@ class Weaver:
         label, text = _told(payload)
         self.mark(self.now, worker_key(incarnation, pool), kind, label, text)
 
-    def _lent(self, pool: int, incarnation: int, caller: str) -> None:
-        self._name_holder(worker_key(incarnation, pool), caller)
+    def _began(self, pool: int, caller: str, doing: str) -> None:
+        lane = self.lane(caller_key(caller), caller, CALLERS)
+        self._waiting[lane] = self.now
+        self.begin(lane, self.now, doing)
+
+    def _lent(self, pool: int, caller: str, incarnation: int) -> None:
+        worker = worker_key(incarnation, pool)
+        self._name_holder(worker, caller)
+        title = self.lanes[worker].title if worker in self.lanes else ""
+        self.begin(self.lane(caller_key(caller), caller, CALLERS), self.now, "holding", title)
+
+    def _ended(self, pool: int, caller: str, outcome: str, detail: str) -> None:
+        lane = self.lane(caller_key(caller), caller, CALLERS)
+        self.finish(lane, self.now)
+        self.mark(self.now, lane, "end", outcome, detail)
+        self.calls.append(Call(caller, self._waiting.pop(lane, self.now), self.now, outcome))
 
     def _name_holder(self, worker: str, caller: str) -> None:
         if (opened := self._open.get(worker)) is not None:
@@ -202,7 +230,7 @@ class Weaver:
             self._called(self._lane_of(caller), measurements["duration"], about)
 
     def _refused(self, outcome: str, since: float) -> None:
-        lane = next((lane for lane, began in self._waiting.items() if abs(began - since) < 1e-6), None)
+        lane = next((lane for lane, began in self._waiting.items() if abs(began - since) < 1e-3), None)
         if lane is not None:
             del self._waiting[lane]
             self.finish(lane, self.now)

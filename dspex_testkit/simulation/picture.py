@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dspex_testkit.hangs.tasks import redacted
-from dspex_testkit.report.recorder import FAULT, LENT
-from dspex_testkit.report.timeline import CALLERS, Call, Timeline, Verdict
-from dspex_testkit.report.weaving import Weaver, worker_key
+from dspex_testkit.report.recorder import BEGAN, ENDED, FAULT, LENT
+from dspex_testkit.report.timeline import Timeline, Verdict
+from dspex_testkit.report.weaving import Weaver, caller_key
 from dspex_testkit.simulation.telling import in_short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from dspex_testkit.report.recorder import Entry
-    from dspex_testkit.simulation.outcomes import Outcome
     from dspex_testkit.simulation.run import Run
     from dspex_testkit.simulation.schedulers import Turn
 
@@ -37,14 +36,12 @@ def timeline_of(run: Run, title: str, *, replay: str, notes: Sequence[str]) -> T
         notes: Lines about it.
     """
     weaver = Weaver()
-    weaver.feed(_worded(run.recorder.entries))
-    for outcome in run.outcomes:
-        _weave_call(weaver, outcome)
+    weaver.feed(_worded(run))
     for at, turn, tasks in run.taken[:_TURNS]:
         weaver.mark(at, "", "turn", _turn_in_words(turn, [task.name for task in tasks]), in_short(turn))
     return weaver.timeline(
         title,
-        _verdict(run),
+        _verdict(run, weaver),
         replay=replay,
         notes=tuple(notes),
         seed=str(run.case.seed),
@@ -53,52 +50,29 @@ def timeline_of(run: Run, title: str, *, replay: str, notes: Sequence[str]) -> T
     )
 
 
-def _worded(entries: Iterable[Entry]) -> Iterable[Entry]:
+def _worded(run: Run) -> Iterable[Entry]:
     """Say in words what was recorded as records and numbers."""
-    for entry in entries:
+    asked = {outcome.call.number: in_short(outcome.call) for outcome in run.outcomes}
+    for entry in run.recorder.entries:
         at, kind, pool, *rest = entry
         if kind == FAULT and isinstance(rest[1], msgspec.Struct):
             yield at, kind, pool, rest[0], type(rest[1]).__name__, in_short(rest[1])
-        elif kind == LENT:
-            yield at, kind, pool, rest[0], _title(rest[1])
+        elif kind in (BEGAN, LENT):
+            yield at, kind, pool, f"call {rest[0]}", rest[1]
+        elif kind == ENDED:
+            yield at, kind, pool, f"call {rest[0]}", rest[1] or "no outcome", asked.get(rest[0], "")
         else:
             yield entry
 
 
-def _title(number: int) -> str:
-    return f"call {number}"
-
-
-def _key(number: int) -> str:
-    return f"c{number}"
-
-
-def _weave_call(weaver: Weaver, outcome: Outcome) -> None:
-    title = _title(outcome.call.number)
-    lane = weaver.lane(_key(outcome.call.number), title, CALLERS)
-    ended = outcome.ended if math.isfinite(outcome.ended) else weaver.now
-    weaver.begin(lane, outcome.began, "call" if outcome.is_coarse else "waiting")
-    if math.isfinite(outcome.granted):
-        worker = weaver.lanes.get(worker_key(outcome.incarnation))
-        weaver.begin(lane, outcome.granted, "holding", worker.title if worker is not None else "")
-    weaver.finish(lane, ended)
-    kind = outcome.kind or "no outcome"
-    weaver.mark(ended, lane, "end", kind, in_short(outcome.call))
-    weaver.calls.append(Call(title, outcome.began, ended, kind))
-
-
-def _verdict(run: Run) -> Verdict:
+def _verdict(run: Run, weaver: Weaver) -> Verdict:
     error = run.error
     assert error is not None
     at = getattr(error, "at", None)
     if at is None or not math.isfinite(at):
-        at = run.recorder.failed_at
-    lanes = tuple(_key(number) for number in getattr(error, "calls", ()))
-    return Verdict(type(error).__name__, redacted(str(error)), _end(run) if at is None else at, lanes)
-
-
-def _end(run: Run) -> float:
-    return float(run.recorder.entries[-1][0]) if run.recorder.entries else 0.0
+        at = weaver.now if weaver.failed_at is None else weaver.failed_at
+    lanes = tuple(caller_key(f"call {number}") for number in getattr(error, "calls", ()))
+    return Verdict(type(error).__name__, redacted(str(error)), at, lanes)
 
 
 def _turn_in_words(turn: Turn, names: Sequence[str]) -> str:

@@ -83,7 +83,7 @@ class SessionWorld(World):
 
     def _check_holder(self, worker: int, number: int) -> None:
         """Take down who has the worker; whose lease it is nobody here knows, but the pool lends and takes back."""
-        self.recorder.entries.append((trio.current_time(), LENT, 0, worker, number))
+        self.recorder.entries.append((trio.current_time(), LENT, 0, number, worker))
 
     def _note_event(self, event: tuple[str, ...], measurements: Any, metadata: Any) -> None:
         super()._note_event(event, measurements, metadata)

@@ -16,7 +16,7 @@ from dspex_pool.errors import DspexPoolError
 from dspex_pool.telemetry import Telemetry
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.invariants import check_books, check_gone, check_steady
-from dspex_testkit.report.recorder import EVENT, LENT, Recorder
+from dspex_testkit.report.recorder import BEGAN, ENDED, EVENT, LENT, Recorder
 from dspex_testkit.seeds import random_of
 from dspex_testkit.simulation.faults import GRID, OnWorker
 from dspex_testkit.simulation.outcomes import (
@@ -195,6 +195,7 @@ class World:
     async def _call(self, call: Call, outcomes: Outcomes) -> None:
         now = trio.current_time()
         outcome = Outcome(call, now)
+        self.recorder.entries.append((now, BEGAN, 0, call.number, "waiting"))
         outcomes.all.append(outcome)
         self.outcomes.all.append(outcome)
         if call.cancel or call.cancel_step:
@@ -206,6 +207,7 @@ class World:
         else:
             await self._attempt(call, outcome)
         outcome.ended = trio.current_time()
+        self.recorder.entries.append((outcome.ended, ENDED, 0, call.number, outcome.kind))
         self._note("ended", call.number, outcome.kind)
 
     async def _attempt(self, call: Call, outcome: Outcome) -> None:
@@ -261,7 +263,7 @@ class World:
 
     def _take(self, number: int, worker: int) -> None:
         self._note("lent", number, worker)
-        self.recorder.entries.append((trio.current_time(), LENT, 0, worker, number))
+        self.recorder.entries.append((trio.current_time(), LENT, 0, number, worker))
         if worker in self._holders:
             raise BrokenPromiseError(
                 f"worker {worker} is lent to call {number} while call {self._holders[worker]} has it",
