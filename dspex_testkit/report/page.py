@@ -22,6 +22,8 @@ __all__ = ["page_of"]
 
 #: Labels of the axis.
 _TICKS: Final = 8
+#: Per cent of the width that a span needs to be named.
+_NAMED: Final = 5.0
 #: Lines in the list of everything.
 _LISTED: Final = 600
 
@@ -116,9 +118,10 @@ def _bar(
     axis: Axis, begin: float, end: float, kind: str, label: str, hint: str, height: float = 100.0
 ) -> Bar:
     left = 100 * axis.place(begin)
-    return Bar(
-        round(left, 2), round(max(0.0, 100 * axis.place(end) - left), 2), kind, label, hint, round(height, 1)
-    )
+    width = max(0.0, 100 * axis.place(end) - left)
+    # Half a name says nothing.
+    label = label if width >= _NAMED else ""
+    return Bar(round(left, 2), round(width, 2), kind, label, hint, round(height, 1))
 
 
 #: What marks look like: a sign for each kind.

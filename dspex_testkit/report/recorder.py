@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from dspex_pool.telemetry import Telemetry
 
@@ -74,19 +74,32 @@ class Recorder:
 
     def watch(self, port: Any, *, pool: int = 0) -> None:
         """Record the frames that go through a port of a pool, from now on."""
-        record, clock, incarnation = self.entries.append, self._clock, port.incarnation
-        send, receive = port.send, port.receive
-
-        async def recorded_send(payload: bytes) -> None:
-            record((clock(), TO, pool, incarnation, payload))
-            await send(payload)
+        self.watch_requests(port, pool=pool)
+        note, receive = self.answers_of(port, pool=pool), port.receive
 
         async def recorded_receive() -> bytes:
             payload: bytes = await receive()
-            record((clock(), FROM, pool, incarnation, payload))
+            note(payload)
             return payload
 
-        port.send, port.receive = recorded_send, recorded_receive
+        port.receive = recorded_receive
+
+    def watch_requests(self, port: Any, *, pool: int = 0) -> None:
+        """Record the frames that are sent to the worker of a port, from now on."""
+        record, clock, incarnation, send = self.entries.append, self._clock, port.incarnation, port.send
+
+        # No coroutine of its own: it would take part in every step of the one that it waits for.
+        def recorded_send(payload: bytes) -> Awaitable[None]:
+            record((clock(), TO, pool, incarnation, payload))
+            sending: Awaitable[None] = send(payload)
+            return sending
+
+        port.send = recorded_send
+
+    def answers_of(self, port: Any, *, pool: int = 0) -> Callable[[bytes], None]:
+        """Return what records a frame that came from the worker of a port."""
+        record, clock, incarnation = self.entries.append, self._clock, port.incarnation
+        return lambda payload: record((clock(), FROM, pool, incarnation, payload))
 
     # --- what else happens --------------------------------------------------------------------------------
 

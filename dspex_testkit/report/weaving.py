@@ -73,6 +73,8 @@ class Weaver:
         self._callers: dict[object, str] = {}
         #: Callers in line, by their lanes: since when.
         self._waiting: dict[str, float] = {}
+        #: When callers came for what they do now, by their lanes.
+        self._arrived: dict[str, float] = {}
         #: The last moment that was seen.
         self.now = -INSTANT
         #: When the run failed, if that was recorded.
@@ -215,11 +217,13 @@ class Weaver:
     ) -> None:
         if name == "waiting":
             lane = self._lane_of(caller)
-            self._waiting[lane] = self.now
+            self._waiting[lane] = self._arrived[lane] = self.now
             self.begin(lane, self.now, "waiting")
         elif name == "checkout":
             lane = self._lane_of(caller)
             self._waiting.pop(lane, None)
+            if not about.get("queued"):
+                self._arrived[lane] = self.now
             worker = worker_key(about["incarnation"], pool)
             self._name_holder(worker, self.lanes[lane].title)
             self.begin(lane, self.now, "holding", self.lanes[worker].title)
@@ -239,7 +243,9 @@ class Weaver:
 
     def _called(self, lane: str, seconds: float, about: Mapping[str, Any]) -> None:
         outcome = str(about.get("error", ANSWERED))
-        self.calls.append(Call(self.lanes[lane].title, self.now - seconds, self.now, outcome))
+        # The time that it waited for a worker counts; of a second call with the same worker there was none.
+        began = self._arrived.pop(lane, self.now - seconds)
+        self.calls.append(Call(self.lanes[lane].title, began, self.now, outcome))
         self.mark(
             self.now, lane, "end", outcome, f"{about.get('command', '')} {about.get('reason', '')}".strip()
         )

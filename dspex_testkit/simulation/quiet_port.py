@@ -28,6 +28,8 @@ class QuietPort(MockPort):
         super().__init__(*args, **settings)
         self._attendant = trio.lowlevel.ParkingLot()
         self._alarm = trio.CancelScope()
+        #: Is told each frame that was received.
+        self.on_answer: Callable[[bytes], object] = len
 
     def _set_alarm(self) -> None:
         if self.model.has_ended:
@@ -59,9 +61,11 @@ class QuietPort(MockPort):
         Cancellation: Loses nothing.
         """
         try:
-            return await super().receive()
+            payload = await super().receive()
         finally:
             self._set_alarm()
+        self.on_answer(payload)
+        return payload
 
     async def attend(self) -> ExitStatus:
         """Wait until the worker has ended, and reap it; see ``MockPort.attend``.

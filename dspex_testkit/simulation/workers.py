@@ -100,7 +100,9 @@ class SimulatedWorkers(MockPortFactory):
         return QuietPort(worker_id, incarnation, max_frame_bytes=self.max_frame_bytes)
 
     def _behave(self, port: MockPort) -> None:
-        self._recorder.watch(port)
+        self._recorder.watch_requests(port)
+        if isinstance(port, QuietPort):
+            port.on_answer = self._recorder.answers_of(port)
         port.answer("*", lambda args: self._answer(port, args))
 
     def _answer(self, port: MockPort, args: dict[str, Any]) -> object:
