@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import trio
 
 from dspex_testkit.chaos.fault import FaultDidNotHappenError
+from dspex_testkit.chaos.system import soon
 from dspex_testkit.chaos.victim import Victim
 from dspex_testkit.ports.waiting import SOON, until
 from dspex_testkit.report.recorder import note_fault
@@ -63,12 +64,14 @@ class Injection:
         return list(self._witness())
 
     def happened(self, times: int | None = None) -> None:
-        """Check that the fault happened, ``times`` times if that is given.
+        """Check that the fault happened, ``times`` times if given; the system has a moment to do what it does.
 
         Raises:
             FaultDidNotHappenError: It did not, or not as often.
         """
         __tracebackhide__ = True
+        if self._may_still_come:
+            soon(lambda: len(self.evidence) >= (times or 1))
         seen = self.evidence
         if not seen or times not in (None, len(seen)):
             wanted = "it was to happen" if times is None else f"it was to happen {times} times"
@@ -111,6 +114,11 @@ class Injection:
         except BaseException:
             self.mend()
             raise
+
+    @property
+    def _may_still_come(self) -> bool:
+        """Whether the system may be doing it just now; no simulation goes on meanwhile."""
+        return self._is_armed and self._pool is not None and self._pool.port != "sim"
 
     def _tell_the_report(self) -> None:
         if self._is_armed and self._pool is not None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal as signals
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from dspex_pool.transport.port import ExitStatus
 from dspex_testkit.chaos.system import ignored_signals, soon
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from dspex_testkit.worker_model import WorkerModel
 
 __all__ = ["Victim"]
-
-#: Seconds for a thread to end that has nothing more to do.
-_MOMENT: Final = 0.5
 
 
 class Victim:
@@ -78,16 +75,14 @@ class Victim:
     # --- what is seen of it ------------------------------------------------------------------------------------
 
     def exit_status(self) -> ExitStatus | None:
-        """Return how it ended; ``None`` if it has not within a moment. The pool need not know of it yet."""
+        """Return how it ended; ``None`` if it has not. The pool need not know of it yet."""
         if self._watched.exit_status is None and self.pool.port == "server":
-            self._port.server.join(_MOMENT)
             status: ExitStatus | None = self._port.server.exit_status
             return status
         if self._watched.exit_status is None and self.pool.port == "sim":
             return self.model.exit_status
         if self._watched.exit_status is None:
-            found: ExitStatus | None = soon(self._peek)
-            return found
+            return self._peek()
         return self._watched.exit_status
 
     def exits(self, status: ExitStatus) -> list[str]:

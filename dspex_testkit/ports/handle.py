@@ -277,22 +277,37 @@ class PoolHandle:
 
         Cancellation: Changes nothing.
         """
-        await self.until(self._is_at_rest, f"{self.size} workers are idle", within=within)
-        check_books(self.workers._state)
-        check_steady(self.workers._state)
+        with trio.fail_after(2 * within):
+            while True:
+                await self.until(self._is_at_rest, f"{self.size} workers are idle", within=within)
+                check_books(self.workers._state)
+                check_steady(self.workers._state)
+                if await self._lends_exactly_all():
+                    return
+
+    async def _lends_exactly_all(self) -> bool:
+        """Borrow all workers and no more; tell whether they all lived: of some deaths the pool hears only now."""
         async with contextlib.AsyncExitStack() as leases:
-            for _ in range(self.size):
-                await leases.enter_async_context(self.workers.checkout_nowait())
+            for lent in range(self.size):
+                try:
+                    await leases.enter_async_context(self.workers.checkout_nowait())
+                except trio.WouldBlock:
+                    assert not self._is_at_rest(lent), (
+                        f"no more than {lent} workers are lent by a pool of {self.size}"
+                    )
+                    return False
             with contextlib.suppress(trio.WouldBlock):
                 async with self.workers.checkout_nowait():
                     raise AssertionError(f"{self.size + 1} workers are lent by a pool of {self.size}")
+        return True
 
-    def _is_at_rest(self) -> bool:
+    def _is_at_rest(self, lent: int = 0) -> bool:
         # Until the pool has heard of every death, it only seems to be whole.
-        if not all(worker.exited.is_set() for worker in self._victims):
+        known = self.workers._state.workers
+        if any(worker.incarnation in known for worker in self._victims):
             return False
         now = self.statistics()
-        return (now.idle, now.processes, now.waiting) == (self.size, self.size, 0)
+        return (now.idle, now.processes, now.waiting) == (self.size - lent, self.size, 0)
 
     def __repr__(self) -> str:
         return f"<PoolHandle on {self.port}: {self.statistics()}>"

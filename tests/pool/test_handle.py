@@ -93,3 +93,11 @@ async def test_starts_fail_by_order_on_every_kind(pool: PoolHandle) -> None:
     await pool.until(lambda: pool.ports.failed == 1, "the start has failed")
     await pool.steady()
     assert pool.statistics().counters.start_failures == 1
+
+
+@pytest.mark.ports("sim")
+async def test_steady_pool_has_heard_of_every_death(pool: PoolHandle) -> None:
+    """A pool whose worker has died just now only seems to be whole, whoever ended it. A process dies later."""
+    pool.ports.kill("w-1")
+    await pool.steady()
+    assert pool.statistics().counters.reaped == 1

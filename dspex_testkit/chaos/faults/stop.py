@@ -27,5 +27,6 @@ class Stop(Fault, frozen=True, kw_only=True):
         to.do(victim.stop)
         to.later(self.seconds, victim.go_on)
         to.afterwards(victim.go_on)
-        state = f"state {victim.state()}" if victim.comes_to("T") else ""
-        return lambda: [state] if state else []
+        to.do(victim.comes_to, "T")
+        state = victim.state()
+        return lambda: [f"state {state}"] if state == "T" else []
