@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from dspex_testkit.report.axis import Axis
 from dspex_testkit.report.story import seconds, story_of
-from dspex_testkit.report.thinning import lanes_that_matter
+from dspex_testkit.report.thinning import lanes_that_matter, thinned
 from dspex_testkit.report.timeline import ANSWERED
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ _MARKS: Final = "! fault   + answered   E ended with an error   ^ failed here"
 
 def ascii_picture(timeline: Timeline, *, width: int = WIDTH) -> str:
     """Draw ``timeline``: its lanes, and below them what failed, after which faults, and who held what."""
-    lanes = lanes_that_matter(timeline, _LANES)
+    drawn = thinned(timeline)
+    lanes = lanes_that_matter(drawn, _LANES)
     margin = max([len(lane.title) for lane in lanes] + [6]) + 2
-    canvas = _Canvas(timeline, margin, max(24, width - margin - 1))
+    canvas = _Canvas(drawn, margin, max(24, width - margin - 1))
     lines = [canvas.ruler(), *(canvas.lane(lane) for lane in lanes), canvas.pointer(), _LEGEND, _MARKS]
     left_out = len(timeline.lanes) - len(lanes)
     if left_out:

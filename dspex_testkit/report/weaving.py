@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from dspex_testkit.hangs.tasks import redacted
 from dspex_testkit.report.recorder import BEGAN, ENDED, EVENT, FAILED, FAULT, FROM, LENT, TO
@@ -267,12 +268,12 @@ def _told(payload: bytes) -> tuple[str, str]:
     text = redacted(payload.decode("utf-8", "backslashreplace"))
     short = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(payload)} bytes)"
     try:
-        message = json.loads(payload)
+        message = msgspec.json.decode(payload)
         number = message.get("id")
         if "command" in message:
             return f"{message['command']} {number}", short
         if "success" in message:
             return f"{'answer' if message['success'] else 'error'} {number}", short
         return str(message.get("event", "message")), short
-    except (ValueError, AttributeError):
+    except (msgspec.MsgspecError, ValueError, AttributeError):
         return "no message", short

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dspex_testkit.report.page import page_of
+from dspex_testkit.report.timeline import Call, Mark, Verdict
 from tests.unit.test_report import KILLED
 
 if TYPE_CHECKING:
@@ -95,6 +97,18 @@ def test_page_answers_the_three_questions_without_a_network() -> None:
     assert "call 2 stood in line since 0.5 s" in page.sections["holders"]
     assert "--dspex-replay=S1.abc" in page.sections["replay"]
     assert "replaced: died 1" in page.sections["restarts"]
+
+
+def test_page_of_a_long_run_is_still_small() -> None:
+    """Of thousands of calls the page shows those near the failure, says so, and counts them all."""
+    marks = tuple(
+        Mark(at / 10, "w1", "to", f"work {at}", '{"text":"' + 150 * "x" + '"}') for at in range(5_000)
+    )
+    calls = tuple(Call("call 1", at / 10, at / 10 + 0.5, "answer") for at in range(5_000))
+    long = dataclasses.replace(KILLED, marks=marks, calls=calls, verdict=Verdict("E", "late", 400.0))
+    page = check_page(page_of(long))
+    assert "far from the failure are left out" in page.sections["lanes"]
+    assert "5000 answered calls" in page.sections["latency"]
 
 
 def test_failures_are_drawn_in_the_terminal_and_written_where_asked(pytester: pytest.Pytester) -> None:
