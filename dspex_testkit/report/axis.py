@@ -50,6 +50,12 @@ class Axis:
         moments = {at for span in timeline.spans for at in (span.begin, span.end)}
         return cls(sorted(moments | {mark.at for mark in timeline.marks} | {timeline.verdict.at}))
 
+    @classmethod
+    def even(cls, begin: float, end: float, count: int = 200) -> Axis:
+        """Return an axis on which time is as long as it was."""
+        step = (end - begin) / count
+        return cls([begin + number * step for number in range(count + 1)])
+
     def _widths(self, gaps: Sequence[float]) -> Iterator[float]:
         """Return how wide each pause is drawn."""
         for is_pause, group in itertools.groupby(gaps, key=lambda gap: gap > MOMENT):

@@ -70,17 +70,23 @@ def page_of(timeline: Timeline) -> str:
 def _facts(timeline: Timeline) -> dict[str, Any]:
     drawn = thinned(timeline)
     axis = Axis.of(drawn)
+    # The lanes show what is near the failure, the charts all of the run.
+    whole = axis if len(drawn.marks) == len(timeline.marks) else Axis.even(timeline.begin, timeline.end)
     latencies = [call.seconds for call in timeline.calls if call.outcome == ANSWERED]
     left_out = len(timeline.spans) + len(timeline.marks) - len(drawn.spans) - len(drawn.marks)
     return {
         "timeline": timeline,
         "story": story_of(timeline),
         "seconds": seconds,
-        "ticks": [(f"{100 * axis.place(at):.2f}", f"{at:.4g}") for at in axis.ticks(_TICKS)],
-        "failed_at": f"{100 * axis.place(timeline.verdict.at):.2f}",
-        "faults": [f"{100 * axis.place(fault.at):.2f}" for fault in drawn.faults],
+        "ticks": _ticks(axis),
+        "failed_at": _places(axis, [timeline.verdict.at])[0],
+        "faults": _places(axis, [fault.at for fault in drawn.faults]),
+        "is_whole": whole is axis,
         "groups": [(group, _tracks(drawn, axis, group)) for group in (WORKERS, CALLERS) if drawn.of(group)],
-        "charts": _charts(timeline, axis),
+        "charts": _charts(timeline, whole),
+        "chart_ticks": _ticks(whole),
+        "chart_failed_at": _places(whole, [timeline.verdict.at])[0],
+        "chart_faults": _places(whole, [fault.at for fault in timeline.faults]),
         "is_cut_short": bool(axis.cuts),
         "left_out": left_out,
         "percentiles": [
@@ -90,6 +96,14 @@ def _facts(timeline: Timeline) -> dict[str, Any]:
         "ended": Counter(mark.label for mark in timeline.marks if mark.kind == "died").most_common(),
         "listed": [(f"{mark.at:.6g}", timeline.title_of(mark.lane), mark) for mark in _listed(drawn)],
     }
+
+
+def _places(axis: Axis, moments: Iterable[float]) -> list[str]:
+    return sorted({f"{100 * axis.place(at):.2f}" for at in moments}, key=float)
+
+
+def _ticks(axis: Axis) -> list[tuple[str, str]]:
+    return [(f"{100 * axis.place(at):.2f}", f"{at:.4g}") for at in axis.ticks(_TICKS)]
 
 
 # --- lanes -----------------------------------------------------------------------------------------------------

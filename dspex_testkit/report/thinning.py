@@ -1,4 +1,4 @@
-"""Timelines that are too long to be drawn whole: what is near the failure stays, and every fault."""
+"""Timelines that are too long to be drawn whole: what is near the failure stays."""
 
 from __future__ import annotations
 
@@ -27,16 +27,22 @@ def thinned(timeline: Timeline) -> Timeline:
     kept = {lane.key for lane in lanes} | {""}
     at = timeline.verdict.at
     spans = _nearest([span for span in timeline.spans if span.lane in kept], lambda span: _far(span.end, at))
-    marks = _nearest(
-        [mark for mark in timeline.marks if mark.lane in kept],
-        lambda mark: -1.0 if mark.kind == "fault" else _far(mark.at, at),
-    )
+    others = [mark for mark in timeline.marks if mark.lane in kept and mark.kind != "fault"]
+    marks = _nearest(others, lambda mark: _far(mark.at, at))
+    # Of what came long before, the last fault is told at least.
+    begin = min((mark.at for mark in marks), default=0.0) if len(marks) < len(others) else timeline.begin
+    faults = timeline.faults
+    last = max((fault.at for fault in faults if fault.at <= at), default=begin)
+    marks = [*marks, *(fault for fault in faults if fault.at >= min(begin, last))]
     return dataclasses.replace(
-        timeline,
-        lanes=tuple(lanes),
-        spans=tuple(sorted(spans, key=lambda span: span.begin)),
-        marks=tuple(sorted(marks, key=lambda mark: mark.at)),
+        timeline, lanes=tuple(lanes), spans=_only(timeline.spans, spans), marks=_only(timeline.marks, marks)
     )
+
+
+def _only(things: Sequence[T], kept: Sequence[T]) -> tuple[T, ...]:
+    """Return those of ``things`` that are kept, in their order."""
+    which = {id(thing) for thing in kept}
+    return tuple(thing for thing in things if id(thing) in which)
 
 
 def _far(moment: float, at: float) -> float:

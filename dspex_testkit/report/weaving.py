@@ -72,7 +72,7 @@ class Weaver:
         self._open: dict[str, tuple[float, str, str]] = {}
         self._at_failure: list[Span] = []
         self._callers: dict[object, str] = {}
-        #: Callers in line, by their lanes: since when.
+        #: Callers in line of whom only the pool's events tell, by their lanes: since when.
         self._waiting: dict[str, float] = {}
         #: When callers came for what they do now, by their lanes.
         self._arrived: dict[str, float] = {}
@@ -160,7 +160,7 @@ class Weaver:
 
     def _began(self, pool: int, caller: str, doing: str) -> None:
         lane = self.lane(caller_key(caller), caller, CALLERS)
-        self._waiting[lane] = self.now
+        self._arrived[lane] = self.now
         self.begin(lane, self.now, doing)
 
     def _lent(self, pool: int, caller: str, incarnation: int) -> None:
@@ -173,7 +173,7 @@ class Weaver:
         lane = self.lane(caller_key(caller), caller, CALLERS)
         self.finish(lane, self.now)
         self.mark(self.now, lane, "end", outcome, detail)
-        self.calls.append(Call(caller, self._waiting.pop(lane, self.now), self.now, outcome))
+        self.calls.append(Call(caller, self._arrived.pop(lane, self.now), self.now, outcome))
 
     def _name_holder(self, worker: str, caller: str) -> None:
         if (opened := self._open.get(worker)) is not None:

@@ -13,7 +13,7 @@ from dspex_testkit.report.axis import Axis
 from dspex_testkit.report.carried import carried, carry
 from dspex_testkit.report.figures import buckets_of, percentile
 from dspex_testkit.report.perfetto import trace_json
-from dspex_testkit.report.recorder import EVENT, FAULT, FROM, TO, Recorder, note_fault
+from dspex_testkit.report.recorder import BEGAN, ENDED, EVENT, FAULT, FROM, TO, Recorder, note_fault
 from dspex_testkit.report.story import story_of
 from dspex_testkit.report.thinning import THINGS, thinned
 from dspex_testkit.report.timeline import (
@@ -113,6 +113,19 @@ def test_caller_that_gives_up_waiting_is_told_apart_from_the_others_in_line() ->
     assert [span.end for span in timeline.spans] == [6.0, 5.0]
 
 
+def test_callers_that_are_told_of_are_not_taken_for_others_in_line() -> None:
+    """Of two calls that came at one moment, the event of the one that gives up ends none: its own end is told."""
+    weaver = Weaver()
+    weaver.feed([(0.0, BEGAN, 0, caller, "waiting") for caller in ("call 1", "call 2")])
+    weaver.feed([
+        (1.0, EVENT, 0, "timeout", {"wait": 1.0}, {"session": None}, None),
+        (1.0, ENDED, 0, "call 2", "CheckoutTimeoutError", ""),
+        (2.0, ENDED, 0, "call 1", ANSWERED, ""),
+    ])  # fmt: skip
+    ended = [(call.caller, call.outcome, round(call.seconds, 3)) for call in weaver.calls]
+    assert ended == [("call 2", "CheckoutTimeoutError", 1.0), ("call 1", ANSWERED, 2.0)]
+
+
 def test_story_says_what_failed_after_which_fault_and_who_held_what() -> None:
     """The three questions are answered in sentences, with names and moments."""
     story = story_of(KILLED)
@@ -173,11 +186,11 @@ def test_trace_names_its_lanes_and_counts_microseconds() -> None:
 
 
 def test_long_run_is_thinned_to_what_is_near_its_failure() -> None:
-    """Every fault stays, and of all else what came shortly before."""
-    marks = tuple(Mark(float(at), "w1", "fault" if at == 1 else "to", "x") for at in range(5 * THINGS))
+    """What came shortly before stays, and the last fault, however long before it was."""
+    marks = tuple(Mark(float(at), "w1", "fault" if at < 2 else "to", "x") for at in range(5 * THINGS))
     long = dataclasses.replace(KILLED, marks=marks, verdict=Verdict("E", "", 2.0 * THINGS))
     kept = [mark.at for mark in thinned(long).marks]
-    assert len(kept) == THINGS
+    assert len(kept) == THINGS + 1
     assert kept[0] == 1.0
     assert 2.0 * THINGS in kept
     assert thinned(KILLED) == KILLED
