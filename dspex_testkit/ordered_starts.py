@@ -9,6 +9,7 @@ import trio
 
 from dspex_pool.errors import WorkerStartError
 from dspex_pool.transport.port import Port
+from dspex_testkit.report.recorder import note_fault
 
 __all__ = ["OrderedStarts"]
 
@@ -98,9 +99,11 @@ class OrderedStarts(ABC, Generic[PortT]):
         self.hang_starts -= hangs
         await trio.sleep(self.start_delay)
         if fails:
+            note_fault("failed start", proof=f"of {worker_id}, ordered by the test")
             self.failed += 1
             raise WorkerStartError(
                 f"worker {worker_id} could not be started: ordered by the test", worker_id=worker_id
             )
         if hangs:
+            note_fault("hung start", proof=f"of {worker_id}, ordered by the test")
             await self._released.wait()

@@ -16,6 +16,7 @@ from dspex_pool.lifecycle import WorkerState
 from dspex_pool.session_call import Reply
 from dspex_testkit.invariants import check_books, check_steady
 from dspex_testkit.ports.waiting import SOON, until
+from dspex_testkit.report.recorder import note_fault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -217,6 +218,9 @@ class PoolHandle:
         self, command: str, plan: Plan, *, worker: str | None = None, times: int | None = None
     ) -> Order:
         """Have workers follow a plan instead of answering a command, see ``WatchedPorts.order``."""
+        victims = [each.incarnation for each in self.workers.workers() if each.worker_id == worker]
+        number = self.ports.pool_number
+        note_fault(f"order for {command!r}", victims[0] if victims else None, repr(plan), pool=number)
         return self.ports.order(command, plan, worker=worker, times=times)
 
     def port_of(self, worker: PoolWorker) -> WatchedPort:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -31,6 +32,8 @@ __all__ = ["INSTANT", "Weaver", "caller_key", "worker_key"]
 #: Seconds between two things that happen at the same moment of virtual time: too few to be seen.
 INSTANT: Final = 1e-7
 
+#: Seconds within which two faults of one worker are told as one.
+_ONE_ACT: Final = 1e-3
 #: Characters kept of one frame.
 _SHOWN = 160
 #: Events of calls and of waiting, which fill the callers' lanes.
@@ -152,7 +155,15 @@ class Weaver:
         # Told by the order of entries: at one moment a worker may be given back, lent again, and struck.
         _, state, label = self._open.get(lane, (0.0, "", ""))
         holder = label if state == "leased" else ""
-        self.marks.append(Mark(self.now, lane, "fault", name, proof, state, holder))
+        mark = Mark(self.now, lane, "fault", name, proof, state, holder)
+        last = self.marks[-1] if self.marks else mark
+        # Who injects a fault names it, and who carries it out says what was done: that is one.
+        if last.kind == "fault" and last.lane == lane and last is not mark and mark.at - last.at < _ONE_ACT:
+            self.marks[-1] = replace(
+                last, label=f"{last.label}, {name}", detail="; ".join(filter(None, (last.detail, proof)))
+            )
+        else:
+            self.marks.append(mark)
 
     def _frame(self, kind: str, pool: int, incarnation: int, payload: bytes) -> None:
         label, text = _told(payload)

@@ -240,6 +240,21 @@ def test_who_held_what_is_taken_down_before_the_pool_is_closed() -> None:
     assert story_of(timeline).holders == ("w-1 #1 was held by caller 1 since 1 s",)
 
 
+def test_fault_that_is_named_and_done_is_told_once() -> None:
+    """The name that a fault was injected under and what was done for it make one; later ones are others."""
+    weaver = Weaver()
+    weaver.feed(
+        [
+            moved(1.0, "worker_started", "idle"),
+            (2.0, FAULT, 0, 1, "Kill", "exit"),
+            (2.0, FAULT, 0, 1, "SIGKILL", ""),
+        ]
+    )
+    weaver.feed([(3.0, FAULT, 0, 1, "Stop", "")])
+    told = [(mark.label, mark.detail) for mark in weaver.marks]
+    assert told == [("Kill, SIGKILL", "exit"), ("Stop", "")]
+
+
 def test_fault_knows_its_workers_holder_by_the_order_of_things() -> None:
     """A worker that is given back, lent again and struck at one moment was in the hands of the second."""
     weaver, first, second = Weaver(), Task(), Task()
