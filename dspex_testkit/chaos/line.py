@@ -63,41 +63,45 @@ class Tap:
         self.passages: list[Passage] = []
         #: The requests that came to it from the pool, in order.
         self.requests: list[Passage] = []
-        self._change: Change | None = None
-        self._change_requests: Change | None = None
+        self._make: Callable[[], Change] | None = None
+        self._make_of_requests: Callable[[], Change] | None = None
+        # Of each line, what is done to its frames: what was kept back of one must not come out of another.
+        self._changes: dict[object, Change] = {}
         self._left = 0.0
 
-    def set_change(self, change: Change, times: float) -> None:
-        """Have the next frames of the worker changed, so many."""
-        self._change, self._left = change, times
+    def set_change(self, make: Callable[[], Change], times: float) -> None:
+        """Have the next frames of workers changed, so many, on each line by a change of its own."""
+        self._make, self._left = make, times
 
-    def set_change_of_requests(self, change: Change, times: float) -> None:
+    def set_change_of_requests(self, make: Callable[[], Change], times: float) -> None:
         """Have the next requests changed, so many."""
-        self._change_requests, self._left = change, times
+        self._make_of_requests, self._left = make, times
 
     def is_for(self, worker_id: str) -> bool:
         """Tell whether it sits on the line of a worker."""
         return self.worker_id in (None, worker_id)
 
-    def pass_answer(self, frame: bytes) -> tuple[Passage, Sequence[Piece]]:
+    def pass_answer(self, frame: bytes, line: object) -> tuple[Passage, Sequence[Piece]]:
         """Take a frame of a worker; return what is to arrive at the pool."""
         passage = Passage(frame, trio.current_time())
         self.passages.append(passage)
-        return passage, self._changed(self._change, frame)
+        return passage, self._changed(self._make, frame, line)
 
-    def pass_request(self, frame: bytes) -> tuple[Passage, Sequence[Piece]]:
+    def pass_request(self, frame: bytes, line: object) -> tuple[Passage, Sequence[Piece]]:
         """Take a frame of the pool; return what is to arrive at the worker."""
         passage = Passage(frame, trio.current_time())
         self.requests.append(passage)
-        return passage, self._changed(self._change_requests, frame)
+        return passage, self._changed(self._make_of_requests, frame, line)
 
-    def rest(self) -> Sequence[Piece]:
-        """Return what was kept back, when the tap is taken off."""
-        change, self._change, self._change_requests = self._change, None, None
+    def rest(self, line: object) -> Sequence[Piece]:
+        """Return what was kept back of a line, when the tap is taken off."""
+        change = self._changes.pop(line, None)
         return () if change is None else tuple(change(None))
 
-    def _changed(self, change: Change | None, frame: bytes) -> Sequence[Piece]:
-        if change is None or self._left <= 0:
+    def _changed(self, make: Callable[[], Change] | None, frame: bytes, line: object) -> Sequence[Piece]:
+        if make is None or self._left <= 0:
             return ((0.0, frame),)
         self._left -= 1
-        return tuple(change(frame))
+        if line not in self._changes:
+            self._changes[line] = make()
+        return tuple(self._changes[line](frame))

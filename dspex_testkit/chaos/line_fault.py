@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from dspex_pool.protocol.framing import HEADER_BYTES
 from dspex_testkit.chaos.fault import Fault, Witness
 from dspex_testkit.chaos.line import END, Change, Passage, Piece
 
@@ -28,7 +29,7 @@ class LineFault(Fault, frozen=True):
     def inject(self, to: Injection) -> Witness:
         """Change the next frames; the witness compares what went into the line with what came out."""
         tap = to.tap(self.worker)
-        to.do(tap.set_change, self.change(to.numbers), self._times)
+        to.do(tap.set_change, lambda: self.change(to.numbers), self._times)
         return lambda: self.seen(tap.passages)
 
     @property
@@ -62,7 +63,7 @@ class RequestFault(LineFault, frozen=True):
     def inject(self, to: Injection) -> Witness:
         """Change the next requests; the witness compares what went into the line with what came out."""
         tap = to.tap(self.worker)
-        to.do(tap.set_change_of_requests, self.change(to.numbers), self._times)
+        to.do(tap.set_change_of_requests, lambda: self.change(to.numbers), self._times)
         return lambda: self.seen(tap.requests)
 
 
@@ -74,7 +75,9 @@ def has_end(passage: Passage) -> bool:
 def flipped(frame: bytes, bits: int, numbers: random.Random) -> bytes:
     """Return a frame with that many bits of its payload turned over."""
     changed = bytearray(frame)
-    for place in numbers.sample(range(32, 8 * len(frame)), bits):
+    places = range(8 * HEADER_BYTES, 8 * len(frame))
+    # A piece that another fault has left of a frame may have fewer.
+    for place in numbers.sample(places, min(bits, len(places))):
         changed[place // 8] ^= 1 << place % 8
     return bytes(changed)
 

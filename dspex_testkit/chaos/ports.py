@@ -114,7 +114,7 @@ class LinedPort(PortFacts):
             self._queue(((0.0, END),), ())
 
     def _through(
-        self, frame: bytes, pass_: Callable[[Tap, bytes], tuple[Passage, Sequence[Piece]]]
+        self, frame: bytes, pass_: Callable[[Tap, bytes, object], tuple[Passage, Sequence[Piece]]]
     ) -> tuple[list[Piece], list[Passage]]:
         """Send a frame past the taps; return what comes out, and on whose account."""
         pieces: list[Piece] = [(0.0, frame)]
@@ -126,7 +126,7 @@ class LinedPort(PortFacts):
                     if data is END:
                         pieces.append((delay, data))
                         continue
-                    passage, changed = pass_(tap, data)
+                    passage, changed = pass_(tap, data, self)
                     passages.append(passage)
                     pieces += [(delay + more, made) for more, made in changed]
         return pieces, passages
@@ -233,10 +233,9 @@ class LinedPorts(OrderedStarts[LinedPort]):
     def untap(self, tap: Tap) -> None:
         """Take a tap off; what it kept back arrives now."""
         self._taps.remove(tap)
-        for _, data in tap.rest():
-            for port in self.live:
-                if tap.is_for(port.worker_id):
-                    port.put(data)
+        for port in self.live:
+            for _, data in tap.rest(port):
+                port.put(data)
 
 
 def lined_ports_of(pool: PoolHandle) -> LinedPorts:

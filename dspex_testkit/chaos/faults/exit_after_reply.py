@@ -32,5 +32,5 @@ class ExitAfterReply(Fault, frozen=True, kw_only=True):
             victim.end(signal.SIGKILL)
             return [(0.0, frame)]
 
-        to.do(tap.set_change, change, 1)
+        to.do(tap.set_change, lambda: change, 1)
         return lambda: victim.exits(ExitStatus(signal=signal.SIGKILL)) if tap.passages else []

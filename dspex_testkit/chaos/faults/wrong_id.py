@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dspex_pool.protocol.framing import encode_frame
 from dspex_testkit.chaos.line import payload_of
@@ -27,12 +27,21 @@ class WrongId(LineFault, frozen=True, kw_only=True):
 
     def pieces(self, frame: bytes, numbers: random.Random) -> Iterable[Piece]:
         """Give it another id."""
-        message = json.loads(payload_of(frame))
-        yield 0.0, encode_frame(json.dumps({**message, "id": self.id}).encode())
+        message = _message_of(frame)
+        # Another fault may have been at it.
+        yield 0.0, frame if message is None else encode_frame(json.dumps({**message, "id": self.id}).encode())
 
     def evidence(self, passage: Passage) -> str:
         """Compare."""
-        if len(passage.left) != 1 or passage.data == passage.frame:
+        was, came = _message_of(passage.frame), _message_of(passage.data)
+        if was is None or came is None or was["id"] == came["id"]:
             return ""
-        was, came = (json.loads(payload_of(frame))["id"] for frame in (passage.frame, passage.data))
-        return f"id {was} came as {came}" if was != came else ""
+        return f"id {was['id']} came as {came['id']}"
+
+
+def _message_of(frame: bytes) -> Any:
+    try:
+        message = json.loads(payload_of(frame))
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) and "id" in message else None

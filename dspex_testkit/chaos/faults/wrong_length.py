@@ -25,7 +25,7 @@ class WrongLength(LineFault, frozen=True, kw_only=True):
 
     def pieces(self, frame: bytes, numbers: random.Random) -> Iterable[Piece]:
         """Announce another length."""
-        size = int.from_bytes(frame[:HEADER_BYTES], "big") + self.size
+        size = min(max(0, int.from_bytes(frame[:HEADER_BYTES], "big") + self.size), 2**32 - 1)
         yield 0.0, size.to_bytes(HEADER_BYTES, "big") + frame[HEADER_BYTES:]
 
     def evidence(self, passage: Passage) -> str:
