@@ -94,6 +94,7 @@ class BodyRun:
         """Stop a body that takes too long, in its own time, when all that it waits for can still be seen."""
         await trio.sleep(seconds)
         self.picture = draw(f"not done after {seconds:g} s", None)
+        self.recorder.fail()
         raise trio.TooSlowError
 
     @contextlib.contextmanager

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Final
 from dspex_testkit.report.timeline import ANSWERED, CALLERS, WORKERS
 
 if TYPE_CHECKING:
-    from dspex_testkit.report.timeline import Mark, Timeline
+    from dspex_testkit.report.timeline import Mark, Span, Timeline
 
 __all__ = ["Story", "story_of"]
 
 #: Lines of one kind that are told at the most; the rest is counted.
 _MOST: Final = 8
+#: Seconds between the failure of a caller and the moment at which its test has failed, at the most.
+_JUST_NOW: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +99,24 @@ def _holders(timeline: Timeline) -> list[str]:
             lines.append(f"{lane.title} was held by {state.label or 'somebody'} since {seconds(state.begin)}")
         else:
             because = f" ({state.label})" if state.label else ""
-            lines.append(
-                f"{lane.title} was held by nobody: {state.kind}{because} since {seconds(state.begin)}"
-            )
+            line = f"{lane.title} was held by nobody: {state.kind}{because} since {seconds(state.begin)}"
+            lines.append(line + _before(timeline, state, at))
     for lane in timeline.of(CALLERS):
         state = timeline.state_of(lane.key, at)
         if state is not None and state.kind == "waiting":
             lines.append(f"{lane.title} stood in line since {seconds(state.begin)}")
     return lines or ["no worker was alive"]
+
+
+def _before(timeline: Timeline, state: Span, at: float) -> str:
+    """Say who had a worker until just now: a caller that fails gives it back on its way."""
+    if at - state.begin > _JUST_NOW:
+        return ""
+    leases = [span for span in timeline.spans if span.lane == state.lane and span.kind == "leased"]
+    last = max((span for span in leases if span.end <= at), key=lambda span: span.end, default=None)
+    if last is None or at - last.end > _JUST_NOW:
+        return ""
+    return f", until then by {last.label or 'somebody'} since {seconds(last.begin)}"
 
 
 def _unanswered(timeline: Timeline) -> list[str]:

@@ -13,7 +13,7 @@ from dspex_testkit.report.axis import Axis
 from dspex_testkit.report.carried import carried, carry
 from dspex_testkit.report.figures import buckets_of, percentile
 from dspex_testkit.report.perfetto import trace_json
-from dspex_testkit.report.recorder import BEGAN, ENDED, EVENT, FAULT, FROM, TO, Recorder, note_fault
+from dspex_testkit.report.recorder import BEGAN, ENDED, EVENT, FAILED, FAULT, FROM, TO, Recorder, note_fault
 from dspex_testkit.report.story import story_of
 from dspex_testkit.report.thinning import THINGS, thinned
 from dspex_testkit.report.timeline import (
@@ -238,6 +238,14 @@ def test_who_held_what_is_taken_down_before_the_pool_is_closed() -> None:
     weaver.feed(recorder.entries)
     timeline = weaver.timeline("x", Verdict("ValueError", "x", 1.0))
     assert story_of(timeline).holders == ("w-1 #1 was held by caller 1 since 1 s",)
+
+
+def test_caller_that_gave_its_worker_back_on_its_way_is_still_told() -> None:
+    """When the test has failed its leases are over; who had them until then is what matters."""
+    weaver = Weaver()
+    weaver.feed([moved(1.0, "checkout", "leased", Task()), moved(2.0, "checkin", "idle"), (2.0, FAILED, 0)])
+    told = story_of(weaver.timeline("x", Verdict("E", "", weaver.now))).holders
+    assert told == ("w-1 #1 was held by nobody: idle since 2 s, until then by caller 1 since 1 s",)
 
 
 def test_fault_that_is_named_and_done_is_told_once() -> None:
