@@ -71,7 +71,7 @@ class _Canvas:
         cells = [" "] * (self._columns + 12)
         free = 0
         for tick in self.axis.ticks(max(2, self._columns // 12)):
-            label, column = f"{tick:.4g}", self.column(tick)
+            label, column = f"{tick:.3f}".rstrip("0").rstrip("."), self.column(tick)
             if column >= free and column + len(label) <= self._columns + 4:
                 cells[column : column + len(label)] = label
                 free = column + len(label) + 2

@@ -94,8 +94,12 @@ def _facts(timeline: Timeline) -> dict[str, Any]:
         ],
         "answered": len(latencies),
         "ended": Counter(mark.label for mark in timeline.marks if mark.kind == "died").most_common(),
-        "listed": [(f"{mark.at:.6g}", timeline.title_of(mark.lane), mark) for mark in _listed(drawn)],
+        "listed": [(_clock(mark.at), timeline.title_of(mark.lane), mark) for mark in _listed(drawn)],
     }
+
+
+def _clock(at: float) -> str:
+    return f"{at:.4f}".rstrip("0").rstrip(".")
 
 
 def _places(axis: Axis, moments: Iterable[float]) -> list[str]:
@@ -103,7 +107,7 @@ def _places(axis: Axis, moments: Iterable[float]) -> list[str]:
 
 
 def _ticks(axis: Axis) -> list[tuple[str, str]]:
-    return [(f"{100 * axis.place(at):.2f}", f"{at:.4g}") for at in axis.ticks(_TICKS)]
+    return [(f"{100 * axis.place(at):.2f}", _clock(at)) for at in axis.ticks(_TICKS)]
 
 
 # --- lanes -----------------------------------------------------------------------------------------------------

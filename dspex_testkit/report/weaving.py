@@ -77,6 +77,8 @@ class Weaver:
         self._callers: dict[object, str] = {}
         #: Callers in line of whom only the pool's events tell, by their lanes: since when.
         self._waiting: dict[str, float] = {}
+        #: Lanes of the callers that have a worker, by its lane, where only the pool's events tell.
+        self._holders: dict[str, str] = {}
         #: When callers came for what they do now, by their lanes.
         self._arrived: dict[str, float] = {}
         #: The last moment that was seen.
@@ -213,11 +215,18 @@ class Weaver:
     def _moved(self, lane: str, pool: int, name: str, about: Mapping[str, Any]) -> None:
         of_pool = f"pool {pool + 1}: " if pool else ""
         self.lane(lane, f"{of_pool}{about['worker_id']} #{about['incarnation']}", WORKERS)
+        if about.get("from") == "leased":
+            self._given_back(lane)
         if about["to"] == "dead":
             self.finish(lane, self.now)
             self.mark(self.now, lane, "died", str(about.get("reason", "")), str(about.get("exit", "")))
         else:
             self.begin(lane, self.now, about["to"], str(about.get("reason", "")))
+
+    def _given_back(self, worker: str) -> None:
+        caller = self._holders.pop(worker, "")
+        if self._open.get(caller, (0.0, "", ""))[1:] == ("holding", self.lanes[worker].title):
+            self.finish(caller, self.now)
 
     def _of_caller(
         self,
@@ -238,6 +247,7 @@ class Weaver:
                 self._arrived[lane] = self.now
             worker = worker_key(about["incarnation"], pool)
             self._name_holder(worker, self.lanes[lane].title)
+            self._holders[worker] = lane
             self.begin(lane, self.now, "holding", self.lanes[worker].title)
         elif name in _REFUSED:
             outcome = _OUTCOMES.get(name) or str(about.get("reason") or name)

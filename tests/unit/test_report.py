@@ -102,6 +102,17 @@ def test_recorded_events_become_lanes_of_workers_and_callers() -> None:
     assert timeline.restarts == {"died": 1}
 
 
+def test_caller_has_its_worker_until_it_gives_it_back() -> None:
+    """Who borrows a worker and makes no call has it for as long as the pool says so."""
+    weaver = Weaver()
+    weaver.feed(
+        [moved(1.0, "checkout", "leased", Task()), moved(2.0, "checkin", "idle", **{"from": "leased"})]
+    )
+    weaver.feed([moved(9.0, "worker_retired", "dead", reason="closed", exit="")])
+    held = [span for span in weaver.spans if span.kind == "holding"]
+    assert [(span.label, span.begin, span.end) for span in held] == [("w-1 #1", 1.0, 2.0)]
+
+
 def test_caller_that_gives_up_waiting_is_told_apart_from_the_others_in_line() -> None:
     """Who leaves the line is found by how long he stood there."""
     weaver = Weaver()
