@@ -43,6 +43,7 @@ from dspex_testkit.chaos.faults.lm_rate_limited import LmRateLimited
 from dspex_testkit.chaos.faults.lm_slow import LmSlow
 from dspex_testkit.chaos.faults.lost_tail import LostTail
 from dspex_testkit.chaos.faults.memory_exhaustion import MemoryExhaustion
+from dspex_testkit.chaos.faults.misspeak import Misspeak
 from dspex_testkit.chaos.faults.negative_length import NegativeLength
 from dspex_testkit.chaos.faults.oversize import Oversize
 from dspex_testkit.chaos.faults.reorder import Reorder
@@ -104,6 +105,7 @@ __all__ = [
     "LmSlow",
     "LostTail",
     "MemoryExhaustion",
+    "Misspeak",
     "NegativeLength",
     "Oversize",
     "Reorder",
@@ -161,6 +163,7 @@ CATALOGUE: Final[tuple[type[Fault], ...]] = (
     HalfClose,
     ClosedStdin,
     ClosedStdout,
+    Misspeak,
     StderrFlood,
     MemoryExhaustion,
     DescriptorExhaustion,

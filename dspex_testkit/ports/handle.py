@@ -196,7 +196,8 @@ class PoolHandle:
     def end(self, worker: PoolWorker, signal: int = signals.SIGKILL) -> None:
         """End a worker as by a signal from outside; see ``kill``."""
         self.ports.end(self.port_of(worker), signal)
-        self.expect_end(worker)
+        if signal == signals.SIGKILL:  # others may be ignored
+            self.expect_end(worker)
 
     def expect_end(self, worker: PoolWorker) -> None:
         """Have ``steady`` wait for the news that a worker has ended."""
