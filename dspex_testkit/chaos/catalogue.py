@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Union
+
+import msgspec
 
 from dspex_testkit.chaos.faults.bandwidth import Bandwidth
 from dspex_testkit.chaos.faults.clock_jump import ClockJump
@@ -119,6 +121,8 @@ __all__ = [
     "WrongId",
     "WrongLength",
     "ZeroLength",
+    "decode",
+    "encode",
     "table",
 ]
 
@@ -187,6 +191,22 @@ UNITS: Final[Mapping[str, str]] = {
     "bytes_per_second": "B/s",
     "bits": "bit",
 }
+
+
+def encode(fault: Fault) -> bytes:
+    """Return a fault as JSON: its settings, and its name as ``type``."""
+    return msgspec.json.encode(fault)
+
+
+def decode(data: bytes) -> Fault:
+    """Return the fault that ``encode`` wrote.
+
+    Raises:
+        msgspec.ValidationError: There is no such fault, or it has other settings.
+    """
+    kinds: Any = Union[CATALOGUE]  # noqa: UP007 - of as many as there are
+    fault: Fault = msgspec.json.decode(data, type=kinds)
+    return fault
 
 
 def table() -> str:

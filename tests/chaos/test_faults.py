@@ -114,6 +114,14 @@ async def test_same_seed_same_damage(pool: PoolHandle, chaos: Chaos) -> None:
     assert damage[0] == damage[1]
 
 
+def test_faults_travel_as_json() -> None:
+    """What was written by one process is the same fault in another, and no other."""
+    for case in CASES:
+        assert of.decode(of.encode(case.fault)) == case.fault
+    with pytest.raises(msgspec.ValidationError):
+        of.decode(b'{"type": "Kill", "worker": "first"}')
+
+
 @pytest.mark.ports("sim")
 async def test_faults_add_up_on_one_line(pool: PoolHandle, chaos: Chaos) -> None:
     """Late and in pieces: each fault proves itself beside the other, and the answer is whole."""
