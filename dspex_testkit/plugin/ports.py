@@ -174,8 +174,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
 
 def _run(run: BodyRun, body: Any, arguments: dict[str, Any]) -> None:
     if (given := getattr(body, "hypothesis", None)) is not None:
+        # Loaded before Hypothesis draws, whose health check takes slow imports for slow data.
+        from dspex_testkit.simulation.examples import drawn_schedule
+
         inner = given.inner_test
-        given.inner_test = lambda **drawn: _run_example(run, inner, drawn)
+
+        def run_example(**drawn: Any) -> None:
+            # On the simulated port an example has a schedule of its own, which is drawn with it.
+            with drawn_schedule() if run.port == "sim" else contextlib.nullcontext():
+                run.run(inner, drawn)
+
+        given.inner_test = run_example
         try:
             body(**arguments)
         finally:
@@ -184,14 +193,6 @@ def _run(run: BodyRun, body: Any, arguments: dict[str, Any]) -> None:
         run.run(body, arguments)
     else:
         pytest.fail("a test that uses pool, make_pool or adapter is an async function", pytrace=False)
-
-
-def _run_example(run: BodyRun, body: Any, arguments: dict[str, Any]) -> None:
-    """Run one example; on the simulated port in a schedule that is drawn with it."""
-    from dspex_testkit.simulation.examples import drawn_schedule
-
-    with drawn_schedule() if run.port == "sim" else contextlib.nullcontext():
-        run.run(body, arguments)
 
 
 def _refuse_foreign(item: pytest.Function, arguments: dict[str, Any]) -> None:
