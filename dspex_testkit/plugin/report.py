@@ -42,7 +42,8 @@ def pytest_runtest_makereport(
     try:
         from dspex_testkit.report.carried import carried
 
-        if (timeline := carried(call.excinfo.value)) is not None:
+        timeline = carried(call.excinfo.value)
+        if timeline is not None and timeline.lanes:
             _show(item, report, timeline)
     except Exception as error:  # a picture must not hide the failure that it is of
         report.sections.append(("dspex timeline", f"cannot be drawn: {error!r}"))
