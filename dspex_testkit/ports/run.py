@@ -23,7 +23,7 @@ from dspex_testkit.report.carried import carry
 from dspex_testkit.report.recorder import Recorder, note_fault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
     from dspex_pool.adapters.base import Adapter
     from dspex_pool.transport.port import PortFactory
@@ -140,21 +140,31 @@ class BodyRun:
 
     @contextlib.asynccontextmanager
     async def _recorded(self, ports: WatchedPorts, settings: dict[str, Any]) -> AsyncIterator[PoolHandle]:
-        handles: list[PoolHandle] = []
-
-        def holder_of(incarnation: int) -> object:
-            record = handles[0].workers._state.workers.get(incarnation) if handles else None
-            return record.holder if record is not None else None
-
-        telemetry = settings.setdefault("telemetry", Telemetry())
-        number, self.pools = self.pools, self.pools + 1
-        ports.pool_number = number
-        self.recorder.attend(telemetry, holder_of, pool=number)
+        workers: list[WorkerPool] = []
+        self.record(settings.setdefault("telemetry", Telemetry()), workers, ports)
         started_by = None if self.wrap is None else self.wrap(ports)
         async with open_handle(ports, started_by=started_by, **settings) as handle:
-            handles.append(handle)
+            workers.append(handle.workers)
             self.handles.append(handle)
             yield handle
+
+    def record(self, telemetry: Telemetry, workers: Sequence[WorkerPool], ports: object) -> None:
+        """Record what a pool does.
+
+        Args:
+            telemetry: Where its events come from.
+            workers: Holds the pool, as soon as there is one.
+            ports: Starts its workers.
+        """
+
+        def holder_of(incarnation: int) -> object:
+            record = workers[0]._state.workers.get(incarnation) if workers else None
+            return record.holder if record is not None else None
+
+        number, self.pools = self.pools, self.pools + 1
+        if isinstance(ports, WatchedPorts):
+            ports.pool_number = number
+        self.recorder.attend(telemetry, holder_of, pool=number)
 
 
 @contextlib.contextmanager
@@ -261,7 +271,11 @@ class MakePool:
         By default it has one worker, and nothing happens by itself. ``ports`` starts its workers, if it is given.
         """
         of_kind = {name: settings.pop(name) for name in _OF_KIND if name in settings}
-        return WorkerPool(ports or self.ports(**of_kind), **{**CALM_WORKERS, **settings})
+        started_by = ports or self.ports(**of_kind)
+        pools: list[WorkerPool] = []
+        self._run.record(settings.setdefault("telemetry", Telemetry()), pools, started_by)
+        pools.append(WorkerPool(started_by, **{**CALM_WORKERS, **settings}))
+        return pools[0]
 
     def end(self, worker: PoolWorker, signal: int = signals.SIGKILL) -> None:
         """End a worker as by a signal from outside."""

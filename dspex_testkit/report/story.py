@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from dspex_testkit.report.timeline import ANSWERED, CALLERS, WORKERS
 
 if TYPE_CHECKING:
-    from dspex_testkit.report.timeline import Mark, Span, Timeline
+    from dspex_testkit.report.timeline import Mark, Timeline
 
 __all__ = ["Story", "story_of"]
 
@@ -93,14 +93,16 @@ def _holders(timeline: Timeline) -> list[str]:
     lines = []
     for lane in timeline.of(WORKERS):
         state = timeline.state_of(lane.key, at)
+        before = _before(timeline, lane.key, at)
         if state is None:
+            lines += [f"{lane.title} was held by nobody: it had ended{before}"] if before else []
             continue
         if state.kind == "leased":
             lines.append(f"{lane.title} was held by {state.label or 'somebody'} since {seconds(state.begin)}")
         else:
             because = f" ({state.label})" if state.label else ""
             line = f"{lane.title} was held by nobody: {state.kind}{because} since {seconds(state.begin)}"
-            lines.append(line + _before(timeline, state, at))
+            lines.append(line + before)
     for lane in timeline.of(CALLERS):
         state = timeline.state_of(lane.key, at)
         if state is not None and state.kind == "waiting":
@@ -108,13 +110,12 @@ def _holders(timeline: Timeline) -> list[str]:
     return lines or ["no worker was alive"]
 
 
-def _before(timeline: Timeline, state: Span, at: float) -> str:
+def _before(timeline: Timeline, lane: str, at: float) -> str:
     """Say who had a worker until just now: a caller that fails gives it back on its way."""
-    if at - state.begin > _JUST_NOW:
-        return ""
-    leases = [span for span in timeline.spans if span.lane == state.lane and span.kind == "leased"]
-    last = max((span for span in leases if span.end <= at), key=lambda span: span.end, default=None)
-    if last is None or at - last.end > _JUST_NOW:
+    leases = [span for span in timeline.spans if span.lane == lane and span.kind == "leased"]
+    recent = [span for span in leases if 0 <= at - span.end <= _JUST_NOW]
+    last = max(recent, key=lambda span: span.end, default=None)
+    if last is None:
         return ""
     return f", until then by {last.label or 'somebody'} since {seconds(last.begin)}"
 

@@ -42,6 +42,12 @@ SUITE = dedent("""
         assert outcomes.count(WorkerDiedError) == 5
 
     @pytest.mark.ports("sim")
+    async def test_bare(make_pool):
+        async with make_pool.worker_pool() as pool:
+            async with pool.checkout():
+                raise ValueError("of the caller")
+
+    @pytest.mark.ports("sim")
     async def test_well(pool):
         await pool.call("echo")
 """)
@@ -116,7 +122,7 @@ def test_failures_are_drawn_in_the_terminal_and_written_where_asked(pytester: py
     pytester.makepyfile(SUITE)
     folder: Path = pytester.path / "reports"
     result = pytester.runpytest_inprocess(*QUIET, "--dspex-report=reports")
-    result.assert_outcomes(failed=2, passed=1)
+    result.assert_outcomes(failed=3, passed=1)
     result.stdout.fnmatch_lines([
         "*dspex timeline*", "w-? #?*!* Kill*", "call *E WorkerDiedError", "*struck w-? #?, which call * held*",
         "*dspex timeline*", "w-1 #1*!* signal SIGKILL*",
@@ -125,11 +131,15 @@ def test_failures_are_drawn_in_the_terminal_and_written_where_asked(pytester: py
     pages = {
         path.name.partition("py-")[2][:10]: check_page(path.read_text()) for path in folder.glob("*.html")
     }
-    assert sorted(pages) == ["test_explo", "test_kille"]
+    assert sorted(pages) == ["test_bare-", "test_explo", "test_kille"]
     assert "--dspex-replay=S1." in pages["test_explo"].sections["replay"]
     assert "signal SIGKILL" in pages["test_kille"].sections["faults"]
+    assert (
+        "w-1 #1 was held by nobody: it had ended, until then by caller 1"
+        in pages["test_bare-"].sections["holders"]
+    )
     traces = [json.loads(path.read_text())["traceEvents"] for path in folder.glob("*.trace.json")]
-    assert [any(event.get("cat") == "fault" for event in trace) for trace in traces] == [True, True]
+    assert [any(event.get("cat") == "fault" for event in trace) for trace in traces] != [False] * 3
 
 
 def test_nothing_is_written_unless_asked(pytester: pytest.Pytester) -> None:
@@ -137,7 +147,7 @@ def test_nothing_is_written_unless_asked(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(SUITE)
     before = set(pytester.path.iterdir())
     result = pytester.runpytest_inprocess(*QUIET, "-k", "killed")
-    result.assert_outcomes(failed=1, deselected=2)
+    result.assert_outcomes(failed=1, deselected=3)
     result.stdout.fnmatch_lines(["*dspex timeline*"])
     result.stdout.no_fnmatch_line("*dspex reports*")
     assert {path for path in pytester.path.iterdir() if path.name != "__pycache__"} == before
