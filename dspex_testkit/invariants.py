@@ -44,6 +44,9 @@ def _check_workers(state: PoolState) -> None:
         if where is WorkerState.IDLE:
             assert record.condemned is None, "I13: a worker that must leave is idle"
             assert record.generation == state._generation, "I13: a worker of an old generation is idle"
+            assert not state.is_closed, "I13: a worker of a closed pool is idle"
+            most = state.options.max_uses
+            assert most is None or record.uses < most, "I13: a worker that has served its uses is idle"
         elif where is WorkerState.LEASED:
             tokens.add(record.token)
             assert 0 < record.token <= state._last_token, "I7: a token from nowhere"
@@ -55,8 +58,10 @@ def _check_workers(state: PoolState) -> None:
 
 
 def _check_bounds(state: PoolState, processes_before: int) -> None:
-    allowed = max(state.capacity, processes_before)
+    capacity = state.pool_size + state.options.max_overflow
+    allowed = max(capacity, processes_before)
     assert len(state.workers) <= allowed, "I2: more processes than pool_size and max_overflow allow"
+    assert not state._idle or state.live_count <= capacity, "I13: a worker beyond the size is idle"
     assert state._tally[WorkerState.STARTING] <= state.options.max_starting, "I5: too many starts in flight"
 
 
@@ -65,6 +70,10 @@ def _check_nobody_waits_in_vain(state: PoolState) -> None:
         return
     assert not state.is_closed, "I4: somebody waits for a closed pool"
     assert not state._starts.is_open, "I4: somebody waits while the breaker is open"
+    for number, lane in state._line._bound.items():
+        record = state.workers.get(number)
+        is_there = record is not None and record.state is not WorkerState.RETIRING
+        assert is_there or not lane, "I4: somebody waits for a worker that is gone"
     if state.is_suspended:
         return
     for record in state._idle:
@@ -109,6 +118,25 @@ def check_timers(state: PoolState, now: float) -> None:
     assert state.wake_at <= max(due, now), (
         f"I11: something is due at {due}, the next wake-up is at {state.wake_at}"
     )
+    _check_overdue(state, now)
+
+
+def _check_overdue(state: PoolState, now: float) -> None:
+    """Check, without asking ``Care``, that nothing lasts longer than its setting allows."""
+    options = state.options
+    limits = {
+        WorkerState.STARTING: options.spawn_timeout,
+        WorkerState.PINGING: options.ping_timeout,
+        WorkerState.DRAINING: options.cancel_grace,
+        WorkerState.LEASED: options.lease_timeout,
+    }
+    for record in state.workers.values():
+        limit = limits.get(record.state)
+        assert limit is None or now <= record.since + limit, (
+            f"I11: {record.worker_id} is too long {record.state.value}"
+        )
+        if record.state is WorkerState.IDLE:
+            assert now <= record.expires_at, f"I14: {record.worker_id} has outlived its lifetime"
 
 
 def check_steady(state: PoolState) -> None:

@@ -65,6 +65,12 @@ class PoolDriver:
         self._processes = 0
         #: The floor at the last look: a fact may start what was missing and lower the floor at once.
         self._floor = 0
+        #: Workers found broken in a caller's hands.
+        self._broken: set[int] = set()
+        #: Sessions that were served as strict since they were bound, and when each session was last served.
+        self._strict: set[str] = set()
+        self._served: dict[str, float] = {}
+        self._start_failures = 0
         self.state.open(self.now)
         self.settle()
 
@@ -79,11 +85,30 @@ class PoolDriver:
 
     def checkout(self, *, timeout: float = 1000.0, **asked: Any) -> Granted | int | DspexPoolError:
         """Ask for a worker: a lease, the waiter's number, or the error."""
-        answer = self.state.checkout(self.now, deadline=self.now + timeout, **asked)
+        state, session = self.state, asked.get("session")
+        bound, idle, line = state.worker_of(session) if session else None, list(state._idle), len(state._line)
+        answer = state.checkout(self.now, deadline=self.now + timeout, **asked)
         if isinstance(answer, Waiter):
             self.places[answer.number] = answer
+            most = state.options.max_waiting
+            assert most is None or line < most or "place" in asked, "max_waiting callers waited already"
+        elif isinstance(answer, Granted):
+            assert not state.is_suspended, "a suspended pool lends"
+            is_free = any(record.number == bound for record in idle)
+            assert not is_free or answer.number == bound, "the session's own worker was idle"
         self.settle()
+        if isinstance(answer, Granted):
+            self._note_service(session, answer, strict=asked.get("affinity", "hint") != "hint")
         return answer.number if isinstance(answer, Waiter) else answer
+
+    def _note_service(self, session: str | None, lease: Granted, *, strict: bool) -> None:
+        if session is None:
+            return
+        self._served[session] = self.now
+        if strict:
+            self._strict.add(session)
+            home = self.state.worker_of(session)
+            assert home in (None, lease.number), "a strict session is served by a worker that is not its own"
 
     def lease(self, **asked: Any) -> Granted:
         """Ask for a worker that must be granted at once."""
@@ -105,7 +130,11 @@ class PoolDriver:
 
     def checkin(self, lease: Granted, outcome: Outcome = Outcome.CLEAN, reason: str = "caller") -> bool:
         """Return a lease."""
+        record = self.state.workers.get(lease.number)
+        uses = record.uses if record is not None else 0
         accepted = self.state.checkin(lease, self.now, outcome, reason)
+        if outcome is Outcome.UNUSED and record is not None:
+            assert record.uses == uses, "a lease without a request counts as a use"
         self.settle()
         return accepted
 
@@ -183,6 +212,8 @@ class PoolDriver:
         for waiting in (self.starting, self.pinging, self.draining):
             if number in waiting:
                 waiting.remove(number)
+        if number in self.in_state(WorkerState.LEASED):
+            self._broken.add(number)
         known = self.state.worker_failed(number, self.now, reason)
         self.settle()
         return known
@@ -226,6 +257,10 @@ class PoolDriver:
         check_timers(self.state, self.now)
         self._processes, self._floor = len(self.state.workers), self.state.floor
         self._check_gauges()
+        assert not any(record.number in self._broken for record in self.state._idle), (
+            "I13: a broken worker is idle"
+        )
+        assert self.state._starts.failures <= self._start_failures, "what failed was no start"
 
     def _carry_out(self, decision: Decision) -> None:
         match decision:
@@ -238,6 +273,9 @@ class PoolDriver:
                 first = self.state._line.first_for(lease.number)
                 assert first is None or first.number > waiter, "I6: somebody was overtaken"
                 self.granted[waiter] = lease
+                place = self.places.get(waiter)
+                if place is not None:
+                    self._note_service(place.session, lease, strict=place.strict)
             case Refuse(waiter, error):
                 self._expect_no_outcome(waiter)
                 self.refused[waiter] = error
@@ -250,6 +288,22 @@ class PoolDriver:
             case Emit():
                 self.events.append(decision)
                 self._add_up(decision)
+                self._judge(decision)
+
+    def _judge(self, event: Emit) -> None:
+        session: Any = event.metadata.get("session")
+        match event.name:
+            case "worker_start_failed":
+                self._start_failures += 1
+            case "breaker_opened":
+                assert not self.state.ready_count, "the breaker opens while a worker is in service"
+            case "session_bound":
+                self._strict.discard(session)
+            case "session_moved":
+                assert session not in self._strict, "a strict session moves without a word"
+            case "session_unbound":
+                ends = self._served.get(session, 0.0) + (self.state.options.session_ttl or 0.0)
+                assert ends <= self.now, "a session in use expires"
 
     def _expect_need(self) -> None:
         if self.auto:
@@ -271,6 +325,10 @@ class PoolDriver:
         for waiting in (self.starting, self.pinging, self.draining):
             if number in waiting:
                 waiting.remove(number)
+        if reason == "idle_timeout" and not self.auto:
+            assert self.state.ready_count >= self.state.floor, (
+                "an idle worker goes although the floor needs it"
+            )
         self.retirements.append((number, reason, polite))
         if number in self.state.workers:
             self.ending[number] = reason

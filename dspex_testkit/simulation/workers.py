@@ -10,7 +10,7 @@ import trio
 from dspex_pool.errors import WorkerStartError
 from dspex_testkit.mock_port import MockPort, MockPortFactory
 from dspex_testkit.plan import Plan
-from dspex_testkit.simulation.faults import FailStart, HangStart, InCall, InStart, OnWorker
+from dspex_testkit.simulation.faults import FailStart, HangStart, InCall, InStart, Kill, OnWorker
 from dspex_testkit.simulation.quiet_port import QuietPort
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class SimulatedWorkers(MockPortFactory):
         self.hit: set[int] = set()
         #: When starts failed by order of a fault.
         self.failures: list[float] = []
+        #: When workers were killed from outside, by incarnation.
+        self.killed: dict[int, float] = {}
         self._on_request = on_request
         self._on_start = on_start
         self._recorder = recorder
@@ -73,6 +75,8 @@ class SimulatedWorkers(MockPortFactory):
         if live := self.live:
             port = live[fault.worker % len(live)]
             self._note(fault, port)
+            if isinstance(fault, Kill):
+                self.killed[port.incarnation] = trio.current_time()
             fault.strike(port)
 
     def _note(self, fault: InCall | InStart | OnWorker, port: MockPort | None = None) -> None:

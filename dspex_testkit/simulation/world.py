@@ -102,6 +102,8 @@ class World:
         self._scope = trio.CancelScope()
         self._checked = 0
         self._holders: dict[int, int] = {}
+        #: Workers whose last caller's own code has failed.
+        self._own_errors: set[int] = set()
         self._doomed = _Doomed()
 
     @contextlib.asynccontextmanager
@@ -240,8 +242,15 @@ class World:
             outcome.granted = trio.current_time()
             outcome.incarnation = lease.worker.incarnation
             self._take(call.number, outcome.incarnation)
+            if lease.worker.port.has_unread():
+                raise BrokenPromiseError(
+                    f"call {call.number} is lent worker {outcome.incarnation}, which is no good"
+                )
             try:
                 await self._use(call, lease, outcome)
+            except OwnError:
+                self._own_errors.add(outcome.incarnation)
+                raise
             finally:
                 del self._holders[outcome.incarnation]
                 self._note("returned", call.number, outcome.incarnation)
@@ -292,6 +301,8 @@ class World:
         now, who = trio.current_time(), metadata.get("worker_id", "")
         self.log.append((now, event[-1], who, str(metadata.get("reason", ""))))
         self.recorder.entries.append((now, EVENT, 0, event[-1], measurements, metadata, None))
+        if event[-1] == "checkout_declined":
+            self._check_is_news(who)
 
     def check_round(self) -> None:
         """Check the books, if enough has happened since they were last checked: the pool tells all that it does.
@@ -302,8 +313,25 @@ class World:
             self._checked = len(self.log)
             try:
                 check_books(self.pool._state)
+                self._check_callers_blame()
             except AssertionError as error:
                 self._accuse(error)
+
+    def _check_callers_blame(self) -> None:
+        """Check that no worker has to go because its caller's own code failed."""
+        for number in self._own_errors - self.workers.hit:
+            record = self.pool._state.workers.get(number)
+            if record is not None and record.condemned is not None and record.condemned.startswith("caller"):
+                raise BrokenPromiseError(f"worker {number} is replaced because its caller failed")
+
+    def _check_is_news(self, worker_id: str) -> None:
+        """Check that a worker found dead when it was to be lent has died at this very moment."""
+        now = trio.current_time()
+        for life in self.pool._runner.lives.values():
+            if life.worker_id == worker_id and self.workers.killed.get(life.number, now) < now:
+                self._accuse(
+                    BrokenPromiseError(f"worker {life.number} has been dead, and was still to be lent")
+                )
 
     def _check_size(self) -> None:
         options = self.pool.options
