@@ -25,7 +25,7 @@ LAYERS += --hypothesis-profile $(PROFILE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test fast protocol integration chaos stress hours check format bodies rules consumer coverage clean
+.PHONY: help install run test fast protocol integration chaos stress hours bugbench check format bodies rules consumer coverage clean
 
 help: ## list the verbs
 	@echo "usage: make VERB [PYTHON=python3.12] [ARGS=\"-k name\"]"
@@ -57,6 +57,9 @@ stress: $(STAMP) ## run the layer stress for MINUTES=5
 
 hours: $(STAMP) ## measure the processor time of a simulated hour
 	@$(BIN)/python benchmarks/simulated_hours.py
+
+bugbench: $(STAMP) ## plant bugs of real pools, and see what finds them (ARGS="--only NAME", "--false-alarms 10000")
+	@$(BIN)/python -m tests.bugbench $(ARGS)
 
 check: $(STAMP) ## lint, format, types, floors and house rules; what every commit passes
 	@$(BIN)/ruff check .

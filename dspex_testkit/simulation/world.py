@@ -243,9 +243,7 @@ class World:
             outcome.incarnation = lease.worker.incarnation
             self._take(call.number, outcome.incarnation)
             if lease.worker.port.has_unread():
-                raise BrokenPromiseError(
-                    f"call {call.number} is lent worker {outcome.incarnation}, which is no good"
-                )
+                raise BrokenPromiseError(f"call {call.number} is lent a worker that is no good")
             try:
                 await self._use(call, lease, outcome)
             except OwnError:
@@ -321,7 +319,7 @@ class World:
         """Check that no worker has to go because its caller's own code failed."""
         for number in self._own_errors - self.workers.hit:
             record = self.pool._state.workers.get(number)
-            if record is not None and record.condemned is not None and record.condemned.startswith("caller"):
+            if record is not None and (record.condemned or "").startswith("caller"):
                 raise BrokenPromiseError(f"worker {number} is replaced because its caller failed")
 
     def _check_is_news(self, worker_id: str) -> None:
@@ -329,9 +327,7 @@ class World:
         now = trio.current_time()
         for life in self.pool._runner.lives.values():
             if life.worker_id == worker_id and self.workers.killed.get(life.number, now) < now:
-                self._accuse(
-                    BrokenPromiseError(f"worker {life.number} has been dead, and was still to be lent")
-                )
+                self._accuse(BrokenPromiseError(f"worker {life.number}, long dead, was to be lent"))
 
     def _check_size(self) -> None:
         options = self.pool.options

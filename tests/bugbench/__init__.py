@@ -1,0 +1,1 @@
+"""The planted-bug bench: bugs of real pools, planted into ours, and what finds them."""

@@ -1,0 +1,122 @@
+"""Plays every bug against the finders, and writes the table of what found it: ``python -m tests.bugbench``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tests.bugbench.catalogue import BUGS, planted
+from tests.bugbench.finders import FAST, look_for
+from tests.bugbench.simulated import play as play_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.bugbench.finders import Finding
+    from tests.bugbench.planting import Bug
+
+__all__ = ["PAGE", "QUICK_SECONDS", "rows_of"]
+
+PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "testkit" / "bugbench.md"
+#: CPU seconds within which the finders that start no process should find a bug.
+QUICK_SECONDS: Final = 2.0
+_TABLE: Final = re.compile(r"(<!-- bugbench -->\n).*?(<!-- end -->)", re.DOTALL)
+_HEAD: Final = (
+    "| Bug | What the pool does | Seen | Found by | Tries | CPU s |\n| --- | --- | --- | --- | --- | --- |\n"
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the bench; return the exit status: 1 if a bug is not found, or a correct pool is accused."""
+    options = _parse(arguments)
+    logging.disable(logging.CRITICAL)
+    # What a broken pool leaves behind is of no interest.
+    sys.unraisablehook = lambda _: None
+    try:
+        if options.false_alarms:
+            return _look_for_false_alarms(options.first, options.false_alarms)
+        return _play([BUGS[name] for name in options.only or BUGS], writes=not options.only)
+    except KeyboardInterrupt:
+        print("interrupted; nothing is written", file=sys.stderr)
+        return 130
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bugbench", description=__doc__)
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", choices=BUGS, help="play this bug; may be repeated"
+    )
+    parser.add_argument("--false-alarms", type=int, metavar="N", help="play N seeds of the pool as it is")
+    parser.add_argument(
+        "--first", type=int, default=0, metavar="SEED", help="with --false-alarms: the first seed"
+    )
+    return parser.parse_args(arguments)
+
+
+def _play(bugs: list[Bug], *, writes: bool) -> int:
+    found: dict[str, Finding] = {}
+    for number, which in enumerate(bugs, 1):
+        with planted(which):
+            finding = found[which.name] = look_for()
+        by = f"{finding.finder or 'nothing'}, {finding.tries} tries, {finding.cpu:.2f} CPU s"
+        print(f"{number}/{len(bugs)} {which.name}: {by}  {finding.what[:90]}", file=sys.stderr, flush=True)
+    lost = [name for name, finding in found.items() if not finding.finder]
+    quick = sum(one.finder in FAST and one.cpu <= QUICK_SECONDS for one in found.values())
+    print(
+        f"{len(found) - len(lost)} of {len(found)} bugs found, {quick} within {QUICK_SECONDS} CPU s without a process"
+    )
+    known = {row[0] for row in rows_of(PAGE.read_text(encoding="utf-8")) if row[3] != "nothing"}
+    if dropped := known & set(lost):
+        print(f"found before and not now: {', '.join(sorted(dropped))}")
+    if writes and not dropped:
+        _write(bugs, found)
+    return int(bool(lost))
+
+
+def _write(bugs: Iterable[Bug], found: dict[str, Finding]) -> None:
+    rows = "".join(
+        f"| `{each.name}` | {each.sentence} | {each.seen} | {found[each.name].finder or 'nothing'} "
+        f"| {found[each.name].tries} | {found[each.name].cpu:.1f} |\n"
+        for each in bugs
+    )
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(_TABLE.sub(lambda match: match[1] + _HEAD + rows + match[2], text), encoding="utf-8")
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """Return the rows of the table in a page: name, sentence, where seen, finder, tries, CPU seconds."""
+    match = _TABLE.search(text)
+    lines = match[0].splitlines() if match is not None else []
+    return [
+        [cell.strip(" `") for cell in line.strip("|").split(" | ")]
+        for line in lines
+        if line.startswith("| `")
+    ]
+
+
+def _look_for_false_alarms(first: int, count: int) -> int:
+    began, alarms = time.process_time(), 0
+    for seed in range(first, first + count):
+        try:
+            play_seed(seed)
+        except Exception as error:
+            alarms += 1
+            print(f"seed {seed}: {type(error).__name__}: {error}", flush=True)
+        if (seed - first + 1) % 500 == 0:
+            spent = time.process_time() - began
+            print(
+                f"{seed - first + 1} seeds, {alarms} alarms, {spent:.0f} CPU s", file=sys.stderr, flush=True
+            )
+    print(
+        f"{count} seeds from {first} of the pool as it is: {alarms} alarms, {time.process_time() - began:.0f} CPU s"
+    )
+    return int(bool(alarms))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
