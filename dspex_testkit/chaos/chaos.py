@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from dspex_testkit.chaos.fault import LM
+from dspex_testkit.chaos.fault import LM, FaultDidNotHappenError
 from dspex_testkit.chaos.injection import Injection
 from dspex_testkit.chaos.ports import LinedPorts
 from dspex_testkit.ports.run import Companion
@@ -43,6 +43,22 @@ class Chaos(Companion):
         """Put lines before all workers of a test."""
         self._run = run
         run.wrap = LinedPorts
+
+    def leave(self) -> None:
+        """Mend what the test has left as it was."""
+        for injection in self.injections:
+            injection.mend()
+
+    def demand_proofs(self) -> None:
+        """Check that of everything that was injected the proof was asked for.
+
+        Raises:
+            FaultDidNotHappenError: Of some it was not, so nobody knows whether it happened.
+        """
+        if unproven := [str(injection.fault) for injection in self.injections if not injection.is_asked]:
+            raise FaultDidNotHappenError(
+                f"nobody asked whether this happened: {', '.join(unproven)}; use with chaos(…), or happened()"
+            )
 
     def disarmed(self) -> Self:
         """Return an injector that does nothing but look on."""

@@ -50,6 +50,8 @@ class Injection:
     ) -> None:
         self.fault = fault
         self.numbers = numbers
+        #: Whether its proof was asked for.
+        self.is_asked = False
         self._pool = pool
         self._script = script
         self._is_armed = is_armed
@@ -61,6 +63,7 @@ class Injection:
     @property
     def evidence(self) -> list[str]:
         """What proves that it happened, a line for each time."""
+        self.is_asked = True
         return list(self._witness())
 
     def happened(self, times: int | None = None) -> None:
@@ -101,6 +104,7 @@ class Injection:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         __tracebackhide__ = True
         self.mend()
+        self.is_asked = True
         if kind is None:
             self.happened()
 

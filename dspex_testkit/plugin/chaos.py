@@ -8,13 +8,17 @@ import pytest
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Iterator
 
     from dspex_testkit.chaos.chaos import Chaos
 
 
 @pytest.fixture
-def chaos(dspex_random: random.Random) -> Chaos:
+def chaos(dspex_random: random.Random) -> Iterator[Chaos]:
     """Inject faults that prove themselves: ``with chaos(Kill(worker=0)) as fault: …``."""
     from dspex_testkit.chaos.chaos import Chaos
 
-    return Chaos(dspex_random)
+    injector = Chaos(dspex_random)
+    yield injector
+    injector.leave()
+    injector.demand_proofs()

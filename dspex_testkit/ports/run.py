@@ -86,6 +86,9 @@ class BodyRun:
                 for name, value in arguments.items():
                     if isinstance(value, Wanted):
                         arguments[name] = await value.open(self, stack)
+                for value in arguments.values():
+                    if isinstance(value, Companion):
+                        stack.callback(value.leave)
                 with self.recorder.noting_failure():
                     await body(**arguments)
             nursery.cancel_scope.cancel()
@@ -186,6 +189,9 @@ class Companion:
 
     def join(self, run: BodyRun) -> None:
         """Prepare the run, before anything is opened in it."""
+
+    def leave(self) -> None:
+        """Tidy up after the body, before anything is closed."""
 
 
 class Wanted:

@@ -114,6 +114,18 @@ async def test_same_seed_same_damage(pool: PoolHandle, chaos: Chaos) -> None:
     assert damage[0] == damage[1]
 
 
+@pytest.mark.ports("sim")
+@pytest.mark.pool_settings(pool_size=1)
+async def test_fault_without_a_block_must_be_proven_too(pool: PoolHandle) -> None:
+    """What was injected is not forgotten: somebody asks for its proof, or the fixture fails the test."""
+    injector = Chaos(random.Random(0), pool=pool)
+    fault = injector(of.Kill())
+    with pytest.raises(FaultDidNotHappenError, match=r"nobody asked whether this happened: Kill\(worker=0\)"):
+        injector.demand_proofs()
+    fault.happened(times=1)
+    injector.demand_proofs()
+
+
 def test_faults_travel_as_json() -> None:
     """What was written by one process is the same fault in another, and no other."""
     for case in CASES:
