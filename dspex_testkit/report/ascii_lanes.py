@@ -24,7 +24,9 @@ _STROKES: Final = {
     "waiting": ".", "holding": "=",
 }  # fmt: skip
 _LEGEND: Final = "workers: . starts  - idle  ? pinged  = lent  ~ drained  x ended   callers: . waits  = holds"
-_MARKS: Final = "! fault   + answered   E ended with an error   ^ failed here"
+_MARKS: Final = (
+    "! fault   % a task held back or put first   + answered   E ended with an error   ^ failed here"
+)
 
 
 def ascii_picture(timeline: Timeline, *, width: int = WIDTH) -> str:
@@ -33,7 +35,8 @@ def ascii_picture(timeline: Timeline, *, width: int = WIDTH) -> str:
     lanes = lanes_that_matter(drawn, _LANES)
     margin = max([len(lane.title) for lane in lanes] + [6]) + 2
     canvas = _Canvas(drawn, margin, max(24, width - margin - 1))
-    lines = [canvas.ruler(), *(canvas.lane(lane) for lane in lanes), canvas.pointer(), _LEGEND, _MARKS]
+    lines = [canvas.ruler(), *(canvas.lane(lane) for lane in lanes), *canvas.of_nobody()]
+    lines += [canvas.pointer(), _LEGEND, _MARKS]
     left_out = len(timeline.lanes) - len(lanes)
     if left_out:
         lines.append(f"{left_out} more lanes are left out")
@@ -101,6 +104,19 @@ class _Canvas:
                 cells[self.column(mark.at)] = "+" if mark.label == ANSWERED else "E"
                 told += "" if mark.label == ANSWERED else f" {mark.label}"
         return (lane.title.ljust(self._margin) + "".join(cells)).rstrip() + told[:48]
+
+    def of_nobody(self) -> list[str]:
+        """Draw what happened in no lane: faults of the whole pool, and the decisions of the scheduler."""
+        lines = []
+        for title, kind, sign in (("pool", "fault", "!"), ("order", "turn", "%")):
+            marks = [mark for mark in self._timeline.marks if mark.kind == kind and not mark.lane]
+            cells = [" "] * (self._columns + 1)
+            for mark in marks:
+                cells[self.column(mark.at)] = sign
+            told = ", ".join(dict.fromkeys(mark.label for mark in marks))
+            if marks:
+                lines.append((title.ljust(self._margin) + "".join(cells)).rstrip() + f" {told}"[:48])
+        return lines
 
     @staticmethod
     def _write(cells: list[str], begin: int, end: int, label: str) -> None:

@@ -82,7 +82,10 @@ def _facts(timeline: Timeline) -> dict[str, Any]:
         "failed_at": _places(axis, [timeline.verdict.at])[0],
         "faults": _places(axis, [fault.at for fault in drawn.faults]),
         "is_whole": whole is axis,
-        "groups": [(group, _tracks(drawn, axis, group)) for group in (WORKERS, CALLERS) if drawn.of(group)],
+        "groups": [
+            *((group, _tracks(drawn, axis, group)) for group in (WORKERS, CALLERS) if drawn.of(group)),
+            *_of_nobody(drawn, axis),
+        ],
         "charts": _charts(timeline, whole),
         "chart_ticks": _ticks(whole),
         "chart_failed_at": _places(whole, [timeline.verdict.at])[0],
@@ -126,6 +129,16 @@ def _tracks(timeline: Timeline, axis: Axis, group: str) -> list[Track]:
         if mark.lane in dots:
             dots[mark.lane].append(_dot(axis, mark))
     return [_track(timeline, lane, bars[lane.key], dots[lane.key]) for lane in lanes]
+
+
+def _of_nobody(timeline: Timeline, axis: Axis) -> list[tuple[str, list[Track]]]:
+    """Return what happened in no lane: to the pool as a whole, and the decisions of the scheduler."""
+    dots: dict[str, list[Bar]] = {"pool": [], "scheduler": []}
+    for mark in timeline.marks:
+        if not mark.lane:
+            dots["scheduler" if mark.kind == "turn" else "pool"].append(_dot(axis, mark))
+    tracks = [Track(title, (), tuple(found)) for title, found in dots.items() if found]
+    return [("run", tracks)] if tracks else []
 
 
 def _track(timeline: Timeline, lane: Lane, bars: Iterable[Bar], dots: Iterable[Bar]) -> Track:
