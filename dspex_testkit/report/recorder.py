@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from dspex_pool.telemetry import Telemetry
 
 __all__ = [
-    "BEGAN", "ENDED", "EVENT", "FAILED", "FAULT", "FROM", "LENT", "LIMIT", "TO", "Entry", "Recorder", "note_fault",
-    "recording",
+    "BEGAN", "ENDED", "EVENT", "FAILED", "FAULT", "FROM", "LENT", "LIMIT", "TO", "TURN", "Entry", "Recorder",
+    "note_fault", "recording",
 ]  # fmt: skip
 
 #: What is kept at the most; of a longer run, the end.
@@ -27,6 +27,8 @@ LIMIT: Final = 200_000
 EVENT, TO, FROM, FAULT, FAILED = "event", "to", "from", "fault", "failed"
 #: Of callers that the recorder is told of: who and what it does, who and which worker it got, who and how it ended.
 BEGAN, LENT, ENDED = "began", "lent", "ended"
+#: A decision of the scheduler in words, and in full.
+TURN = "turn"
 
 Entry: TypeAlias = tuple[Any, ...]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from dspex_testkit.hangs.tasks import redacted
-from dspex_testkit.report.recorder import BEGAN, ENDED, EVENT, FAILED, FAULT, FROM, LENT, TO
+from dspex_testkit.report.recorder import BEGAN, ENDED, EVENT, FAILED, FAULT, FROM, LENT, TO, TURN
 from dspex_testkit.report.timeline import (
     ANSWERED,
     CALLERS,
@@ -120,6 +120,7 @@ class Weaver:
             LENT: self._lent,
             ENDED: self._ended,
             FAILED: self._failed,
+            TURN: lambda pool, label, detail: self.mark(self.now, "", "turn", label, detail),
         }
         for at, kind, pool, *rest in entries:
             # At one moment of virtual time much happens, one after the other: what came first stays first.

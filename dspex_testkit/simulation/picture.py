@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dspex_testkit.hangs.tasks import redacted
-from dspex_testkit.report.recorder import BEGAN, ENDED, FAULT, LENT
+from dspex_testkit.report.recorder import BEGAN, ENDED, FAULT, LENT, TURN
 from dspex_testkit.report.timeline import Timeline, Verdict
 from dspex_testkit.report.weaving import Weaver, caller_key
 from dspex_testkit.simulation.telling import in_short
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["timeline_of"]
 
-#: Decisions that are shown at the most; more tell nobody anything.
-_TURNS = 60
-
 
 def timeline_of(run: Run, title: str, *, replay: str, notes: Sequence[str]) -> Timeline:
     """Draw up the timeline of a run that failed.
@@ -37,8 +34,6 @@ def timeline_of(run: Run, title: str, *, replay: str, notes: Sequence[str]) -> T
     """
     weaver = Weaver()
     weaver.feed(_worded(run))
-    for at, turn, tasks in run.taken[:_TURNS]:
-        weaver.mark(at, "", "turn", _turn_in_words(turn, [task.name for task in tasks]), in_short(turn))
     return weaver.timeline(
         title,
         _verdict(run, weaver),
@@ -61,6 +56,8 @@ def _worded(run: Run) -> Iterable[Entry]:
             yield at, kind, pool, f"call {rest[0]}", rest[1]
         elif kind == ENDED:
             yield at, kind, pool, f"call {rest[0]}", rest[1] or "no outcome", asked.get(rest[0], "")
+        elif kind == TURN:
+            yield at, kind, pool, _turn_in_words(rest[0], [task.name for task in rest[1]]), in_short(rest[0])
         else:
             yield entry
 

@@ -58,7 +58,7 @@ class Setup:
         """
         require_seam()
         world = self.world(case, settings=self.settings, faults=self.faults, cancel=self.cancel)
-        steering = Steering(case.schedule, world.check_round)
+        steering = Steering(case.schedule, world.check_round, world.note_turn)
         error: BaseException | None = None
         try:
             with tasks_ordered_by(steering):
@@ -95,8 +95,6 @@ class Run:
         self.rounds, self.choices = steering.rounds, steering.choices
         self.log = world.log
         self.recorder = world.recorder
-        #: Decisions of the scheduler that were repeated: when, which, and the tasks that could run.
-        self.taken = steering.taken
         self.outcomes = world.outcomes
         #: Faults that have happened, by kind.
         self.met = world.workers.met_by_kind()

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
-import trio
 
 from dspex_testkit.trio_seam import age_of
 
@@ -126,18 +125,23 @@ class Steering:
     Args:
         schedule: What it follows.
         on_round: Called at the begin of every round.
+        on_repeat: Called with each turn that the schedule names, and the tasks that can run.
     """
 
-    def __init__(self, schedule: Schedule, on_round: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        on_round: Callable[[], object] | None = None,
+        on_repeat: Callable[[Turn, list[Task]], object] | None = None,
+    ) -> None:
         #: The turns taken so far that are not the plain order.
         self.turns: list[Turn] = []
         #: Choices so far.
         self.choices = 0
         #: Rounds so far.
         self.rounds = 0
-        #: Those of them that were repeated: when, which, and the tasks that could run.
-        self.taken: list[tuple[float, Turn, list[Task]]] = []
         self._on_round = on_round
+        self._on_repeat = on_repeat
         self._repeats = schedule.policy == "turns"
         self._held: dict[int, int] = {}
         self._planned = {turn.choice: turn for turn in schedule.turns}
@@ -186,6 +190,6 @@ class Steering:
                 self._held[age_of(free[position])] = rounds
         if chosen != list(range(count)):
             self.turns.append(turn)
-            if self._repeats:
-                self.taken.append((trio.current_time(), turn, free))
+            if self._on_repeat is not None and self._repeats:
+                self._on_repeat(turn, free)
         return [free[position] for position in chosen]
