@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from dspex_pool.telemetry import Telemetry
 
@@ -115,6 +115,10 @@ class Recorder:
             pool: Number of the worker's pool in the run.
         """
         self.entries.append((self._clock(), FAULT, pool, incarnation, name, proof))
+
+    def turn(self, turn: object, tasks: Sequence[object]) -> None:
+        """Record a decision of the scheduler: which, and the tasks that could run."""
+        self.entries.append((self._clock(), TURN, 0, turn, tasks))
 
     @contextlib.contextmanager
     def noting_failure(self) -> Iterator[None]:

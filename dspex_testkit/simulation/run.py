@@ -58,7 +58,7 @@ class Setup:
         """
         require_seam()
         world = self.world(case, settings=self.settings, faults=self.faults, cancel=self.cancel)
-        steering = Steering(case.schedule, world.check_round, world.note_turn)
+        steering = Steering(case.schedule, world.check_round, world.recorder.turn)
         error: BaseException | None = None
         try:
             with tasks_ordered_by(steering):

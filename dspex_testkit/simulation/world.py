@@ -16,7 +16,7 @@ from dspex_pool.errors import DspexPoolError
 from dspex_pool.telemetry import Telemetry
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.invariants import check_books, check_gone, check_steady
-from dspex_testkit.report.recorder import BEGAN, ENDED, EVENT, LENT, TURN, Recorder
+from dspex_testkit.report.recorder import BEGAN, ENDED, EVENT, LENT, Recorder
 from dspex_testkit.seeds import random_of
 from dspex_testkit.simulation.faults import GRID, OnWorker
 from dspex_testkit.simulation.outcomes import (
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from dspex_pool.lease import Lease
     from dspex_testkit.simulation.faults import Fault
-    from dspex_testkit.simulation.schedulers import Turn
     from dspex_testkit.simulation.workload import Call, Case
 
 __all__ = ["PATIENCE", "World"]
@@ -302,10 +301,6 @@ class World:
         self.recorder.entries.append((now, EVENT, 0, event[-1], measurements, metadata, None))
         if event[-1] == "checkout_declined":
             self._check_is_news(who)
-
-    def note_turn(self, turn: Turn, tasks: list[trio.lowlevel.Task]) -> None:
-        """Record a decision of the scheduler that is repeated."""
-        self.recorder.entries.append((trio.current_time(), TURN, 0, turn, tasks))
 
     def check_round(self) -> None:
         """Check the books, if enough has happened since they were last checked: the pool tells all that it does.
