@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import http.client
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from dspex_pool.adapters.python_pool import PythonPool
+from dspex_pool.errors import ProgramError
 from dspex_testkit.chaos import catalogue as of
 from dspex_testkit.chaos.fault import FaultDidNotHappenError
 
 if TYPE_CHECKING:
     from dspex_testkit.chaos.chaos import Chaos
     from dspex_testkit.chaos.fault import Fault
+    from dspex_testkit.lm.engine import ScriptedLM
     from dspex_testkit.lm.server import LMServer
 
 pytestmark = pytest.mark.chaos
@@ -70,3 +73,20 @@ def test_no_proof_comes_of_nothing(fault: Fault, chaos: Chaos, lm_server: LMServ
 def test_every_fault_of_a_language_model_has_a_case() -> None:
     """No fault is in the catalogue that nobody has seen happen."""
     assert [type(fault) for fault in FAULTS] == [kind for kind in of.CATALOGUE if kind.where == ("lm",)]
+
+
+@pytest.mark.trio
+async def test_fault_reaches_a_worker(chaos: Chaos, scripted_lm: ScriptedLM) -> None:
+    """A model within a real worker has the same faults; the caller hears of it, and the worker serves on."""
+    scripted_lm.script.otherwise({"answer": "Rome"})
+    settings: dict[str, Any] = scripted_lm.settings
+    async with PythonPool.open(pool_size=1, allow=(scripted_lm.allow,)) as pool:
+        await pool.configure_lm(**settings)
+        await pool.create_program("qa", "question -> answer")
+        with chaos(of.LmRateLimited(), script=scripted_lm.script) as fault:
+            with pytest.raises(ProgramError) as refused:
+                await pool.execute_program("qa", {"question": "?"})
+            fault.happened(times=4)
+        assert refused.value.status == 429
+        assert (await pool.execute_program("qa", {"question": "?"}))["outputs"] == {"answer": "Rome"}
+        assert pool.statistics().counters.started == 1
