@@ -95,10 +95,18 @@ class WaitLine:
     def bind(self, session: str, worker: int) -> list[Waiter]:
         """Move the strict waiters of ``session`` to the lane of ``worker``; return those moved."""
         moved = list(self._unbound_strict.pop(session, {}).values())
+        # The binding may have expired while some waited for the worker of before.
+        moved += [
+            waiter
+            for number, lane in self._bound.items()
+            if number != worker
+            for waiter in lane.values()
+            if waiter.session == session
+        ]
         if moved:
             lane = self._bound.setdefault(worker, OrderedDict())
             for waiter in moved:
-                del self._open[waiter.number]
+                del self._lane_of[waiter.number][waiter.number]
                 lane[waiter.number] = waiter
                 self._lane_of[waiter.number] = lane
             # Other sessions of this worker may have waiters that came between these.

@@ -344,3 +344,21 @@ def test_worker_in_care_is_not_visible() -> None:
     waiter = driver.wait(session="s", affinity="strict")
     driver.drained()
     assert driver.granted[waiter].number == lease.number
+
+
+def test_strict_waiters_follow_their_session_when_it_is_bound_anew() -> None:
+    """Who waits for a worker whose binding expires meanwhile is served by the session's new worker, not by two.
+
+    [property 98]
+    """
+    pool = PoolDriver.ready(2, session_ttl=10.0)
+    first, other = pool.lease(session="a", affinity="strict"), pool.lease()
+    patient = pool.wait(session="a", affinity="strict")
+    pool.advance(10.0)
+    pool.checkin(other)
+    again = pool.lease(session="a", affinity="strict")
+    assert again.number == other.number
+    pool.checkin(first)
+    assert patient not in pool.granted
+    pool.checkin(again)
+    assert pool.granted[patient].number == other.number
