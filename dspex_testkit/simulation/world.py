@@ -299,8 +299,8 @@ class World:
         now, who = trio.current_time(), metadata.get("worker_id", "")
         self.log.append((now, event[-1], who, str(metadata.get("reason", ""))))
         self.recorder.entries.append((now, EVENT, 0, event[-1], measurements, metadata, None))
-        if event[-1] == "checkout_declined":
-            self._check_is_news(who)
+        if event[-1] in ("checkout", "ping_start"):
+            self._check_lives(metadata["incarnation"], now)
 
     def check_round(self) -> None:
         """Check the books, if enough has happened since they were last checked: the pool tells all that it does.
@@ -322,12 +322,10 @@ class World:
             if record is not None and (record.condemned or "").startswith("caller"):
                 raise BrokenPromiseError(f"worker {number} is replaced because its caller failed")
 
-    def _check_is_news(self, worker_id: str) -> None:
-        """Check that a worker found dead when it was to be lent has died at this very moment."""
-        now = trio.current_time()
-        for life in self.pool._runner.lives.values():
-            if life.worker_id == worker_id and self.workers.killed.get(life.number, now) < now:
-                self._accuse(BrokenPromiseError(f"worker {life.number}, long dead, was to be lent"))
+    def _check_lives(self, number: int, now: float) -> None:
+        """Check that a worker that is lent or pinged was not killed at an earlier moment."""
+        if self.workers.killed.get(number, now) < now:
+            self._accuse(BrokenPromiseError(f"worker {number}, long dead, is still in service"))
 
     def _check_size(self) -> None:
         options = self.pool.options

@@ -14,7 +14,7 @@ from dspex_testkit.pool_core_machine import PoolCoreMachine
 
 __all__ = ["play"]
 
-STEPS: Final = 60
+STEPS: Final = 100
 
 #: Settings that a pool may have or not, on one coarse grid.
 OPTIONS: Final[dict[str, tuple[Any, ...]]] = {
@@ -22,11 +22,11 @@ OPTIONS: Final[dict[str, tuple[Any, ...]]] = {
     "overflow_ttl": (5.0,),
     "min_idle": (0, 1),
     "max_starting": (1, 3),
-    "breaker_after": (2.0, 10.0),
+    "breaker_after": (0.5, 2.0),
     "max_waiting": (1, 3),
     "codel_target": (1.0,),
     "idle_order": ("lifo", "fifo"),
-    "health_check_interval": (None, 10.0),
+    "health_check_interval": (2.0, 5.0),
     "max_idle_pings": (1,),
     "idle_timeout": (5.0,),
     "max_lifetime": ((30.0, 60.0),),

@@ -53,9 +53,9 @@ ENDLESS: Final = 1.2
 
 FINDERS: Final = (
     Finder("wire", wire.play, tries=wire.TRIES, budget=0.3),
-    Finder("core", core.play, tries=10_000, budget=0.7),
-    Finder("sweep", swept.play, tries=swept.TRIES, budget=0.7),
-    Finder("explore", simulated.play, tries=2_000, budget=6.0),
+    Finder("core", core.play, tries=10_000, budget=0.8),
+    Finder("sweep", swept.play, tries=swept.TRIES, budget=0.6),
+    Finder("explore", simulated.play, tries=2_000, budget=3.0),
     Finder("processes", real.play, tries=real.TRIES, budget=30.0),
 )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dspex_pool.errors import DspexPoolError, UseAfterReturnError
+from dspex_pool.errors import CallTimeoutError, DspexPoolError, UseAfterReturnError
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPortFactory
 from dspex_testkit.plan import Plan
@@ -18,7 +18,7 @@ from tests.chaos.test_sweeps import OPERATIONS
 from tests.chaos.test_swept_pool import open_and_close
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from dspex_pool.lease import Lease
     from dspex_testkit.mock_port import MockPort
@@ -129,6 +129,34 @@ def close_over_a_holder(_: int) -> None:
     trio.run(story, clock=MockClock(autojump_threshold=0))
 
 
+def one_worker(behaviour: Callable[[WorkerPool, MockPort], Awaitable[None]]) -> Callable[[int], None]:
+    """Return what plays ``behaviour`` on a pool of one worker, which never answers ``hang``."""
+
+    async def story() -> None:
+        ports = MockPortFactory(lambda port: port.answer("hang", Plan().stall(deaf=True)))
+        with trio.fail_after(30.0):
+            async with WorkerPool(ports, pool_size=1, health_check_interval=None) as pool:
+                await pool.wait_ready()
+                await behaviour(pool, ports.live[0])
+
+    return lambda _: trio.run(story, clock=MockClock(autojump_threshold=0))
+
+
+async def die_idle(pool: WorkerPool, port: MockPort) -> None:
+    """Kill a worker that nobody uses: it is replaced although nobody asks."""
+    port.die(signal=9)
+    await trio.sleep(1.0)
+    assert [worker.port for worker in pool.workers()] != [port], "nobody has heard of the worker's end"
+
+
+async def ask_in_time(pool: WorkerPool, _: MockPort) -> None:
+    """Ask a worker that never answers: the caller hears so at its time."""
+    async with pool.checkout() as lease:
+        with contextlib.suppress(CallTimeoutError):
+            await lease.request("hang", timeout=2.0)
+        assert trio.current_time() == 2.0
+
+
 def run_elsewhere(_: int) -> None:
     """Run a program while the worker that has it is busy: another one must be told of it first."""
 
@@ -154,6 +182,8 @@ _SCENARIOS: Final = (
 _PLAYS: Final[list[Callable[[int], object]]] = [
     close_over_a_holder,
     run_elsewhere,
+    one_worker(die_idle),
+    one_worker(ask_in_time),
     *(
         lambda seed, scenario=scenario, act=act: sweep_scenario(scenario, act=act, seeds=[seed])
         for scenario, act in _SCENARIOS
