@@ -30,6 +30,9 @@ class Upkeep(Books):
             self._refuse(waiter, refusals.timed_out(self, waiter, now), now)
         for session in self._affinity.expire(now):
             self._emit("session_unbound", {"count": 1}, session=session)
+            if self._line.unbind(session):
+                for record in list(self._idle):
+                    self._offer(record, now)
         for record in list(self.workers.values()):
             self._look_after(record, now)
         self._replenish(now)

@@ -22,8 +22,8 @@ class WaitLine:
     """Waiters in order of arrival.
 
     A waiter stands in the open lane, where any worker may serve it, or in the lane of the one worker that its
-    strict session is bound to. All operations but ``bind`` and ``strand`` take constant time, or logarithmic
-    where a deadline is kept.
+    strict session is bound to. All operations but ``bind``, ``unbind`` and ``strand`` take constant time, or
+    logarithmic where a deadline is kept.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class WaitLine:
     def bind(self, session: str, worker: int) -> list[Waiter]:
         """Move the strict waiters of ``session`` to the lane of ``worker``; return those moved."""
         moved = list(self._unbound_strict.pop(session, {}).values())
-        # The binding may have expired while some waited for the worker of before.
+        # The binding may have been forgotten while some waited for the worker of before.
         moved += [
             waiter
             for number, lane in self._bound.items()
@@ -113,6 +113,16 @@ class WaitLine:
             for number in sorted(lane):
                 lane.move_to_end(number)
         return moved
+
+    def unbind(self, session: str) -> bool:
+        """Move the waiters of ``session`` back to the open lane, to their old places; tell whether there were any."""
+        moved = [
+            waiter for lane in self._bound.values() for waiter in lane.values() if waiter.session == session
+        ]
+        for waiter in moved:
+            self.remove(waiter.number)
+            self.add(waiter)
+        return bool(moved)
 
     def strand(self, worker: int) -> list[Waiter]:
         """Take out and return all waiters that only ``worker`` could have served."""
