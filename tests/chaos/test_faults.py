@@ -18,6 +18,8 @@ from dspex_testkit.chaos.line_fault import LineFault
 from tests.chaos.fault_cases import CASES, Case
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dspex_testkit.ports.handle import PoolHandle
 
 pytestmark = pytest.mark.chaos
@@ -47,8 +49,29 @@ IMPATIENT = pytest.mark.pool_settings(pool_size=1, retries=0, cancel_grace=0.2, 
 async def test_every_fault_happens_where_it_says_so(
     pool: PoolHandle, chaos: Chaos, subtests: pytest.Subtests
 ) -> None:
-    """Each fault of the catalogue leaves its proof on each kind of port that it claims, and the pool gets over it."""
-    for case in cases_of(pool.port):
+    """Each fault leaves its proof on each kind of port that it claims, and the pool gets over it.
+
+    Faults of bytes on simulated lines; on all others at night, for a line is the same everywhere.
+    """
+    await let_happen(
+        pool, chaos, subtests, (one for one in cases_of(pool.port) if not is_at_night(one, pool))
+    )
+
+
+@pytest.mark.ports("server", "process")
+@IMPATIENT
+async def test_faults_of_bytes_happen_on_real_lines_in_a_soak(
+    pool: PoolHandle, chaos: Chaos, subtests: pytest.Subtests
+) -> None:
+    """The same proofs hold where the bytes are those of pipes."""
+    await let_happen(pool, chaos, subtests, (one for one in cases_of(pool.port) if is_at_night(one, pool)))
+
+
+async def let_happen(
+    pool: PoolHandle, chaos: Chaos, subtests: pytest.Subtests, cases: Iterable[Case]
+) -> None:
+    """Inject each fault under its work, and see its proof and the pool whole again."""
+    for case in cases:
         with subtests.test(repr(case.fault)):
             with chaos(scaled(case, pool.unit)) as fault:
                 await case.work(pool, fault)
@@ -57,9 +80,9 @@ async def test_every_fault_happens_where_it_says_so(
             await pool.steady()
 
 
-def is_about_bytes(case: Case) -> bool:
-    """Tell whether a fault is one of bytes on a line, whose proof does not depend on the kind of port."""
-    return isinstance(case.fault, LineFault)
+def is_at_night(case: Case, pool: PoolHandle) -> bool:
+    """Tell whether a case is left to the soak: bytes on a line that is not simulated."""
+    return pool.port != "sim" and isinstance(case.fault, LineFault)
 
 
 @pytest.mark.ports("all")
@@ -67,7 +90,7 @@ def is_about_bytes(case: Case) -> bool:
 async def test_no_proof_comes_of_nothing(pool: PoolHandle, chaos: Chaos, subtests: pytest.Subtests) -> None:
     """With the injector disarmed and the same work going on, the proof of every fault fails."""
     for case in cases_of(pool.port):
-        if pool.port != "sim" and is_about_bytes(case):
+        if is_at_night(case, pool):
             continue  # a line is the same everywhere
         with subtests.test(repr(case.fault)):
             fault = chaos.disarmed()(scaled(case, pool.unit))
