@@ -35,6 +35,8 @@ TEST_RUN_VARIABLE = "DSPEX_TEST_RUN"
 
 _PROC = Path("/proc")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+#: How often an empty environment is looked at again, and the seconds between.
+_TRIES, _PAUSE = 5, 0.002
 _IS_LINUX = sys.platform == "linux"
 
 
@@ -134,9 +136,18 @@ def _look_at(pid: int) -> Descendant | None:
     )
 
 
+def _environment_of(pid: int) -> bytes:
+    """Return the environment of a process. While it is starting a program, it has none for a moment."""
+    for _ in range(_TRIES):
+        if environment := (_PROC / str(pid) / "environ").read_bytes():
+            return environment
+        time.sleep(_PAUSE)
+    return b""
+
+
 def _tags_of(pid: int) -> list[str]:
     try:
-        environment = (_PROC / str(pid) / "environ").read_bytes()
+        environment = _environment_of(pid)
     except OSError:
         return []
     prefix = f"{TEST_RUN_VARIABLE}=".encode()
