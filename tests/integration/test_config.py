@@ -22,7 +22,7 @@ from tests.search_profiles import depth
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.fast
+pytestmark = pytest.mark.integration
 
 SETTINGS = settings_of(PoolConfig)
 SECONDS = [name for name, setting in SETTINGS.items() if isinstance(setting.rule, Seconds)]
