@@ -166,9 +166,11 @@ class Reader:
         # Once: a main thread that is back at its own reading must not have to compete for each frame.
         self._poll.modify(self._stdin, self._end_of_stdin)
         if self._turn.acquire(blocking=False):
-            self._read()
-            while (payload := self._next_frame()) is not None:
-                self._ahead.append(payload)
+            # The main thread may have taken meanwhile what we were told of, and begun the command.
+            if self._input.poll(0):
+                self._read()
+                while (payload := self._next_frame()) is not None:
+                    self._ahead.append(payload)
             self._turn.release()
 
     def _end_with_stdin(self) -> NoReturn:
