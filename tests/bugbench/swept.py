@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -15,7 +15,7 @@ from dspex_testkit.plan import Plan
 from dspex_testkit.stage import Stage, cancel, canned, echo, kill_worker
 from dspex_testkit.sweep import python_pool, sweep_scenario
 from tests.chaos.test_sweeps import OPERATIONS
-from tests.chaos.test_swept_pool import open_and_close
+from tests.chaos.test_swept_pool import open_and_close, with_slow_reader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -58,29 +58,6 @@ async def with_set_up(stage: Stage) -> None:
         stage.start(borrow, pool)
         await wait_all_tasks_blocked()
         stage.start_witness(borrow, pool)
-
-
-async def write_slowly(pool: WorkerPool) -> None:
-    """Send a request that the worker takes in two pieces."""
-    async with pool.checkout() as lease:
-        port: Any = lease.worker.port
-        port.accept_only(9)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(read_on, port)
-            await lease.request("echo", {"a": 1})
-        await trio.lowlevel.checkpoint()
-
-
-async def read_on(port: Any) -> None:
-    """Take the rest after a while."""
-    await trio.sleep(1.0)
-    port.go_on()
-
-
-async def slow_reader(stage: Stage) -> None:
-    """Have a worker read in two pieces."""
-    async with stage.pool() as pool:
-        stage.start(write_slowly, pool)
 
 
 def greeting_slowly(port: MockPort) -> None:
@@ -174,7 +151,7 @@ _SCENARIOS: Final = (
     (in_turn, cancel),
     (in_turn, kill_worker),
     (with_set_up, cancel),
-    (slow_reader, cancel),
+    (with_slow_reader, cancel),
     (on_demand, cancel),
     (open_and_close, cancel),
     (open_and_close_stubborn, cancel),
