@@ -25,7 +25,7 @@ LAYERS += --hypothesis-profile $(PROFILE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test fast protocol integration chaos stress hours bugbench check format bodies rules consumer coverage clean
+.PHONY: help install run test fast protocol integration chaos stress bench hours bugbench check format bodies rules consumer coverage clean
 
 help: ## list the verbs
 	@echo "usage: make VERB [PYTHON=python3.12] [ARGS=\"-k name\"]"
@@ -54,6 +54,9 @@ chaos: $(STAMP) ## run the layer chaos, soaks included; SEED=n replays a run
 
 stress: $(STAMP) ## run the layer stress for MINUTES=5
 	@$(LAYERS) stress -- $(ARGS)
+
+bench: $(VENV)/benched ## measure the pool beside the raw limit and other pools (ARGS="--only A,B", "--help")
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 hours: $(STAMP) ## measure the processor time of a simulated hour
 	@$(BIN)/python benchmarks/simulated_hours.py
@@ -115,4 +118,9 @@ $(BIN)/python:
 $(STAMP): pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV) (once, and again when pyproject.toml changes)"
 	@$(BIN)/python -m pip install -qq --editable ".[dev]"
+	@touch $@
+
+$(VENV)/benched: $(STAMP)
+	@echo "installing what the benchmarks compare with into $(VENV) (once)"
+	@$(BIN)/python -m pip install -qq --editable ".[bench]"
 	@touch $@

@@ -1,0 +1,1 @@
+"""What the pool costs, beside the raw limit and beside other pools: ``python -m benchmarks --help``."""

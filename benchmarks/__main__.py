@@ -1,0 +1,124 @@
+"""The command: ``python -m benchmarks``, or ``make bench``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+from rich.console import Console
+
+from benchmarks import tables
+from benchmarks.contenders import CONTENDERS, versions
+from benchmarks.machine import describe_machine
+from benchmarks.rounds import nothing_left, run_case
+from benchmarks.workloads import WORKLOADS
+
+if TYPE_CHECKING:
+    from benchmarks.figures import CaseResult
+    from benchmarks.workloads import Workload
+
+__all__ = ["main"]
+
+RESULTS = Path(__file__).with_name("results")
+
+
+def main(words: list[str]) -> int:
+    """Measure and write; return 1 if a subject gave a wrong answer, failed or hung."""
+    options = _parse(words)
+    if options.list:
+        for workload in WORKLOADS.values():
+            print(f"{workload.letter}  {workload.title}: {', '.join(workload.cases)}")
+        return 0
+    console, results = Console(), None
+    try:
+        with nothing_left():
+            results = trio.run(_measure, options, console)
+    except* KeyboardInterrupt:
+        print("interrupted; nothing is written, nothing is left running", file=sys.stderr)
+    if results is None:
+        return 130
+    _write(results, options, console)
+    return int(_report_failures(results, console))
+
+
+def _letters(text: str) -> list[str]:
+    letters = text.upper().split(",")
+    if unknown := sorted(set(letters) - set(WORKLOADS)):
+        raise argparse.ArgumentTypeError(f"there is no workload {', '.join(unknown)}; see --list")
+    return letters
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--list", action="store_true", help="list the workloads and their cases")
+    parser.add_argument(
+        "--only", type=_letters, default=list(WORKLOADS), metavar="A,B", help="these workloads"
+    )
+    parser.add_argument("--case", default="", metavar="TEXT", help="only cases whose name has this in it")
+    parser.add_argument(
+        "--subjects", default="", metavar="X,Y", help="only subjects whose names begin with one of these"
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help="so many rounds of each workload")
+    parser.add_argument("--quick", action="store_true", help="few calls a round: to see that it works")
+    parser.add_argument("--heavy", action="store_true", help="with contenders that are big")
+    parser.add_argument("--seed", type=int, default=0, help="of the order within rounds (default: 0)")
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER", help="where results go")
+    return parser.parse_args(words)
+
+
+async def _measure(options: argparse.Namespace, console: Console) -> list[CaseResult]:
+    results = []
+    for letter in options.only:
+        workload = WORKLOADS[letter]
+        subjects = _subjects(workload, options)
+        for case in (name for name in workload.cases if options.case in name):
+            with console.status("") as status:
+                result = await run_case(
+                    workload,
+                    case,
+                    subjects,
+                    rounds=options.rounds or (2 if options.quick else workload.rounds),
+                    quick=options.quick,
+                    seed=options.seed,
+                    tell=status.update,
+                )
+            console.print(tables.rich_table(result))
+            results.append(result)
+    return results
+
+
+def _subjects(workload: Workload, options: argparse.Namespace) -> list[str]:
+    wanted = [part.strip() for part in options.subjects.split(",")]
+    return [
+        name
+        for name in workload.subjects
+        if any(name.startswith(part) for part in wanted)
+        and (options.heavy or name not in CONTENDERS or not CONTENDERS[name].is_heavy)
+    ]
+
+
+def _write(results: list[CaseResult], options: argparse.Namespace, console: Console) -> None:
+    facts: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), **describe_machine(), **versions()}
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "results.md").write_text(tables.as_markdown(results, facts), encoding="utf-8")
+    (options.output / "results.json").write_text(tables.as_json(results, facts), encoding="utf-8")
+    console.print(f"written: {options.output}/results.md and results.json")
+
+
+def _report_failures(results: list[CaseResult], console: Console) -> bool:
+    """Tell which subjects have no figures; a missing one is no failure."""
+    is_bad = False
+    for result in results:
+        for subject, reason in result.failures.items():
+            is_missing = reason.startswith("missing: ")
+            is_bad = is_bad or not is_missing
+            console.print(f"{result.letter} {result.case}: {subject}: {reason}", markup=False)
+    return is_bad
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,44 @@
+"""A: one caller sends 200 bytes and waits for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from benchmarks.contenders import OURS, PEERS, RAW
+from benchmarks.figures import Metric, percentile
+from benchmarks.machine import pin_tree, processors
+from benchmarks.workloads.workload import Settings, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from benchmarks.contenders import Contender
+
+__all__ = ["OneCaller"]
+
+
+class OneCaller(Workload):
+    """The time of a call that does nothing. On one processor the two processes take turns, which is steadier."""
+
+    letter = "A"
+    title = "200-byte echo, one caller"
+    metrics = (Metric("p50"), Metric("p99"))
+    cases: ClassVar[Mapping[str, Settings]] = {
+        "one processor": {"workers": 1, "is_pinned": True, "count": 2000},
+        "free processors": {"workers": 1, "is_pinned": False, "count": 2000},
+    }
+    quick: ClassVar[Settings] = {"count": 200}
+    subjects = (RAW, *OURS, *PEERS)
+    rounds = 7
+
+    async def measure(self, contender: Contender, settings: Settings) -> dict[str, float]:
+        """Call one after the other."""
+        allowed = processors()
+        if settings["is_pinned"]:
+            pin_tree(allowed[-1:])
+        try:
+            await contender.one_by_one("echo", "x" * 200, settings["count"] // 10)
+            taken = await contender.one_by_one("echo", "x" * 200, settings["count"])
+        finally:
+            pin_tree(allowed)
+        return {"p50": percentile(taken, 0.5), "p99": percentile(taken, 0.99)}
