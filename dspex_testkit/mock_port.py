@@ -246,7 +246,8 @@ class MockPort(Scripted):
 
     def has_unread(self) -> bool:
         """Tell whether bytes wait, or the stream has ended."""
-        self._pull()
+        if self.model.has_ended or not self.model.is_at_rest():
+            self._pull()
         return self._ended or self._decoder.buffered > 0
 
     def unread_frames(self) -> int:

@@ -221,6 +221,10 @@ class WorkerModel:
         """Whether the process is gone."""
         return self.exit_status is not None
 
+    def is_at_rest(self) -> bool:
+        """Tell whether it will do nothing by itself, and all that it wrote was taken."""
+        return not (self._running or self._waiting or self._output) and self._exit_at == math.inf
+
     @property
     def next_wakeup(self) -> float:
         """When something is due next; infinite if nothing is."""

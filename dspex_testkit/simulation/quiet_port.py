@@ -53,7 +53,8 @@ class QuietPort(MockPort):
 
     def _pull(self) -> None:
         super()._pull()
-        self._set_alarm()
+        if self._ended:
+            self._attendant.unpark_all()
 
     async def receive(self) -> bytes:
         """Return the payload of the next frame; see ``MockPort.receive``.
@@ -61,6 +62,8 @@ class QuietPort(MockPort):
         Cancellation: Loses nothing.
         """
         try:
+            if self._alarm.deadline != math.inf:
+                self._alarm.deadline = math.inf
             payload = await super().receive()
         finally:
             self._set_alarm()

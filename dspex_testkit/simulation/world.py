@@ -44,7 +44,7 @@ __all__ = ["PATIENCE", "World"]
 PATIENCE: Final = 100_000.0
 
 #: Events up to which the books are checked after each.
-OFTEN: Final = 4_000
+OFTEN: Final = 1_000
 
 #: Settings of the pool, on the same grid as the workload; a test may give others.
 SETTINGS: Final[dict[str, Any]] = {

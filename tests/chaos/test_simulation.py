@@ -46,9 +46,9 @@ async def serve(world: World) -> None:
 
 
 def failure_of(setup: Setup, *, seeds: int = 200, token: str | None = None) -> BaseException:
-    """Explore until something fails, and return it."""
+    """Explore until something fails, shrink it however slow the machine is, and return it."""
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - whatever it is, the callers look at it
-        Explorer(setup, range(seeds)).run(Asked(token=token))
+        Explorer(setup, range(seeds), shrink_seconds=60.0).run(Asked(token=token))
     return caught.value
 
 
