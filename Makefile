@@ -25,7 +25,7 @@ LAYERS += --hypothesis-profile $(PROFILE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test fast protocol integration chaos stress bench hours bugbench check format bodies rules consumer coverage clean
+.PHONY: help install run test fast protocol integration chaos stress bench guard hours bugbench check format bodies rules consumer coverage clean
 
 help: ## list the verbs
 	@echo "usage: make VERB [PYTHON=python3.12] [ARGS=\"-k name\"]"
@@ -57,6 +57,9 @@ stress: $(STAMP) ## run the layer stress for MINUTES=5
 
 bench: $(VENV)/benched ## measure the pool beside the raw limit and other pools (ARGS="--only A,B", "--help")
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+guard: $(STAMP) ## count the instructions of one call against the baseline (ARGS=--record sets it)
+	@$(BIN)/python -m benchmarks.guard $(ARGS)
 
 hours: $(STAMP) ## measure the processor time of a simulated hour
 	@$(BIN)/python benchmarks/simulated_hours.py

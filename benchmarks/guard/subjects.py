@@ -1,0 +1,201 @@
+"""What is counted: the pure core, each layer of a call over a scripted worker, and the worker's own side."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, cast
+
+import trio
+from trio.testing import MockClock
+
+from benchmarks.guard.instructions import Count, InstructionCounter
+from benchmarks.tasks import Tasks
+from dspex_pool import PoolConfig, PythonPool, WorkerPool
+from dspex_pool.bridge.core_commands import CoreCommands
+from dspex_pool.bridge.handler import HandlerContext, commands_of
+from dspex_pool.bridge.interrupts import Interrupts
+from dspex_pool.bridge.logs import RequestLog, RequestScope
+from dspex_pool.bridge.loop import Loop
+from dspex_pool.bridge.outlet import Outlet
+from dspex_pool.bridge.process import Process
+from dspex_pool.config import PoolOptions
+from dspex_pool.core.records import Granted, Outcome, Start, Waiter
+from dspex_pool.pool_state import PoolState
+from dspex_pool.protocol import ClientConversation
+from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
+from dspex_pool.session_pool import SessionPool
+from dspex_pool.telemetry import Telemetry
+from dspex_testkit.mock_port import MockPort, MockPortFactory
+from dspex_testkit.trio_seam import order_of_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dspex_pool.bridge.reader import Reader
+
+__all__ = ["SUBJECTS", "count_all"]
+
+#: Repetitions before anything is counted, and those that are counted.
+WARM_UP, TIMES = 5, 10
+_ARGUMENTS = {"value": "x" * 200}
+
+
+def _count(action: Callable[[], object]) -> Count:
+    counter = InstructionCounter()
+    with counter.counting():
+        for _ in range(WARM_UP):
+            action()
+        before = counter.count
+        for _ in range(TIMES):
+            action()
+        return counter.count.since(before, times=TIMES)
+
+
+async def _count_calls(call: Callable[[], Awaitable[object]]) -> Count:
+    counter = InstructionCounter()
+    with counter.counting():
+        for _ in range(WARM_UP):
+            await call()
+        before = counter.count
+        for _ in range(TIMES):
+            await call()
+        return counter.count.since(before, times=TIMES)
+
+
+def _started(pool_size: int) -> PoolState:
+    """Return a core to which nobody listens, with all workers idle."""
+    options = PoolOptions(pool_size=pool_size, max_starting=pool_size, health_check_interval=None)
+    state = PoolState(options, watch=Telemetry())
+    state.open(0.0)
+    for decision in list(state.decisions()):
+        if isinstance(decision, Start):
+            state.worker_started(decision.number, 0.0)
+    list(state.decisions())
+    return state
+
+
+def _core_lends(session: str | None) -> Count:
+    state = _started(4)
+
+    def lend() -> None:
+        lease = state.checkout(1.0, deadline=31.0, session=session)
+        assert isinstance(lease, Granted)
+        state.checkin(lease, 1.0, Outcome.CLEAN)
+        list(state.decisions())
+
+    return _count(lend)
+
+
+def _core_serves_line() -> Count:
+    state = _started(1)
+    lease = state.checkout(1.0, deadline=31.0)
+    for _ in range(64):
+        assert isinstance(state.checkout(1.0, deadline=31.0), Waiter)
+
+    def serve() -> None:
+        nonlocal lease
+        assert isinstance(lease, Granted)
+        assert isinstance(state.checkout(1.0, deadline=31.0), Waiter)
+        state.checkin(lease, 1.0, Outcome.CLEAN)
+        lease = next(each.lease for each in state.decisions() if hasattr(each, "lease"))
+
+    return _count(serve)
+
+
+def _conversation() -> Count:
+    conversation = ClientConversation(peer="a worker")
+
+    def exchange() -> None:
+        number, _ = conversation.request("echo", _ARGUMENTS)
+        answer = b'{"id":%d,"success":true,"result":"%s","timestamp":1.5}' % (number, b"x" * 200)
+        conversation.receive(answer)
+
+    return _count(exchange)
+
+
+def _echo(port: MockPort) -> None:
+    port.answer("echo", lambda args: args["value"])
+
+
+def _in_virtual_time(measure: Callable[[], Awaitable[Count]]) -> Count:
+    # The clock stands still, so that nothing that the pool does now and then falls into what is counted; and tasks
+    # that are ready together run in one order, which trio leaves to chance.
+    with order_of_tasks(0):
+        return trio.run(measure, clock=MockClock())
+
+
+async def _worker_pool() -> Count:
+    async with WorkerPool(MockPortFactory(_echo), pool_size=1) as pool:
+        await pool.wait_ready()
+
+        async def call() -> None:
+            async with pool.checkout() as lease:
+                await lease.request("echo", _ARGUMENTS)
+
+        return await _count_calls(call)
+
+
+async def _session_pool() -> Count:
+    async with SessionPool(MockPortFactory(_echo), PoolConfig(pool_size=1)) as pool:
+        await pool.workers.wait_ready()
+        return await _count_calls(lambda: pool.execute_in_session("s", "echo", _ARGUMENTS))
+
+
+async def _python_pool() -> Count:
+    async with PythonPool.open(PoolConfig(pool_size=1), ports=MockPortFactory(_echo)) as pool:
+        await pool.wait_ready()
+        return await _count_calls(lambda: pool.call("s", "echo", _ARGUMENTS, timeout=10.0))
+
+
+class _Requests:
+    """A reader of requests that are there already; it marks where counting begins and ends."""
+
+    def __init__(self, counter: InstructionCounter) -> None:
+        self.marks: list[Count] = []
+        self._counter = counter
+        self._client = ClientConversation(peer="a worker")
+
+    def next_payload(self) -> bytes:
+        self.marks.append(self._counter.count)
+        command = "echo" if len(self.marks) <= WARM_UP + TIMES else "shutdown"
+        number, payload = self._client.request(command, _ARGUMENTS)
+        self._client.retract(number)
+        return payload
+
+
+def _bridge() -> Count:
+    """Count what a worker does for one request, from its bytes to the bytes of its answer."""
+    counter = InstructionCounter()
+    requests, process, interrupts, scope = _Requests(counter), Process(), Interrupts(), RequestScope()
+    with contextlib.ExitStack() as closing:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        closing.callback(os.close, nowhere)
+        outlet = Outlet(nowhere, process, interrupts, max_frame_bytes=DEFAULT_MAX_FRAME_BYTES)
+        context = HandlerContext(mode="pool-worker", worker_id="w-1")
+        core = CoreCommands(context)
+        handler = Tasks(context)
+        core.serve(handler)
+        log = RequestLog(outlet.event, scope, context.secrets, "w-1")
+        loop = Loop(process, outlet, interrupts, log, scope)
+        with counter.counting():
+            loop.serve(cast("Reader", requests), commands_of(handler, core.commands), context, None)
+    return requests.marks[WARM_UP + TIMES].since(requests.marks[WARM_UP], times=TIMES)
+
+
+#: What is counted, by name.
+SUBJECTS: dict[str, Callable[[], Count]] = {
+    "core: checkout and check-in": lambda: _core_lends(None),
+    "core: checkout and check-in of a session": lambda: _core_lends("s"),
+    "core: check-in that serves a line of 64": _core_serves_line,
+    "protocol: request and answer": _conversation,
+    "WorkerPool: one call": lambda: _in_virtual_time(_worker_pool),
+    "SessionPool: one call": lambda: _in_virtual_time(_session_pool),
+    "PythonPool: one call": lambda: _in_virtual_time(_python_pool),
+    "bridge: one request": _bridge,
+}
+
+
+def count_all() -> dict[str, Count]:
+    """Count everything once."""
+    return {name: count() for name, count in SUBJECTS.items()}
