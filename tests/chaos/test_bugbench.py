@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from dspex_pool.core.wait_line import WaitLine
+from tests.bugbench import __main__ as bench
 from tests.bugbench.__main__ import PAGE, rows_of
 from tests.bugbench.catalogue import BUGS, planted
-from tests.bugbench.finders import FAST, FINDERS, look_for
-from tests.bugbench.planting import Bug, Planting
+from tests.bugbench.finders import FAST, FINDERS, Finding, look_for
+from tests.bugbench.planting import Bug
+from tests.bugbench.verdict import QUICK_SECONDS, SLACK, complaints
+
+if TYPE_CHECKING:
+    from dspex_testkit.planting import Planting
 
 pytestmark = pytest.mark.chaos
 
@@ -77,3 +84,30 @@ def test_table_tells_of_every_bug() -> None:
         assert finder in names
         assert int(tries) > 0
         assert float(seconds) >= 0
+
+
+@pytest.mark.parametrize(
+    ("finding", "complaint"),
+    [
+        (Finding("", 9, 1.0), "found before and not now: "),
+        (Finding("explore", 9, QUICK_SECONDS * SLACK + 0.1), "too slow: 0 of 85 "),
+        (Finding("processes", 1, 0.1), "too slow: 0 of 85 "),
+    ],
+    ids=["lost", "slow", "dear"],
+)
+def test_bench_fails_and_writes_nothing_when_it_finds_less(
+    finding: Finding, complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bug that is lost, or bugs that are found too late or by processes only, turn the bench red."""
+    monkeypatch.setattr(bench, "look_for", lambda **_: finding)
+    before = PAGE.read_text(encoding="utf-8")
+    assert bench.main([]) == 1
+    assert f"error: {complaint}" in capsys.readouterr().err
+    assert PAGE.read_text(encoding="utf-8") == before
+
+
+def test_bench_forgives_a_tenth_of_late_bugs_and_no_lost_one() -> None:
+    """Nine of ten bugs in time are enough; a single one that nothing finds is too many."""
+    found = {f"bug-{number}": Finding("core", 1, QUICK_SECONDS) for number in range(9)}
+    assert complaints(found | {"late": Finding("explore", 1, 9.0)}, ()) == []
+    assert complaints(found | {"new": Finding("", 1, 9.0)}, ()) == ["found by nothing: new"]

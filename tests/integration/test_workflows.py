@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def runs_of(step: dict[str, Any]) -> list[str]:
 def make_calls(path: Path) -> list[list[str]]:
     """Return the arguments of every ``make`` in the steps of a workflow."""
     lines = [line for step in steps(path) for line in runs_of(step)]
-    return [line.split()[1:] for line in lines if line.split()[:1] == ["make"]]
+    return [shlex.split(line)[1:] for line in lines if line.split()[:1] == ["make"]]
 
 
 def test_workflows_are_three() -> None:
@@ -93,3 +94,15 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert "exec make test </dev/null" in script.read_text(encoding="utf-8")
+
+
+def test_night_runs_what_takes_time_and_keeps_what_it_found() -> None:
+    """Chaos, stress and the planted bugs run every night; what chaos and stress report is always kept."""
+    nightly = load(ROOT / ".github" / "workflows" / "nightly.yml")
+    verbs = {call[0] for call in make_calls(ROOT / ".github" / "workflows" / "nightly.yml")}
+    assert verbs >= {"fast", "integration", "chaos", "stress", "bugbench"}
+    for name in ("chaos", "stress"):
+        *_, run, upload = nightly["jobs"][name]["steps"]
+        assert "--dspex-report=out/reports" in run["run"]
+        assert upload["if"] == "always()"
+        assert "matrix" in upload["with"]["name"]
