@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dspex_pool.supervisor import PoolSupervisor
     from dspex_pool.telemetry import Telemetry
     from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPortFactory
+    from dspex_pool.transport.template import TemplatePortFactory
     from dspex_pool.worker_pool import WorkerPool
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "SubprocessPortFactory",
     "SyncPool",
     "Telemetry",
+    "TemplatePortFactory",
     "WorkerPool",
     "__version__",
 ]
@@ -61,6 +63,7 @@ _HOMES = {
     "SubprocessPortFactory": "transport.subprocess",
     "SyncPool": "facades",
     "Telemetry": "telemetry",
+    "TemplatePortFactory": "transport.template",
     "WorkerPool": "worker_pool",
 }
 

@@ -15,6 +15,7 @@ from dspex_pool.monitor import PoolMonitor
 from dspex_pool.session_pool import SessionPool
 from dspex_pool.session_store import open_session_store
 from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPortFactory
+from dspex_pool.transport.template import TemplatePortFactory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,8 +31,12 @@ _log = logging.getLogger("dspex_pool")
 _stderr_log = logging.getLogger("dspex_pool.worker.stderr")
 
 
-def ports_for(config: PoolConfig) -> SubprocessPortFactory:
-    """Return what starts worker processes as ``config`` says. Their stderr goes to the log, line by line."""
+def ports_for(config: PoolConfig) -> PortFactory:
+    """Return what starts worker processes as ``config`` says. Their stderr goes to the log, line by line.
+
+    Raises:
+        InvalidConfigError: This system has no templates, and one is asked for.
+    """
     options = SubprocessOptions(
         command=config.command,
         python=config.python,
@@ -45,7 +50,8 @@ def ports_for(config: PoolConfig) -> SubprocessPortFactory:
         limit_open_files=config.limit_open_files,
         max_frame_bytes=config.max_frame_bytes,
     )
-    return SubprocessPortFactory(options, on_stderr_line=_log_stderr)
+    make = TemplatePortFactory if config.start_method == "template" else SubprocessPortFactory
+    return make(options, on_stderr_line=_log_stderr)
 
 
 def _log_stderr(worker_id: str, line: str) -> None:

@@ -21,6 +21,7 @@ from dspex_pool.errors import PoolClosedError
 from dspex_pool.lease import Lease
 from dspex_pool.pool_state import PoolState
 from dspex_pool.telemetry import Telemetry
+from dspex_pool.transport.port import KeptPortFactory, keeping
 
 if TYPE_CHECKING:
     import random
@@ -37,7 +38,7 @@ class WorkerPool:
     """A pool of warm workers: ``async with WorkerPool(ports, pool_size=4) as pool``.
 
     Args:
-        ports: Starts worker processes.
+        ports: Starts worker processes. One that keeps something running belongs to the pool from here on.
         options: The settings; or give them as keywords, see ``PoolOptions``.
         telemetry: Where events go.
         setup: Awaited with the lease in the caller's task before the ``async with`` block begins. If it raises,
@@ -66,6 +67,8 @@ class WorkerPool:
         self._resets = reset is not None
         self._state = PoolState(self.options, random=random, watch=self.telemetry)
         self._runner = DecisionRunner(self._state, ports=ports, telemetry=self.telemetry, reset=reset)
+        self._ports = ports
+        self._keeping = keeping(ports)
         self._background = Background()
         self._nursery: trio.Nursery | None = None
         self._is_done = False
@@ -76,6 +79,7 @@ class WorkerPool:
     async def __aenter__(self) -> Self:
         if self._nursery is not None or self._state.is_closed:
             raise PoolClosedError("a pool cannot be opened twice. Make a new one.")
+        await self._keeping.__aenter__()
         self._nursery = await self._background.__aenter__()
         self._runner.open(self._nursery)
         return self
@@ -91,6 +95,7 @@ class WorkerPool:
             await self.aclose()
         finally:
             await self._background.__aexit__(kind, error, traceback)
+            await self._keeping.__aexit__(kind, error, traceback)
 
     @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
@@ -110,6 +115,8 @@ class WorkerPool:
                 await self._runner.until(self._is_empty)
         finally:
             await self._end_all(now + self.options.close_timeout)
+            if isinstance(self._ports, KeptPortFactory):
+                await self._ports.aclose()
         if not self._is_done:
             self._is_done = True
             self.telemetry.emit("closed", {"duration": trio.current_time() - now}, {})
@@ -324,6 +331,8 @@ class WorkerPool:
 
     def drain(self) -> None:
         """Replace every worker: idle ones now, the others when their present work is done."""
+        if isinstance(self._ports, KeptPortFactory):
+            self._ports.renew()
         self._tell(self._state.drain)
 
     def suspend(self) -> None:

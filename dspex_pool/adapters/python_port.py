@@ -14,6 +14,7 @@ from dspex_pool.config import PoolConfig
 from dspex_pool.errors import CallTimeoutError, DspexPoolError, WorkerStartError
 from dspex_pool.session_call import ANONYMOUS
 from dspex_pool.supervisor import ports_for
+from dspex_pool.transport.port import keeping
 from dspex_pool.worker_life import WorkerLife
 
 if TYPE_CHECKING:
@@ -62,8 +63,9 @@ class PythonPort(CommandAdapter):
             config = config.replace(**settings) if settings else config
         else:
             config = PoolConfig.load(**settings)
-        life = _SingleLife(ports if ports is not None else ports_for(config), config)
-        async with Background() as nursery:
+        ports = ports if ports is not None else ports_for(config)
+        life = _SingleLife(ports, config)
+        async with keeping(ports), Background() as nursery:
             nursery.start_soon(life.run, name="dspex_pool single worker")
             try:
                 yield cls(await life.wait_started(), trio.Lock())

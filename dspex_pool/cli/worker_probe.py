@@ -9,10 +9,12 @@ import trio
 from dspex_pool.cli.doctor import Finding, failed_worker
 from dspex_pool.errors import DspexPoolError, WorkerDiedError, WorkerStartError
 from dspex_pool.supervisor import ports_for
+from dspex_pool.transport.port import keeping
 from dspex_pool.worker import PoolWorker
 
 if TYPE_CHECKING:
     from dspex_pool.config import PoolConfig
+    from dspex_pool.transport.port import PortFactory
 
 __all__ = ["probe_worker"]
 
@@ -29,8 +31,14 @@ def probe_worker(config: PoolConfig) -> Finding:
 
 
 async def _probe(config: PoolConfig) -> Finding:
+    ports = ports_for(config)
+    async with keeping(ports):
+        return await _probe_with(ports, config)
+
+
+async def _probe_with(ports: PortFactory, config: PoolConfig) -> Finding:
     began = trio.current_time()
-    port = await ports_for(config).open(worker_id=WORKER_ID, incarnation=1)
+    port = await ports.open(worker_id=WORKER_ID, incarnation=1)
     worker = PoolWorker(port, worker_id=WORKER_ID, incarnation=1)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_attend, worker)

@@ -146,6 +146,15 @@ class PoolConfig(PoolOptions, frozen=True, kw_only=True, dict=True):
         str,
         Text("Where sessions outlive workers: memory, or sqlite:PATH to outlive the pool too.", form="store"),
     ] = "memory"
+    start_method: Annotated[
+        Literal["spawn", "template"],
+        Choice(
+            "How workers are started: spawn, each by itself; template, forked from a process that has imported "
+            "everything (Linux).",
+            "spawn",
+            "template",
+        ),
+    ] = "spawn"
     python: Annotated[str | None, Text("Python that runs the workers; none: the one that runs the pool.")] = (
         None
     )

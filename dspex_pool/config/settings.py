@@ -184,6 +184,9 @@ def _refuse_without_anybody(checked: Mapping[str, Any], sources: Mapping[str, st
 
 
 def _refuse_without_effect(checked: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    if checked["start_method"] == "template":
+        reason = "a template forks the built-in command, and no other"
+        raise _conflict("start_method", "spawn", "command", checked, sources, reason)
     for name in _OF_BUILT_IN_COMMAND:
         if checked[name]:
             reason = "a command of your own says everything about the worker, so the other has no effect"

@@ -14,6 +14,7 @@ import errno
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -24,9 +25,21 @@ from dspex_pool.transport.pipes import grow_pipe
 from dspex_pool.transport.process import WorkerProcess, open_exit_descriptor
 
 if TYPE_CHECKING:
-    from dspex_pool.transport.options import SubprocessOptions
+    from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["Launched", "launch"]
+    from dspex_pool.transport.options import SubprocessOptions
+    from dspex_pool.transport.template_fork import ForkedProcess
+
+__all__ = [
+    "Launched",
+    "LaunchedTemplate",
+    "Wires",
+    "explained",
+    "launch",
+    "launch_template",
+    "open_wires",
+    "restrict",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +47,35 @@ class Launched:
     """A worker process that was started, and the parent's ends of its pipes."""
 
     #: The process.
-    process: WorkerProcess
+    process: WorkerProcess | ForkedProcess
     #: Descriptor to write the worker's stdin.
     stdin: int
     #: Descriptor to read the worker's stdout.
     stdout: int
     #: Descriptor to read the worker's stderr.
     stderr: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchedTemplate:
+    """A template process that was started, and the parent's ends to it."""
+
+    #: The process.
+    process: WorkerProcess
+    #: The socket on which it is asked for workers.
+    channel: socket.socket
+    #: Descriptor to read its stderr.
+    stderr: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wires:
+    """The pipes of one worker: stdin, stdout and stderr, in this order."""
+
+    #: The parent's ends.
+    near: tuple[int, int, int]
+    #: The worker's ends.
+    far: tuple[int, int, int]
 
 
 # What to do about an error of the system.
@@ -62,35 +97,66 @@ def launch(options: SubprocessOptions, worker_id: str) -> Launched:
     Raises:
         WorkerStartError: It could not be started, or not with these options. Names what to change.
     """
+    with explained(f"worker {worker_id}", worker_id), open_wires() as wires:
+        command = options.command_for(worker_id)
+        process = _start(command, options, options.environment(), wires.far, with_limits=True)
+        return Launched(process, *wires.near)
+
+
+def launch_template(options: SubprocessOptions, environment: Mapping[str, str]) -> LaunchedTemplate:
+    """Start a template, with a socket as its stdin and stdout. Blocks for some milliseconds: run it in a thread.
+
+    Args:
+        options: How its workers are to be started.
+        environment: Its whole environment.
+
+    Raises:
+        WorkerStartError: It could not be started. Names what to change.
+    """
+    with (
+        explained("the template", None),
+        contextlib.ExitStack() as on_failure,
+        contextlib.ExitStack() as far_ends,
+    ):
+        channel, far_channel = _open_sockets()
+        on_failure.callback(channel.close)
+        far_ends.callback(far_channel.close)
+        stderr, far_stderr = _open_pipe()
+        _close_later(far_ends, far_stderr, on_failure, stderr)
+        streams = (far_channel.fileno(), far_channel.fileno(), far_stderr)
+        # Limits are for workers; the processor time of an import is not theirs.
+        process = _start(options.template_command(), options, environment, streams, with_limits=False)
+        on_failure.pop_all()
+    return LaunchedTemplate(process, channel, stderr)
+
+
+@contextlib.contextmanager
+def explained(what: str, worker_id: str | None) -> Iterator[None]:
+    """Have what goes wrong in the block raise ``WorkerStartError``, which says that ``what`` could not be started."""
     try:
-        return _launch(options, worker_id)
+        yield
     except _CannotStartError as exc:
-        raise WorkerStartError(
-            f"worker {worker_id} could not be started: {exc}", worker_id=worker_id
-        ) from exc.__cause__
+        raise WorkerStartError(f"{what} could not be started: {exc}", worker_id=worker_id) from exc.__cause__
 
 
 class _CannotStartError(Exception):
     """What is wrong and what to change, in words; its cause is the system's error."""
 
 
-def _launch(options: SubprocessOptions, worker_id: str) -> Launched:
-    with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as child_ends:
-        stdin_child, stdin = _open_pipe()
-        _close_later(child_ends, stdin_child, on_failure, stdin)
-        stdout, stdout_child = _open_pipe()
-        _close_later(child_ends, stdout_child, on_failure, stdout)
-        stderr, stderr_child = _open_pipe()
-        _close_later(child_ends, stderr_child, on_failure, stderr)
+@contextlib.contextmanager
+def open_wires() -> Iterator[Wires]:
+    """Open the pipes of a worker. The far ends are closed with the block; the near ends too, if it fails."""
+    with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as far_ends:
+        far_stdin, stdin = _open_pipe()
+        _close_later(far_ends, far_stdin, on_failure, stdin)
+        stdout, far_stdout = _open_pipe()
+        _close_later(far_ends, far_stdout, on_failure, stdout)
+        stderr, far_stderr = _open_pipe()
+        _close_later(far_ends, far_stderr, on_failure, stderr)
         grow_pipe(stdin)
         grow_pipe(stdout)
-        popen = _start(options, worker_id, (stdin_child, stdout_child, stderr_child))
-        on_failure.callback(_destroy, popen)
-        _set_nice(popen.pid, options.nice)
-        _set_limits(popen.pid, options)
-        process = WorkerProcess(popen, open_exit_descriptor(popen.pid))
+        yield Wires((stdin, stdout, stderr), (far_stdin, far_stdout, far_stderr))
         on_failure.pop_all()
-    return Launched(process, stdin, stdout, stderr)
 
 
 def _open_pipe() -> tuple[int, int]:
@@ -102,17 +168,49 @@ def _open_pipe() -> tuple[int, int]:
         ) from exc
 
 
+def _open_sockets() -> tuple[socket.socket, socket.socket]:
+    try:
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError as exc:
+        raise _CannotStartError(
+            f"no socket can be opened ({exc.strerror}). {_ADVICE.get(exc.errno, '')}"
+        ) from exc
+
+
 def _close_later(
-    child_ends: contextlib.ExitStack, child_end: int, on_failure: contextlib.ExitStack, own_end: int
+    far_ends: contextlib.ExitStack, far_end: int, on_failure: contextlib.ExitStack, near_end: int
 ) -> None:
-    child_ends.callback(os.close, child_end)
-    on_failure.callback(os.close, own_end)
+    far_ends.callback(os.close, far_end)
+    on_failure.callback(os.close, near_end)
 
 
 def _start(
-    options: SubprocessOptions, worker_id: str, streams: tuple[int, int, int]
+    command: Sequence[str],
+    options: SubprocessOptions,
+    environment: Mapping[str, str],
+    streams: tuple[int, int, int],
+    *,
+    with_limits: bool,
+) -> WorkerProcess:
+    popen = _popen(command, options.cwd, environment, streams)
+    try:
+        restrict(popen.pid, options, with_limits=with_limits)
+        return WorkerProcess(popen, open_exit_descriptor(popen.pid))
+    except BaseException:
+        _destroy(popen)
+        raise
+
+
+def restrict(pid: int, options: SubprocessOptions, *, with_limits: bool = True) -> None:
+    """Give a process that was just started its nice value and its limits."""
+    _set_nice(pid, options.nice)
+    if with_limits:
+        _set_limits(pid, options)
+
+
+def _popen(
+    command: Sequence[str], cwd: str | None, environment: Mapping[str, str], streams: tuple[int, int, int]
 ) -> subprocess.Popen[bytes]:
-    command = options.command_for(worker_id)
     stdin, stdout, stderr = streams
     try:
         return subprocess.Popen(
@@ -120,13 +218,13 @@ def _start(
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            cwd=options.cwd,
-            env=options.environment(),
+            cwd=cwd,
+            env=environment,
             close_fds=True,
             start_new_session=True,
         )
     except OSError as exc:
-        raise _CannotStartError(_explain(exc, command[0], options.cwd)) from exc
+        raise _CannotStartError(_explain(exc, command[0], cwd)) from exc
     except (TypeError, ValueError) as exc:
         raise _CannotStartError(f"its command, cwd or environment cannot be passed on ({exc})") from exc
 

@@ -33,6 +33,8 @@ WORKER_ENVIRONMENT: Mapping[str, str] = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "true",
 }
 
+_BRIDGE = "dspex_pool.bridge"
+
 
 def default_worker_command(
     worker_id: str,
@@ -51,15 +53,14 @@ def default_worker_command(
         allow: Prefixes of ``module:factory`` names that programs may be built with.
         max_frame_bytes: Largest payload that the worker sends or takes, in bytes.
     """
-    command = [python or sys.executable, "-m", "dspex_pool.bridge"]
-    command += ["--mode", "pool-worker", "--worker-id", worker_id]
+    words = ["--mode", "pool-worker", "--worker-id", worker_id]
     if handler is not None:
-        command += ["--handler", handler]
+        words += ["--handler", handler]
     for prefix in allow:
-        command += ["--allow", prefix]
+        words += ["--allow", prefix]
     if max_frame_bytes != DEFAULT_MAX_FRAME_BYTES:
-        command += ["--max-frame-bytes", str(max_frame_bytes)]
-    return command
+        words += ["--max-frame-bytes", str(max_frame_bytes)]
+    return [python or sys.executable, "-m", _BRIDGE, *words]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,16 @@ class SubprocessOptions:
             allow=self.allow,
             max_frame_bytes=self.max_frame_bytes,
         )
+
+    def words_for(self, worker_id: str) -> list[str]:
+        """Return the arguments of the bridge that is ``worker_id``, without the command itself."""
+        command = self.command_for(worker_id)
+        return command[command.index(_BRIDGE) + 1 :]
+
+    def template_command(self) -> list[str]:
+        """Return the words of the command that starts a template of the bridge."""
+        handler = [] if self.handler is None else ["--handler", self.handler]
+        return [self.python or sys.executable, "-m", f"{_BRIDGE}.template", *handler]
 
     def environment(self) -> dict[str, str]:
         """Return the whole environment of a worker: defaults, under the parent's, under ``env``."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-__all__ = ["ExitStatus", "Port", "PortFactory"]
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+__all__ = ["ExitStatus", "KeptPortFactory", "Port", "PortFactory", "keeping"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +20,15 @@ class ExitStatus:
     code: int | None = None
     #: Number of the signal that ended it, or ``None``.
     signal: int | None = None
+    #: Why neither is known.
+    unknown_because: str = field(default="nobody told", compare=False)
 
     def __str__(self) -> str:
         if self.signal is not None:
             return f"killed by signal {self.signal}"
-        return f"exit status {self.code}"
+        if self.code is not None:
+            return f"exit status {self.code}"
+        return f"exit status unknown: {self.unknown_because}"
 
 
 class Port(Protocol):
@@ -118,3 +126,32 @@ class PortFactory(Protocol):
         Cancellation:
             Either no process was started, or it is ended and reaped before the cancellation leaves.
         """
+
+
+@runtime_checkable
+class KeptPortFactory(PortFactory, Protocol):
+    """A factory that keeps something running between two starts, and so needs an owner: ``async with factory``.
+
+    Whoever is given one owns it, enters it before the first worker, and leaves it after the last one is reaped.
+    """
+
+    async def __aenter__(self) -> Any:
+        """Begin. Starts nothing yet."""
+
+    async def __aexit__(self, *details: Any) -> None:
+        """End what is kept, as ``aclose`` does."""
+
+    async def aclose(self) -> None:
+        """End what is kept, and wait for its end. Again, it changes nothing.
+
+        Cancellation:
+            All is ended before the cancellation leaves.
+        """
+
+    def renew(self) -> None:
+        """Start all further workers from something new; what is kept ends when nobody needs it any more."""
+
+
+def keeping(ports: PortFactory) -> AbstractAsyncContextManager[object]:
+    """Return the block in which ``ports`` may be used: its own, if it has one."""
+    return ports if isinstance(ports, KeptPortFactory) else contextlib.nullcontext()

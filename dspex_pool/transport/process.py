@@ -23,7 +23,7 @@ from dspex_pool.transport.port import ExitStatus
 if TYPE_CHECKING:
     import subprocess
 
-__all__ = ["WorkerProcess", "open_exit_descriptor"]
+__all__ = ["ExitWatch", "WorkerProcess", "exit_status_of", "open_exit_descriptor"]
 
 # Each thread waits for one process and does nothing else, so their number is that of the workers.
 _WAITING_THREADS = trio.CapacityLimiter(math.inf)
@@ -41,25 +41,21 @@ def open_exit_descriptor(pid: int) -> int | None:
     return None
 
 
-class WorkerProcess:
-    """One child process, the leader of its own session and group, from its start to its reaping.
+class ExitWatch:
+    """What is known of a started process, whoever its parent is.
 
     Args:
-        popen: The started process. Nothing else may poll, wait for or signal it.
-        exit_descriptor: What ``open_exit_descriptor`` gave for it.
+        pid: Its process id, which is the id of its group too.
+        exit_descriptor: Becomes readable when it ends, or ``None``.
     """
 
-    def __init__(self, popen: subprocess.Popen[bytes], exit_descriptor: int | None) -> None:
-        self._popen = popen
-        self._exit_descriptor = exit_descriptor
-        self._memory_of: psutil.Process | None = None
+    def __init__(self, pid: int, exit_descriptor: int | None) -> None:
+        #: Process id, which is the id of its group too.
+        self.pid = pid
         #: How it ended, or ``None`` while it is not reaped.
         self.exit_status: ExitStatus | None = None
-
-    @property
-    def pid(self) -> int:
-        """Process id, which is the id of its group too."""
-        return self._popen.pid
+        self._exit_descriptor = exit_descriptor
+        self._memory_of: psutil.Process | None = None
 
     @property
     def resident_bytes(self) -> int | None:
@@ -72,6 +68,27 @@ class WorkerProcess:
             return int(self._memory_of.memory_info().rss) or None
         except psutil.Error:
             return None
+
+    @trio.lowlevel.enable_ki_protection
+    def close(self) -> None:
+        """Close the exit descriptor. Calling it again changes nothing."""
+        descriptor, self._exit_descriptor = self._exit_descriptor, None
+        if descriptor is not None:
+            trio.lowlevel.notify_closing(descriptor)
+            os.close(descriptor)
+
+
+class WorkerProcess(ExitWatch):
+    """One child process, the leader of its own session and group, from its start to its reaping.
+
+    Args:
+        popen: The started process. Nothing else may poll, wait for or signal it.
+        exit_descriptor: What ``open_exit_descriptor`` gave for it.
+    """
+
+    def __init__(self, popen: subprocess.Popen[bytes], exit_descriptor: int | None) -> None:
+        super().__init__(popen.pid, exit_descriptor)
+        self._popen = popen
 
     def signal_leader(self, number: int) -> None:
         """Send a signal to the process alone. Does nothing once it is reaped."""
@@ -102,6 +119,15 @@ class WorkerProcess:
                 _block_until_ended, self.pid, abandon_on_cancel=True, limiter=_WAITING_THREADS
             )
 
+    async def reap(self) -> ExitStatus:
+        """Wait until the process has ended, kill what is left of its group, and reap it.
+
+        Cancellation:
+            Nothing changes; reap again.
+        """
+        await self.wait_ended()
+        return self.end_group_and_reap()
+
     # Protected from Ctrl-C: once it is reaped, that must be known.
     @trio.lowlevel.enable_ki_protection
     def end_group_and_reap(self) -> ExitStatus:
@@ -119,16 +145,8 @@ class WorkerProcess:
                 code = _reap(self.pid)
             # Popen did not see the end; it must neither wait for this number later nor warn.
             self._popen.returncode = 0 if code is None else code
-            self.exit_status = _as_exit_status(code)
+            self.exit_status = exit_status_of(code, "somebody else in this program has reaped it")
         return self.exit_status
-
-    @trio.lowlevel.enable_ki_protection
-    def close(self) -> None:
-        """Close the exit descriptor. Calling it again changes nothing."""
-        descriptor, self._exit_descriptor = self._exit_descriptor, None
-        if descriptor is not None:
-            trio.lowlevel.notify_closing(descriptor)
-            os.close(descriptor)
 
 
 def _is_our_child(pid: int) -> bool:
@@ -151,8 +169,11 @@ def _reap(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(wait_status)
 
 
-def _as_exit_status(code: int | None) -> ExitStatus:
-    return ExitStatus(signal=-code) if code is not None and code < 0 else ExitStatus(code=code)
+def exit_status_of(code: int | None, unknown_because: str) -> ExitStatus:
+    """Return how a process ended, from what ``os.waitstatus_to_exitcode`` gave, or ``None`` if that is not known."""
+    if code is None:
+        return ExitStatus(unknown_because=unknown_because)
+    return ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)
 
 
 def _block_until_ended(pid: int) -> None:

@@ -8,7 +8,6 @@ the pipes. Everything but the start runs in the trio thread, so nothing here nee
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import signal
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from dspex_pool.protocol.framing import FrameDecoder, encode_frame
 from dspex_pool.transport.launch import Launched, launch
 from dspex_pool.transport.options import SubprocessOptions, default_worker_command
 from dspex_pool.transport.pipes import READ_BYTES, PipeReader, PipeWriter
-from dspex_pool.transport.stderr_tail import LineCutter, StderrTail
+from dspex_pool.transport.stderr_drain import LAST_STDERR_WAIT, ForgivingHandler, StderrDrain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,29 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SubprocessOptions", "SubprocessPort", "SubprocessPortFactory", "default_worker_command"]
 
-_LOG = logging.getLogger("dspex_pool.transport")
-
-# Once the group is killed, stderr ends at once, unless a process that left the group holds it.
-_LAST_STDERR_WAIT = 0.5
-
-# Starting blocks a thread for milliseconds. The default threads may all be taken by the host's own work.
-_STARTING_THREADS = trio.CapacityLimiter(math.inf)
-
-
-class _ForgivingHandler:
-    """A handler of stderr lines whose errors reach the log, the first of them only, and nobody else."""
-
-    def __init__(self, handler: Callable[[str, str], None]) -> None:
-        self._handler = handler
-        self._has_failed = False
-
-    def __call__(self, worker_id: str, line: str) -> None:
-        try:
-            self._handler(worker_id, line)
-        except Exception:
-            if not self._has_failed:
-                self._has_failed = True
-                _LOG.exception("%r failed on stderr of worker %s; told once", self._handler, worker_id)
+#: Starting blocks a thread for milliseconds. The default threads may all be taken by the host's own work.
+STARTING_THREADS = trio.CapacityLimiter(math.inf)
 
 
 class SubprocessPortFactory:
@@ -70,7 +48,7 @@ class SubprocessPortFactory:
         on_stderr_line: Callable[[str, str], None] | None = None,
     ) -> None:
         self._options = options or SubprocessOptions()
-        self._on_stderr_line = None if on_stderr_line is None else _ForgivingHandler(on_stderr_line)
+        self._on_stderr_line = None if on_stderr_line is None else ForgivingHandler(on_stderr_line)
 
     # Protected from Ctrl-C: it could strike after the start and before the process has an owner.
     @trio.lowlevel.enable_ki_protection
@@ -88,7 +66,7 @@ class SubprocessPortFactory:
             Honoured before the process is started. A start under way is finished, and then the port is
             returned: nothing between the start and the return can raise. Own it before the next await.
         """
-        launched = await trio.to_thread.run_sync(launch, self._options, worker_id, limiter=_STARTING_THREADS)
+        launched = await trio.to_thread.run_sync(launch, self._options, worker_id, limiter=STARTING_THREADS)
         return SubprocessPort(launched, self._options, worker_id, self._on_stderr_line)
 
 
@@ -113,12 +91,11 @@ class SubprocessPort:
         self._process = launched.process
         self._stdin = PipeWriter(launched.stdin)
         self._stdout = PipeReader(launched.stdout)
-        self._stderr = PipeReader(launched.stderr)
+        self._stderr = StderrDrain(
+            launched.stderr, worker_id, on_stderr_line, tail_bytes=options.stderr_tail_bytes
+        )
         self._max_frame_bytes = options.max_frame_bytes
         self._decoder = FrameDecoder(max_frame_bytes=options.max_frame_bytes, peer=f"worker {worker_id}")
-        self._tail = StderrTail(options.stderr_tail_bytes)
-        self._lines = LineCutter()
-        self._on_stderr_line = on_stderr_line
 
     @property
     def pid(self) -> int:
@@ -138,7 +115,7 @@ class SubprocessPort:
     @property
     def stderr_tail(self) -> str:
         """The last lines of the worker's stderr, as far as ``attend`` has read it."""
-        return self._tail.text
+        return self._stderr.tail
 
     @property
     def exit_status(self) -> ExitStatus | None:
@@ -272,36 +249,22 @@ class SubprocessPort:
         """
         if not self._stdout.closed:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._drain_stderr)
-                await self._process.wait_ended()
-                self._process.end_group_and_reap()
-                nursery.cancel_scope.deadline = trio.current_time() + _LAST_STDERR_WAIT
+                nursery.start_soon(self._stderr.drain)
+                await self._process.reap()
+                # Once the group is killed, stderr ends at once, unless a process that left the group holds it.
+                nursery.cancel_scope.deadline = trio.current_time() + LAST_STDERR_WAIT
             self._close()
         else:
             await trio.lowlevel.checkpoint()
-        return self._process.end_group_and_reap()
-
-    async def _drain_stderr(self) -> None:
-        data: bytes | None = None
-        while data != b"":
-            await self._stderr.wait()
-            data = self._stderr.read_now()
-            self._take_stderr(data or b"")
-
-    def _take_stderr(self, data: bytes) -> None:
-        self._tail.feed(data)
-        if self._on_stderr_line is not None:
-            for line in self._lines.feed(data):
-                self._on_stderr_line(self._worker_id, line)
+        assert self._process.exit_status is not None
+        return self._process.exit_status
 
     def _close(self) -> None:
         # What the worker wrote before its end fits into the pipe, so one turn reads all of it. Its reader
         # may not have had a turn since; it finds the last answer in the decoder.
         self._read_stdout()
         self._decoder.feed_eof()
-        for end in (self._stdin, self._stdout, self._stderr):
+        for end in (self._stdin, self._stdout):
             end.close()
         self._process.close()
-        if self._on_stderr_line is not None:
-            for line in self._lines.finish():
-                self._on_stderr_line(self._worker_id, line)
+        self._stderr.close()

@@ -40,6 +40,7 @@ EXAMPLES: dict[str, tuple[str, Any, str, Any]] = {
 SPECIAL: dict[str, tuple[str, Any, str, Any]] = {
     "min_idle": ("3", 3, "-1", -1),
     "idle_order": ("fifo", "fifo", "FIFO", "random"),
+    "start_method": ("template", "template", "fork", True),
     "affinity": ("strict", "strict", "", None),
     "session_store": ("sqlite:/tmp/a b.db", "sqlite:/tmp/a b.db", "sqlite:", "postgres:x"),
     "python": ("/usr/bin/python3", "/usr/bin/python3", "a\0b", 3),

@@ -470,7 +470,7 @@ async def test_escaped_grandchild_cannot_hold_the_end() -> None:
 @pytest.mark.trio
 async def test_attend_cancelled_after_the_reaping_is_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cancelled while it waits for the last of stderr, ``attend`` still closes everything the next time."""
-    monkeypatch.setattr("dspex_pool.transport.subprocess._LAST_STDERR_WAIT", BOUND)
+    monkeypatch.setattr("dspex_pool.transport.subprocess.LAST_STDERR_WAIT", BOUND)
     before = psutil.Process().num_fds()
     port = await open_port("import os\nif os.fork() == 0:\n    os.setsid()\n    os.read(0, 1)\n")
     async with trio.open_nursery() as nursery:

@@ -352,7 +352,7 @@ async def test_last_answer_is_received_after_the_end() -> None:
 @pytest.mark.trio
 async def test_reader_that_waits_hears_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader is woken by the end of a worker even when the pipe itself stays open elsewhere."""
-    monkeypatch.setattr("dspex_pool.transport.subprocess._LAST_STDERR_WAIT", 0.01)
+    monkeypatch.setattr("dspex_pool.transport.subprocess.LAST_STDERR_WAIT", 0.01)
     # The grandchild leaves the group and keeps stdout and stderr open, so no end of stream comes.
     escaping = """
 import os

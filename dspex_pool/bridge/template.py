@@ -1,0 +1,217 @@
+"""The template as a program: it imports a handler once, and forks a worker whenever the pool asks for one.
+
+It has one thread and waits for nothing but the pool's next message. In the process that started it ``serve`` never
+returns; in a fork it returns the worker's arguments, and the program goes on as that worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import gc
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from dspex_pool.bridge.__main__ import DEFAULT_HANDLER
+from dspex_pool.bridge.__main__ import main as run_worker
+from dspex_pool.bridge.forks import become_worker, find_hazards, open_descriptors
+from dspex_pool.bridge.handler import import_named
+from dspex_pool.bridge.process import EXIT_USAGE, claim_wires, limit_library_threads
+from dspex_pool.bridge.versions import installed_version, is_installed
+from dspex_pool.protocol.forking import (
+    MAX_MESSAGE_BYTES,
+    Answer,
+    Fork,
+    Forked,
+    NotForked,
+    Ready,
+    Reap,
+    Reaped,
+    Refused,
+    Request,
+    decode_request,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+__all__ = ["main"]
+
+_STREAMS = 3
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Serve the pool until it leaves; in each fork, run a worker."""
+    parser = argparse.ArgumentParser(prog="python -m dspex_pool.bridge.template")
+    parser.add_argument("--handler", metavar="PACKAGE.MODULE:CLASS", default=DEFAULT_HANDLER)
+    arguments = parser.parse_args(words)
+    template = Template(_claim_socket())
+    template.prepare(arguments.handler)
+    run_worker(template.serve())
+
+
+def _claim_socket() -> socket.socket:
+    wires = claim_wires()
+    os.close(wires.stdout)  # the same socket
+    return socket.socket(fileno=wires.stdin)
+
+
+class Template:
+    """A process that is copied.
+
+    Args:
+        channel: The socket to the pool.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._kept: set[int] = set()
+
+    # --- warming up ----------------------------------------------------------------------------------
+
+    def prepare(self, handler: str) -> None:
+        """Load what all workers need, and tell the pool that it may ask. The process ends if it cannot be copied.
+
+        Args:
+            handler: Name of the handler.
+        """
+        # Workers ignore it while they are idle, and a fork is a worker before it has said so.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._end_with_pool(on=True)
+        limit_library_threads()
+        # What is garbage now would be copied into each worker by the collector's own marks.
+        gc.disable()
+        self._warm_up(handler)
+        if hazards := self._hazards():
+            self._refuse(hazards)
+        gc.collect()
+        gc.freeze()
+        self._kept = open_descriptors() - {self._channel.fileno()}
+        self._end_with_pool(on=False)
+        self._send(Ready())
+
+    def _end_with_pool(self, *, on: bool) -> None:
+        """Let the system end this process when the pool's end of the socket closes, whatever it is busy with.
+
+        An import may take for ever, and a thread that watches must not be. SIGIO, which nobody handles, comes for
+        the socket's end, and for messages: so this is off before the first is sent.
+        """
+        fd = self._channel.fileno()
+        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC if on else flags & ~os.O_ASYNC)
+
+    def _warm_up(self, name: str) -> None:
+        for distribution in ("dspy", "dspex_pool"):
+            installed_version(distribution)
+        is_installed("dspy")
+        try:
+            handler = import_named(name, argument="handler")
+            warm_up = getattr(handler, "warm_up", None)
+            if warm_up is not None:
+                warm_up()
+        except Exception as error:
+            traceback.print_exc()
+            self._refuse(f"the handler {name} cannot be used: {error!r}")
+
+    def _hazards(self, streams: Sequence[int] = ()) -> str:
+        found = find_hazards({self._channel.fileno(), *streams})
+        if not found:
+            return ""
+        return (
+            f"it has {'; '.join(found)}, which its forks would share or miss. Let the handler open that in its "
+            "__init__ instead of at import, or set start_method to spawn"
+        )
+
+    def _refuse(self, reason: str) -> NoReturn:
+        self._end_with_pool(on=False)
+        self._send(Refused(reason))
+        self._leave(EXIT_USAGE)
+
+    # --- serving -------------------------------------------------------------------------------------
+
+    def serve(self) -> list[str]:
+        """Do what the pool asks for, until it leaves.
+
+        Returns:
+            In a fork only: the arguments of the worker that it is to be.
+        """
+        while True:
+            request, descriptors = self._receive()
+            if isinstance(request, Reap):
+                self._send(Reaped(request.pid, _reap(request.pid)))
+            elif self._fork(request, descriptors):
+                return list(request.words)
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _receive(self) -> tuple[Request, list[int]]:
+        packet, descriptors, _flags, _address = socket.recv_fds(self._channel, MAX_MESSAGE_BYTES, _STREAMS)
+        if not packet:
+            self._leave(0)
+        return decode_request(packet), descriptors
+
+    def _fork(self, request: Fork, streams: list[int]) -> bool:
+        """Fork a worker and tell of it; true in the worker."""
+        if hazards := self._hazards(streams):
+            self._send(NotForked(request.number, hazards, is_spoilt=True))
+            return False
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._send(
+                NotForked(request.number, f"the system refused to fork: {error.strerror}", is_spoilt=False)
+            )
+            return False
+        if pid:
+            self._tell_forked(request.number, pid)
+            return False
+        self._channel.detach()
+        become_worker(streams, kept=self._kept, words=request.words, environment=request.environment)
+        return True
+
+    def _tell_forked(self, number: int, pid: int) -> None:
+        try:
+            exit_descriptor = os.pidfd_open(pid)
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            reason = f"no descriptor of the worker can be had: {error.strerror}"
+            self._send(NotForked(number, reason, is_spoilt=False))
+            return
+        self._send(Forked(number, pid), [exit_descriptor])
+        os.close(exit_descriptor)
+
+    def _send(self, message: Answer, descriptors: Sequence[int] = ()) -> None:
+        try:
+            socket.send_fds(self._channel, [encode(message)], list(descriptors))
+        except OSError:
+            self._leave(0)
+
+    def _leave(self, status: int) -> NoReturn:
+        """End the process, and what its imports have started."""
+        sys.stderr.flush()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGTERM)
+        os._exit(status)
+
+
+def _reap(pid: int) -> int | None:
+    try:
+        _, wait_status = os.waitpid(pid, 0)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(wait_status)
+
+
+if __name__ == "__main__":
+    main()

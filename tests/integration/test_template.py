@@ -1,0 +1,339 @@
+"""Workers that are forked from a template: each is a process of its own, and the template is no burden to them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import trio
+
+from dspex_pool import WorkerPool
+from dspex_pool.errors import InvalidConfigError, WorkerDiedError, WorkerStartError
+from dspex_pool.transport import template as template_module
+from dspex_pool.transport import template_fork, template_process
+from dspex_pool.transport.port import ExitStatus
+from dspex_pool.transport.subprocess import SubprocessOptions
+from dspex_pool.transport.template import TemplatePortFactory
+from tests.bounded_waits import has_ended, until
+from tests.cancel_at_step import CancelAtStep, run_in_order
+from tests.integration.worker_pools import ECHO, patience
+from tests.subprocess_children import attend_shielded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from dspex_pool.transport.subprocess import SubprocessPort
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="templates take pidfd and SOCK_SEQPACKET, which Linux has"
+    ),
+]
+
+CALM: dict[str, Any] = {
+    "health_check_interval": None,
+    "backoff_min": 0.05,
+    "backoff_max": 0.2,
+    "max_starting": 8,
+}
+
+#: A handler that tells what a fork might share with others.
+FACTS = """
+import os, random, sys, tempfile, threading
+from dspex_pool.bridge.handler import Handler, command
+print("imported", os.getpid(), file=sys.stderr)
+class Facts(Handler):
+    @command
+    def facts(self, args):
+        return {
+            "random": random.random(),
+            "session": os.getsid(0) == os.getpid(),
+            "parent": os.getppid(),
+            "descriptors": [os.readlink(f"/proc/self/fd/{fd}") for fd in sorted(os.listdir("/proc/self/fd"))[:-1]],
+            "environment": os.environ.get("GIVEN_LATER"),
+            "worker_id": self.context.worker_id,
+            "nice": os.getpriority(os.PRIO_PROCESS, 0),
+        }
+    @command
+    def say(self, args):
+        print(args["text"], file=sys.stderr)
+        return {}
+"""
+
+
+def options_for(source: str, folder: Path, **options: Any) -> SubprocessOptions:
+    """Return options for workers whose handler is the last class of ``source``."""
+    (folder / "forked_handler.py").write_text(source)
+    name = source.rpartition("class ")[2].partition("(")[0]
+    return SubprocessOptions(handler=f"forked_handler:{name}", cwd=str(folder), **options)
+
+
+@asynccontextmanager
+async def forked(options: SubprocessOptions | None = None, **settings: Any) -> AsyncIterator[WorkerPool]:
+    """Open a pool of forked echo workers, or of others, and see in the end that no process is left."""
+    ports = TemplatePortFactory(options or SubprocessOptions(handler=ECHO))
+    with patience():
+        async with WorkerPool(ports, **(CALM | {"pool_size": 1} | settings)) as pool:
+            yield pool
+    assert not psutil.Process().children(recursive=True)
+
+
+async def ask(pool: WorkerPool, command: str, args: dict[str, Any] | None = None) -> Any:
+    """Run one command on any worker."""
+    async with pool.checkout() as lease:
+        return await lease.request(command, args)
+
+
+def template_of(pool: WorkerPool) -> psutil.Process:
+    """Return the one child of this process."""
+    (child,) = psutil.Process().children()
+    assert child.pid not in [worker.port.pid for worker in pool.workers()]
+    return child
+
+
+# --- a process of its own -------------------------------------------------------------------------------
+
+
+@pytest.mark.trio
+async def test_forks_share_nothing_but_their_template(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its own session, random numbers, descriptors, stderr and name, and the environment of its start."""
+    async with forked(options_for(FACTS, tmp_path, nice=5), pool_size=2) as pool:
+        await pool.wait_ready(2)
+        monkeypatch.setenv("GIVEN_LATER", "yes")
+        pool.resize(3)
+        await pool.wait_ready(3)
+        found = []
+        for worker in pool.workers():
+            await worker.request("say", {"text": f"I am {worker.worker_id}"})
+            found.append(await worker.request("facts", {}))
+            await until(functools.partial(getattr, worker.port, "stderr_tail"), "its stderr came")
+            assert worker.port.stderr_tail == f"I am {worker.worker_id}\n"
+        assert len({facts["random"] for facts in found}) == 3
+        assert {facts["parent"] for facts in found} == {template_of(pool).pid}
+        assert [facts["worker_id"] for facts in found] == [worker.worker_id for worker in pool.workers()]
+        assert [facts["environment"] for facts in found] == [None, None, "yes"]
+        assert all(facts["session"] and facts["nice"] == 5 for facts in found)
+        pipes = [name for facts in found for name in set(facts["descriptors"]) if name.startswith("pipe:")]
+        assert len(pipes) == len(set(pipes)), "two workers have the same pipe"
+        assert not [name for facts in found for name in facts["descriptors"] if name.startswith("socket:")]
+
+
+@pytest.mark.trio
+async def test_exit_status_of_a_fork_is_told_by_its_template() -> None:
+    """The pool is not the parent of its workers, and knows all the same how they ended."""
+    async with forked() as pool:
+        await pool.wait_ready()
+        first = pool.workers()[0]
+        with pytest.raises(WorkerDiedError):
+            await ask(pool, "exit", {"code": 3})
+        await first.exited.wait()
+        assert first.port.exit_status == ExitStatus(code=3)
+        await pool.wait_ready()
+        second = pool.workers()[0]
+        assert second.port.pid is not None
+        os.kill(second.port.pid, signal.SIGKILL)
+        await second.exited.wait()
+        assert second.port.exit_status == ExitStatus(signal=signal.SIGKILL)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(
+    "flag", [template_fork._SIGNAL_PROCESS_GROUP, 1 << 30], ids=["kernel 6.9", "older kernel"]
+)
+async def test_grandchildren_end_with_a_fork(flag: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a forked worker has started does not outlive it, with or without signals to the group of a pidfd."""
+    monkeypatch.setattr(template_fork, "_SIGNAL_PROCESS_GROUP", flag)
+    async with forked() as pool:
+        grandchild = (await ask(pool, "spawn_grandchild", {"ignore_sigterm": True}))["pid"]
+        worker = pool.workers()[0]
+        assert not has_ended(grandchild)
+        worker.port.kill()
+        await worker.exited.wait()
+        await until(lambda: has_ended(grandchild), "the grandchild is gone")
+
+
+# --- the template's own end -------------------------------------------------------------------------------
+
+
+@pytest.mark.trio
+async def test_template_that_dies_is_replaced_and_its_workers_live_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Their pool keeps them; of how they end, only that is known which the system still tells."""
+    async with forked() as pool:
+        await pool.wait_ready()
+        worker, template = pool.workers()[0], template_of(pool)
+        template.kill()
+        await until(lambda: psutil.Process().children() not in ([], [template]), "there is another template")
+        assert (await ask(pool, "process"))["pid"] == worker.port.pid
+        pool.resize(2)
+        await pool.wait_ready(2)
+        worker.port.kill()
+        await worker.exited.wait()
+        assert worker.port.exit_status == ExitStatus()
+        assert str(worker.port.exit_status) == "exit status unknown: the template that forked it has ended"
+        await pool.wait_ready(2)
+    assert f"the template (pid {template.pid}) has ended" in caplog.text
+
+
+@pytest.mark.trio
+async def test_template_is_replaced_when_the_options_change(tmp_path: Path) -> None:
+    """Workers of then and of now live side by side; the old template ends with the last of its own."""
+    ports = TemplatePortFactory(SubprocessOptions(handler=ECHO))
+    with patience():
+        async with WorkerPool(ports, **CALM, pool_size=1) as pool:
+            await pool.wait_ready()
+            first, old = pool.workers()[0], template_of(pool)
+            ports.options = options_for(FACTS, tmp_path)
+            pool.resize(2)
+            await pool.wait_ready(2)
+            assert (await pool.workers()[1].request("facts", {}))["parent"] == ports.template_pid != old.pid
+            assert await first.request("echo", {"n": 1}) == {"n": 1}
+            first.port.kill()
+            await first.exited.wait()
+            assert first.port.exit_status == ExitStatus(signal=signal.SIGKILL)
+            await until(lambda: has_ended(old.pid), "the old template is gone")
+
+
+@pytest.mark.trio
+async def test_drained_pool_imports_anew(tmp_path: Path) -> None:
+    """New code is what the next generation runs, as with workers that are started one by one."""
+    async with forked(options_for(FACTS, tmp_path)) as pool:
+        assert (await ask(pool, "facts"))["worker_id"]
+        (tmp_path / "forked_handler.py").write_text(
+            FACTS.replace('"random": random.random()', '"random": "new"')
+        )
+        pool.drain()
+        await until(lambda: pool.statistics().idle == 1, "the next generation is there")
+        assert (await ask(pool, "facts"))["random"] == "new"
+
+
+@pytest.mark.trio
+async def test_template_that_does_not_answer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks a stopped template is told so within a bound, and the next worker comes from another one."""
+    monkeypatch.setattr(template_process, "_ANSWER_TIMEOUT", 0.2)
+    with patience():
+        async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
+            port = await ports.open(worker_id="w-1", incarnation=1)
+            assert ports.template_pid is not None
+            os.kill(ports.template_pid, signal.SIGSTOP)
+            with pytest.raises(WorkerStartError, match=r"has not answered within 0\.2 s"):
+                await ports.open(worker_id="w-2", incarnation=2)
+            port.kill()
+            await port.attend()
+            monkeypatch.undo()
+            await end(await ports.open(worker_id="w-3", incarnation=3))
+
+
+async def end(port: SubprocessPort) -> ExitStatus | None:
+    """Kill and reap a worker."""
+    port.kill()
+    await attend_shielded(port)
+    return port.exit_status
+
+
+# --- refusals ------------------------------------------------------------------------------------------------
+
+HANDLER = """
+from dspex_pool.bridge.handler import Handler
+class Opened(Handler):
+    pass
+"""
+
+HAZARDS = {
+    "thread": (
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), name='t-9', daemon=True).start()",
+        "1 thread beside the main one .'t-9'",
+    ),
+    "sqlite": (
+        "import sqlite3\nc = sqlite3.connect('cache.db')\nc.execute('create table t (a)')",
+        "a cache or another file that is open for writing .*cache.db",
+    ),
+    "sqlite, read only": (
+        "import sqlite3\nsqlite3.connect('a.db').execute('create table t (a)')\n"
+        "c = sqlite3.connect('file:a.db?mode=ro', uri=True)\nc.execute('select * from t')",
+        "an open database .*a.db",
+    ),
+    "event loop": (
+        "import asyncio\nloop = asyncio.new_event_loop()",
+        "an open pipe or event loop .*; an open socket",
+    ),
+    "error": (
+        "raise ValueError('no luck')",
+        "handler forked_handler:Opened cannot be used: ValueError.'no luck'",
+    ),
+    "end": ("import os; os._exit(7)", "ended while it warmed up .exit status 7"),
+}
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("hazard", HAZARDS)
+async def test_template_refuses_what_cannot_be_forked(hazard: str, tmp_path: Path) -> None:
+    """With a thread, an open cache or an event loop no worker is forked; the error says what it was."""
+    statement, words = HAZARDS[hazard]
+    async with TemplatePortFactory(options_for(statement + HANDLER, tmp_path)) as ports:
+        with patience(), pytest.raises(WorkerStartError, match=words) as caught:
+            await ports.open(worker_id="w-7", incarnation=1)
+    assert str(caught.value).startswith("worker w-7 could not be started: its template")
+    assert not psutil.Process().children()
+
+
+def test_command_of_ones_own_is_no_template() -> None:
+    """A template forks the bridge; another command is refused when the factory is made."""
+    with pytest.raises(InvalidConfigError, match="command does not go with a template") as caught:
+        TemplatePortFactory(SubprocessOptions(command=["worker"]))
+    assert caught.value.key == "command"
+
+
+def test_system_without_pidfd_has_no_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is named, with the way out."""
+    monkeypatch.setattr(template_module, "_NEEDED", ((os, "fork"), (signal, "pidfd_open_of_tomorrow")))
+    with pytest.raises(InvalidConfigError, match=r"no pidfd_open_of_tomorrow.* set start_method to spawn"):
+        TemplatePortFactory()
+
+
+# --- cancellation -----------------------------------------------------------------------------------------
+
+
+async def open_and_cancel(ports: TemplatePortFactory, step: int) -> bool:
+    """Cancel ``open`` before ``step``, end what it returned, and tell whether it was cancelled."""
+    port = None
+    with trio.CancelScope() as scope:
+        instrument = CancelAtStep(step, scope)
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            port = await ports.open(worker_id="w-1", incarnation=1)
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+    if port is not None:
+        assert await end(port) == ExitStatus(signal=signal.SIGKILL)
+    return port is None
+
+
+@pytest.mark.parametrize("order", range(2))
+def test_open_leaves_nothing_whenever_it_is_cancelled(order: int) -> None:
+    """Cancelled at any step, with a cold template or a warm one, ``open`` has forked nothing or gives it out."""
+
+    async def main() -> list[bool]:
+        outcomes = []
+        async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
+            for step in [1, 2, 3, *range(1, 16)]:
+                outcomes.append(await open_and_cancel(ports, step))
+                template = psutil.Process(ports.template_pid) if ports.template_pid else None
+                assert not template or not template.children(), f"a fork is left after step {step}"
+        return outcomes
+
+    before = psutil.Process().num_fds()
+    assert set(run_in_order(order, main)) == {True, False}
+    assert psutil.Process().num_fds() == before
+    assert not psutil.Process().children(recursive=True)
