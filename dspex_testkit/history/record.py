@@ -19,7 +19,9 @@ from dspex_pool.errors import DspexPoolError, ProgramError, WorkerError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from dspex_pool.config import PoolOptions
     from dspex_pool.core.records import PoolStatistics
+    from dspex_pool.telemetry.bus import Attachment
 
 __all__ = [
     "CANCELLED",
@@ -148,9 +150,13 @@ class History:
     clock: Callable[[], float] = trio.current_time
     operations: list[Operation] = field(default_factory=list)
     leases: list[LeaseRecord] = field(default_factory=list)
-    #: Events of the pools that the history attends.
+    #: Events of the pool that the history attends.
     events: list[PoolEvent] = field(default_factory=list)
-    #: Snapshots of pools, with their times.
+    #: The settings of that pool; ``None`` while there is none.
+    options: PoolOptions | None = None
+    #: What kept events from being recorded; a history with such a gap proves nothing.
+    gaps: list[Exception] = field(default_factory=list)
+    #: Snapshots of the pool, with their times.
     samples: list[tuple[float, PoolStatistics]] = field(default_factory=list)
     #: Sessions whose callers insisted on their worker.
     strict_sessions: set[str] = field(default_factory=set)
@@ -275,7 +281,20 @@ class History:
             lease.released = self.clock()
             lease.until = self.next_place()
 
-    # --- looking --------------------------------------------------------------------------------------------
+    # --- the pool -------------------------------------------------------------------------------------------
+
+    def attend(self, pool: SomePool) -> Attachment:
+        """Record what a pool does from now on: leases, starts and ends of workers, the order of the line.
+
+        Returns:
+            A context manager that ends it; the pool's own closing is heard if it is not left before.
+
+        Raises:
+            ValueError: The history attends a pool already.
+        """
+        from dspex_testkit.history.attending import attend
+
+        return attend(self, pool)
 
     def sample(self, statistics: PoolStatistics) -> None:
         """Keep a snapshot of a pool."""
