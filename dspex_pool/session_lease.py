@@ -13,7 +13,7 @@ from dspex_pool.errors import (
     SessionNotFoundError,
     WorkerDiedError,
 )
-from dspex_pool.session_answers import BEGINNING, USING
+from dspex_pool.session_answers import BEGINNING, USING, not_found
 from dspex_pool.worker_memory import WorkerMemory
 
 if TYPE_CHECKING:
@@ -85,11 +85,13 @@ class SessionLease:
 
         Raises:
             SessionNotFoundError: The session was ended meanwhile.
+            ProgramNotFoundError: The program was deleted meanwhile.
             DspexPoolError: What ``Lease.request`` raises.
 
         Cancellation: The caller leaves at once; what the worker then holds is in doubt, and told again.
         """
         call, timeout = self._call, self._call.timeout
+        self._require_program()
         steps = self._steps_ahead()
         if steps and timeout is not None:
             deadline = trio.current_time() + timeout
@@ -154,6 +156,20 @@ class SessionLease:
                 f"session {session.id!r} was ended before {self._call.command!r} was sent.",
                 session_id=session.id,
             )
+
+    def _require_program(self) -> None:
+        """See that the program was not deleted while the call waited for its worker.
+
+        The worker may hold one of that id all the same: replaced long ago, or never committed.
+        """
+        session = self._call.session
+        if session is None or self._call.command not in USING:
+            return
+        program_id: str = self._call.args["program_id"]
+        if session.program(program_id) is not None:
+            return
+        self._require_live()
+        raise not_found(session.id, program_id, self._call.command)
 
     def _doubt_what_changes(self) -> None:
         """Note that what the worker holds is in doubt until the change is committed."""

@@ -21,7 +21,7 @@ from dspex_pool.session_store import MemorySessionStore
 from dspex_testkit.plan import Plan
 from tests.bounded_waits import until
 from tests.pool.sessions import Workers, instead_of, open_sessions
-from tests.session_workers import CREATE, EventLog, execute, hold, only, run_on
+from tests.session_workers import CREATE, EventLog, execute, expect_error, hold, only, run_on
 
 if TYPE_CHECKING:
     from dspex_pool.session_pool import SessionPool
@@ -182,6 +182,23 @@ async def test_program_changed_while_a_worker_is_told_the_old_one_is_told_again(
             definition = {"signature": "a -> c"}
             await pool.execute_in_session("s", "load_program", {"program_id": "p", "definition": definition})
         assert await run_on(pool, "w-2") == {"c"}
+
+
+async def test_program_deleted_in_line_does_not_run_as_an_older_one(make_pool: MakePool) -> None:
+    """It is not found; what ran was a copy in that worker, replaced long ago."""
+    workers = Workers(make_pool)
+    async with open_sessions(workers) as pool:
+        async with only(pool, "w-1"):
+            await pool.execute_in_session("s", *CREATE)
+        async with only(pool, "w-2"):
+            definition = {"signature": "a -> c"}
+            await pool.execute_in_session("s", "load_program", {"program_id": "p", "definition": definition})
+        workers.forget()
+        async with trio.open_nursery() as nursery, hold(pool, "w-2"), hold(pool, "w-1"):
+            nursery.start_soon(expect_error, ProgramNotFoundError, execute, pool, "s")
+            await until(lambda: pool.workers.statistics().waiting, "somebody waits")
+            await pool.execute_in_session("s", "delete_program", {"program_id": "p"})
+        assert workers.heard == []
 
 
 async def test_caller_cannot_change_a_program_by_changing_its_arguments(make_pool: MakePool) -> None:
