@@ -39,11 +39,13 @@ def _three(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _cells(figure: Figure | None, metric: Metric) -> list[str]:
+def _cells(figure: Figure | None, metric: Metric, rounds: int) -> list[str]:
     if figure is None:
-        return ["", ""] if metric.has_ratio else [""]
+        return ["never", ""] if metric.has_ratio else ["never"]
     low, high = figure.quartiles
-    spread = f" ± {50 * (high - low) / figure.median:.0f} %" if figure.median else ""
+    spread = f" ± {50 * (high - low) / figure.median:.0f} %" if figure.median and metric.unit else ""
+    if len(figure.values) < rounds:
+        spread += f", in {len(figure.values)} of {rounds}"
     ratio = f"{figure.ratio:.2f}" if figure.ratio is not None else ""
     return [f"{told(figure.median, metric.unit)}{spread}", *([ratio] if metric.has_ratio else [])]
 
@@ -55,7 +57,8 @@ def _rows(result: CaseResult) -> list[list[str]]:
             reason = result.failures[subject].splitlines()[0][:100]
             rows.append([subject, reason, *[""] * (len(_columns(result)) - 2)])
         else:
-            figures = [(result.figure(subject, each), each) for each in result.metrics]
+            rounds = len(result.samples[subject])
+            figures = [(result.figure(subject, each), each, rounds) for each in result.metrics]
             rows.append([subject, *(cell for each in figures for cell in _cells(*each))])
     return rows
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from dspex_pool.bridge.handler import Handler, command
+from dspex_pool.bridge.handler import Handler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from dspex_pool.bridge.handler import Command
 
 __all__ = ["HANDLER", "TASKS", "Tasks"]
 
@@ -28,29 +31,40 @@ def wait(seconds: float) -> float:
     return seconds
 
 
-def process_id(_: Any) -> int:
-    """Return which process this is."""
+def hold(seconds: float) -> int:
+    """Take so long, and return which process this is."""
+    time.sleep(seconds)
     return os.getpid()
 
 
+def predict(seconds: float) -> int:
+    """Import DSPy and run a program once, take so long besides, and return which process this is."""
+    import dspy
+
+    from dspex_pool.bridge.extractive import MODEL, ExtractiveEngine
+
+    facts = "The Nile flows north. It reaches the sea in Egypt."
+    with dspy.context(lm=dspy.LM(MODEL, engine=ExtractiveEngine(), cache=False)):
+        answer = dspy.Predict("context, question -> answer")(
+            context=facts, question="Where is the sea?"
+        ).answer
+    if not answer:
+        raise ValueError("the program gave no answer")
+    return hold(seconds)
+
+
 #: The tasks by name. Each takes one JSON value and returns one.
-TASKS: dict[str, Callable[[Any], Any]] = {"echo": echo, "wait": wait, "process_id": process_id}
+TASKS: dict[str, Callable[[Any], Any]] = {"echo": echo, "wait": wait, "hold": hold, "predict": predict}
 
 
 class Tasks(Handler):
     """The tasks as commands; each takes ``{value}``."""
 
-    @command
-    def echo(self, args: dict[str, Any]) -> Any:
-        """Return the value."""
-        return args["value"]
+    @functools.cached_property
+    def commands(self) -> Mapping[str, Command]:
+        """The tasks by name."""
+        return {name: functools.partial(_with_value, task) for name, task in TASKS.items()}
 
-    @command
-    def wait(self, args: dict[str, Any]) -> Any:
-        """Take so many seconds."""
-        return wait(args["value"])
 
-    @command
-    def process_id(self, args: dict[str, Any]) -> Any:
-        """Return which process this is."""
-        return os.getpid()
+def _with_value(task: Callable[[Any], Any], args: dict[str, Any]) -> Any:
+    return task(args["value"])

@@ -39,10 +39,13 @@ _POOLS = {
     "ours: PythonPool, telemetry": "open_watched_python_pool",
 }
 
+_VARIANTS = {"ours: idempotent calls": "open_idempotent", "ours: template": "open_template"}
+
 CONTENDERS: dict[str, Entry] = {
     RAW: Entry("raw:open_raw"),
-    **{name: Entry(f"ours:{opens}", "dspex-pool") for name, opens in (_PARTS | _POOLS).items()},
+    **{name: Entry(f"ours:{opens}", "dspex-pool") for name, opens in (_PARTS | _POOLS | _VARIANTS).items()},
     "ProcessPoolExecutor": Entry("futures:open_executor"),
+    "ProcessPoolExecutor, forkserver": Entry("futures:open_forkserver_executor"),
     "multiprocessing.Pool": Entry("futures:open_multiprocessing_pool"),
     "loky": Entry("futures:open_loky", "loky"),
     "Pebble": Entry("futures:open_pebble", "Pebble"),
@@ -52,7 +55,11 @@ CONTENDERS: dict[str, Entry] = {
 
 #: The layers of our path that are no pools yet, and those that are.
 OURS = tuple(_PARTS | _POOLS)
-PEERS = tuple(name for name in CONTENDERS if name != RAW and name not in OURS)
+PEERS = tuple(
+    name
+    for name in CONTENDERS
+    if name != RAW and not name.startswith("ours: ") and not name.endswith("forkserver")
+)
 #: All that can serve many callers at once.
 POOLS = (RAW, *_POOLS, *PEERS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import queue
 import time
@@ -16,10 +17,17 @@ from benchmarks.contenders.contender import Contender, check
 from benchmarks.tasks import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from multiprocessing.pool import Pool
 
-__all__ = ["FutureContender", "open_executor", "open_loky", "open_multiprocessing_pool", "open_pebble"]
+__all__ = [
+    "FutureContender",
+    "open_executor",
+    "open_forkserver_executor",
+    "open_loky",
+    "open_multiprocessing_pool",
+    "open_pebble",
+]
 
 
 class FutureContender(Contender):
@@ -27,6 +35,9 @@ class FutureContender(Contender):
 
     Cancellation: As for ``Contender``.
     """
+
+    #: Whether the pool itself ends a call that takes too long.
+    has_timeouts = False
 
     @abstractmethod
     def submit(self, task: str, argument: Any, timeout: float | None = None) -> Future[Any]:
@@ -71,11 +82,16 @@ class FutureContender(Contender):
         return time.perf_counter() - began
 
     async def call(self, task: str, argument: Any, *, timeout: float | None = None) -> Any:
-        """Wait for the future beside others; a thread of the pool tells that it is done."""
+        """Wait for the future beside others; a thread of the pool tells that it is done.
+
+        Where the pool knows no timeouts, its caller leaves, which is all that can be done.
+        """
         token, done = trio.lowlevel.current_trio_token(), trio.Event()
         future = self.submit(task, argument, timeout)
         future.add_done_callback(lambda _: token.run_sync_soon(done.set))
-        await done.wait()
+        bound = math.inf if timeout is None or self.has_timeouts else timeout
+        with trio.fail_after(bound):
+            await done.wait()
         return future.result()
 
 
@@ -99,6 +115,8 @@ class _OfPool(FutureContender):
 
 
 class _OfPebble(FutureContender):
+    has_timeouts = True
+
     def __init__(self, pool: Any) -> None:
         self._pool = pool
 
@@ -107,28 +125,27 @@ class _OfPebble(FutureContender):
         return future
 
 
-def _warm(submit: Callable[[str, Any], Future[Any]], workers: int) -> None:
-    """Have all workers started: each takes one of the calls, which last long enough for that."""
-    for future in [submit("wait", 0.1) for _ in range(workers)]:
-        future.result()
-
-
 @contextlib.asynccontextmanager
 async def open_executor(workers: int) -> AsyncIterator[FutureContender]:
     """Open a ``ProcessPoolExecutor`` with the start method of this Python."""
     with ProcessPoolExecutor(workers) as executor:
-        contender = _OfExecutor(executor)
-        _warm(contender.submit, workers)
-        yield contender
+        yield _OfExecutor(executor)
+
+
+@contextlib.asynccontextmanager
+async def open_forkserver_executor(workers: int) -> AsyncIterator[FutureContender]:
+    """Open a ``ProcessPoolExecutor`` on the fork server, which has imported DSPy before it forks."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dspy", "benchmarks.tasks"])
+    with ProcessPoolExecutor(workers, context) as executor:
+        yield _OfExecutor(executor)
 
 
 @contextlib.asynccontextmanager
 async def open_multiprocessing_pool(workers: int) -> AsyncIterator[FutureContender]:
     """Open a ``multiprocessing.Pool`` with the start method of this Python."""
     with multiprocessing.Pool(workers) as pool:
-        contender = _OfPool(pool)
-        _warm(contender.submit, workers)
-        yield contender
+        yield _OfPool(pool)
 
 
 @contextlib.asynccontextmanager
@@ -138,9 +155,7 @@ async def open_loky(workers: int) -> AsyncIterator[FutureContender]:
 
     executor = loky.get_reusable_executor(max_workers=workers, timeout=None)
     try:
-        contender = _OfExecutor(executor)
-        _warm(contender.submit, workers)
-        yield contender
+        yield _OfExecutor(executor)
     finally:
         executor.shutdown(wait=True, kill_workers=True)
 
@@ -151,9 +166,7 @@ async def open_pebble(workers: int) -> AsyncIterator[FutureContender]:
     import pebble
 
     with pebble.ProcessPool(max_workers=workers) as pool:
-        contender = _OfPebble(pool)
         try:
-            _warm(contender.submit, workers)
-            yield contender
+            yield _OfPebble(pool)
         finally:
             pool.stop()

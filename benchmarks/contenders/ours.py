@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from dspex_pool.transport.port import Port
 
 __all__ = [
+    "open_idempotent",
     "open_port",
     "open_python_pool",
     "open_session_pool",
+    "open_template",
     "open_watched_python_pool",
     "open_watched_session_pool",
     "open_worker",
@@ -87,20 +89,29 @@ class _OfSessionPool(TrioContender):
 class _OfPythonPool(TrioContender):
     """What users call."""
 
-    def __init__(self, pool: PythonPool) -> None:
+    def __init__(self, pool: PythonPool, *, is_idempotent: bool = False) -> None:
         self._pool = pool
+        self._is_idempotent = is_idempotent
 
     async def call(self, task: str, argument: Any, *, timeout: float | None = None) -> Any:
-        return (await self._pool.call("bench", task, {"value": argument}, timeout=timeout)).result
+        reply = await self._pool.call(
+            "bench",
+            task,
+            {"value": argument},
+            timeout=timeout,
+            retries=int(self._is_idempotent),
+            idempotent=self._is_idempotent,
+        )
+        return reply.result
 
 
 def _ports() -> SubprocessPortFactory:
     return SubprocessPortFactory(SubprocessOptions(handler=HANDLER, cwd=str(ROOT)))
 
 
-def _config(workers: int) -> PoolConfig:
+def _config(workers: int, **settings: Any) -> PoolConfig:
     return PoolConfig.load(
-        pool_size=workers, max_starting=workers, handler=HANDLER, worker_cwd=str(ROOT), max_waiting=None
+        pool_size=workers, max_starting=workers, handler=HANDLER, worker_cwd=str(ROOT), **settings
     )
 
 
@@ -173,3 +184,25 @@ async def open_watched_python_pool(workers: int) -> AsyncIterator[TrioContender]
         await pool.wait_ready(workers)
         with pool.telemetry.attach((), _listen):
             yield _OfPythonPool(pool)
+
+
+@contextlib.asynccontextmanager
+async def open_idempotent(workers: int) -> AsyncIterator[TrioContender]:
+    """Open what users open, for calls that may be tried once more on another worker."""
+    async with PythonPool.open(_config(workers)) as pool:
+        await pool.wait_ready(workers)
+        yield _OfPythonPool(pool, is_idempotent=True)
+
+
+@contextlib.asynccontextmanager
+async def open_template(workers: int) -> AsyncIterator[TrioContender]:
+    """Open what users open, with workers that are forked off a template.
+
+    Raises:
+        ImportError: This version has no such setting.
+    """
+    if "start_method" not in PoolConfig.__struct_fields__:
+        raise ImportError("there is no setting start_method")
+    async with PythonPool.open(_config(workers, start_method="template")) as pool:
+        await pool.wait_ready(workers)
+        yield _OfPythonPool(pool)

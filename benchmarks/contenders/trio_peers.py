@@ -41,24 +41,16 @@ class _OfAnyio(TrioContender):
             return await to_process.run_sync(TASKS[task], argument, cancellable=True, limiter=self._limiter)
 
 
-async def _warm(contender: TrioContender, workers: int) -> None:
-    await contender.together("wait", 0.1, count=workers, callers=workers)
-
-
 @contextlib.asynccontextmanager
 async def open_trio_parallel(workers: int) -> AsyncIterator[TrioContender]:
     """Open a context of trio-parallel."""
     import trio_parallel
 
     async with trio_parallel.open_worker_context() as context:
-        contender = _OfTrioParallel(context, workers)
-        await _warm(contender, workers)
-        yield contender
+        yield _OfTrioParallel(context, workers)
 
 
 @contextlib.asynccontextmanager
 async def open_anyio(workers: int) -> AsyncIterator[TrioContender]:
     """Use anyio's processes, which end with the loop."""
-    contender = _OfAnyio(workers)
-    await _warm(contender, workers)
-    yield contender
+    yield _OfAnyio(workers)

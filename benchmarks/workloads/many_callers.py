@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from benchmarks.figures import Metric
 from benchmarks.machine import cpu_seconds
-from benchmarks.workloads.workload import Settings, Workload
+from benchmarks.workloads.workload import PoolWorkload, Settings, affordable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ManyCallers"]
 
 
-class ManyCallers(Workload):
+class ManyCallers(PoolWorkload):
     """Throughput of calls that do nothing, and what each costs on either side."""
 
     letter = "B"
@@ -28,15 +28,16 @@ class ManyCallers(Workload):
         Metric("CPU of the worker"),
     )
     cases: ClassVar[Mapping[str, Settings]] = {
-        "2 workers": {"workers": 2, "callers": 64, "count": 6000},
-        "4 workers": {"workers": 4, "callers": 64, "count": 6000},
+        "2 workers": {"workers": 2, "callers": 64, "count": 20_000},
+        "4 workers": {"workers": 4, "callers": 64, "count": 20_000},
     }
     quick: ClassVar[Settings] = {"count": 640}
 
     async def measure(self, contender: Contender, settings: Settings) -> dict[str, float]:
         """Call all together, once to warm up."""
-        count, callers = settings["count"], settings["callers"]
-        await contender.together("echo", "x" * 200, count=count // 10, callers=callers)
+        callers = settings["callers"]
+        first = await contender.together("echo", "x" * 200, count=4 * callers, callers=callers)
+        count = affordable(first / (4 * callers), 0.5, most=settings["count"], least=4 * callers)
         pids = contender.worker_pids()
         own, theirs = cpu_seconds(os.getpid()), sum(map(cpu_seconds, pids))
         seconds = await contender.together("echo", "x" * 200, count=count, callers=callers)
