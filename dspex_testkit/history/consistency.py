@@ -138,6 +138,11 @@ class _Point:
     writes: int
     programs: Programs
 
+    @property
+    def length(self) -> int:
+        """How many answers the order explains."""
+        return sum(low + bits.bit_count() for low, bits in self.lanes)
+
 
 class _Search:
     """Looks for the order of one session.
@@ -163,23 +168,26 @@ class _Search:
     def run(self, programs: Programs, most_steps: int) -> Violation | None:
         """Return ``None`` if there is an order, else what stands against it."""
         first = _Point(tuple((0, 0) for _ in self._lanes), 0, programs)
-        seen, stack = {first}, [self._next(first)]
-        furthest, length = first, 0
+        stack, furthest = [self._next(first)], first
+        seen = {(first.lanes, programs): [0]}
         for _ in range(most_steps):
+            if furthest.length == sum(map(len, self._lanes)):
+                return None
             if not stack:
                 text = f"no order explains these answers to a session with {_told(furthest.programs)}"
-                return Violation(text, tuple(self._stuck(furthest)))
+                return Violation(text, tuple(self._candidates(furthest)))
             point = next(stack[-1], None)
             if point is None:
                 stack.pop()
-            elif point not in seen:
-                seen.add(point)
-                stack.append(self._next(point))
-                if (done := sum(low + bits.bit_count() for low, bits in point.lanes)) > length:
-                    furthest, length = point, done
-            if length == sum(map(len, self._lanes)):
-                return None
-        return Violation(f"undecided after {most_steps} steps", tuple(self._stuck(furthest)))
+                continue
+            before = seen.setdefault((point.lanes, point.programs), [])
+            # From a point that needed fewer unanswered writes one can go on in every way that is open here.
+            if any(writes & point.writes == writes for writes in before):
+                continue
+            before.append(point.writes)
+            stack.append(self._next(point))
+            furthest = max(furthest, point, key=lambda one: one.length)
+        return Violation(f"undecided after {most_steps} steps", tuple(self._candidates(furthest)))
 
     def _next(self, point: _Point) -> Iterator[_Point]:
         """Give the points that can follow; first those that need no unanswered write."""
@@ -190,12 +198,39 @@ class _Search:
                     lanes = list(point.lanes)
                     lanes[number] = _with(low, bits, index)
                     yield _Point(tuple(lanes), point.writes, programs)
+        if self._writes:
+            yield from self._with_a_write(point)
+
+    def _with_a_write(self, point: _Point) -> Iterator[_Point]:
+        """Give the points that follow by an unanswered write.
+
+        Such a write may come at any time, so it is enough to take one when an answer is wrong without it: one of
+        the program that this answer is about, or one that changes all programs.
+        """
+        wanted = self._disputed(point)
         for bit, (number, operation) in enumerate(self._writes):
-            if point.writes >> bit & 1 or operation.since > self._limit(number, *point.lanes[number]):
+            is_of_all = operation.command == "cleanup_session"
+            if point.writes >> bit & 1 or not (is_of_all or _program_of(operation) in wanted):
                 continue
             programs = after(operation, point.programs)
-            if programs is not None and programs != point.programs:
+            is_called = operation.since < self._limit(number, *point.lanes[number])
+            if is_called and programs is not None and programs != point.programs:
                 yield _Point(point.lanes, point.writes | 1 << bit, programs)
+
+    def _disputed(self, point: _Point) -> set[str]:
+        """Return the ids of the programs that answers tell of which cannot be given at a point."""
+        found: set[str] = set()
+        there = {name for name, _ in point.programs}
+        for operation in self._candidates(point):
+            if after(operation, point.programs) is not None:
+                continue
+            if operation.command == "list_programs":
+                found |= there ^ set(programs_shown_by(operation))
+            elif operation.command == "cleanup_session":
+                found |= there | {_program_of(write) for _, write in self._writes}
+            else:
+                found.add(_program_of(operation))
+        return found
 
     def _open(self, number: int, low: int, bits: int) -> Iterator[int]:
         """Give the places in a lane of what may come next: nothing that is missing had ended before its call."""
@@ -213,7 +248,7 @@ class _Search:
         lane = self._lanes[number]
         return min((lane[index].until for index in self._open(number, low, bits)), default=math.inf)
 
-    def _stuck(self, point: _Point) -> Iterator[Operation]:
+    def _candidates(self, point: _Point) -> Iterator[Operation]:
         for number, (low, bits) in enumerate(point.lanes):
             yield from (self._lanes[number][index] for index in self._open(number, low, bits))
 

@@ -1,0 +1,183 @@
+"""Several clients at several sessions while workers are killed: the whole history stands every check."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from dspex_pool.adapters.python_pool import PythonPool
+from dspex_pool.config import PoolConfig
+from dspex_pool.session_books import SessionBooks
+from dspex_testkit.history.checkers import check_history, default_checkers
+from dspex_testkit.history.record import History, Outcome
+from dspex_testkit.history.verdict import Violation
+from tests.bounded_waits import until
+from tests.bugbench.catalogue import BUGS
+from tests.bugbench.planting import Planting
+from tests.chaos.fire import BOUND, Killer, watched_pool
+from tests.chaos.host import MOCK_WORKER
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.chaos
+
+SESSIONS, CLIENTS, ACTS = 3, 9, 25
+PROGRAMS = ("p", "q", "r")
+
+#: What a client may hear while workers are killed, and callers of one session are in each other's way.
+LAWFUL = (
+    "Cancelled",
+    "WorkerDiedError",
+    "ProgramExistsError",
+    "ProgramNotFoundError",
+    "SessionNotFoundError",
+)
+
+#: Two workers that take ten milliseconds for whatever they are asked, so that clients wait in line.
+CONFIG = PoolConfig(
+    pool_size=2,
+    command=(*MOCK_WORKER, "--delay", "*=0.01"),
+    backoff_min=0.05,
+    backoff_max=0.2,
+    cancel_grace=1.0,
+)
+
+
+class Client:
+    """One of several clients of a session, which does whatever comes to its mind.
+
+    Args:
+        pool: The pool.
+        history: Where it writes what it does.
+        number: Its number.
+        random: Its mind.
+    """
+
+    def __init__(self, pool: PythonPool, history: History, number: int, random: random.Random) -> None:
+        self._pool = pool
+        self._history = history
+        self._name, self._session = f"client-{number}", f"tenant-{number % SESSIONS}"
+        self._random = random
+        self._turn = 0
+
+    async def run(self, acts: int) -> None:
+        """Do one thing after the other; leave some of them before they are done."""
+        for self._turn in range(acts):
+            command, args = self._act()
+            impatient = self._random.random() < 0.1
+            with trio.move_on_after(self._random.uniform(0, 0.03) if impatient else BOUND):
+                await self._history.call(self._pool, self._session, command, args, client=self._name)
+            self._history.sample(self._pool.statistics())
+
+    def _act(self) -> tuple[str, dict[str, Any]]:
+        program, mark = self._random.choice(PROGRAMS), f"{self._name}_{self._turn}".replace("-", "_")
+        signature = f"question -> {mark}"
+        acts: list[tuple[int, str, dict[str, Any]]] = [
+            (4, "create_program", {"id": program, "signature": signature}),
+            (3, "load_program", {"program_id": program, "definition": {"signature": signature}}),
+            (3, "delete_program", {"program_id": program}),
+            (8, "execute_program", {"program_id": program, "inputs": {"question": mark}}),
+            (2, "get_program_info", {"program_id": program}),
+            (2, "list_programs", {}),
+            (1, "cleanup_session", {}),
+        ]
+        ((_, command, args),) = self._random.choices(acts, [weight for weight, *_ in acts])
+        return command, args
+
+
+def own_outputs(history: History) -> list[Violation]:
+    """Check that who ran a program was answered his own question."""
+    return [
+        Violation("an answer to somebody else's question", (operation,))
+        for operation in history.operations
+        if operation.command == "execute_program" and operation.outcome is Outcome.OK
+        for output in operation.value["outputs"].values()
+        if not output.endswith(f": {operation.args['inputs']['question']}")
+    ]
+
+
+async def storm(pool: PythonPool, history: History, random: random.Random, *, acts: int = ACTS) -> None:
+    """Let all clients do their acts at the same time."""
+    history.attend(pool)
+    async with trio.open_nursery() as nursery:
+        for number in range(CLIENTS):
+            nursery.start_soon(Client(pool, history, number, random).run, acts)
+
+
+async def killed_storm(random: random.Random, *, acts: int, pause: tuple[float, float]) -> History:
+    """Return the history of a storm in which workers were killed, of which every check was passed."""
+    history = History()
+    async with watched_pool(CONFIG) as (pool, _):
+        killer = Killer(pool, random)
+        await pool.wait_ready(2)
+        async with trio.open_nursery() as rage:
+            rage.start_soon(lambda: killer.rage(pause=pause, spare=1))
+            await storm(pool, history, random, acts=acts)
+            rage.cancel_scope.cancel()
+        await killer.wait_reaped()
+        for number in range(SESSIONS):
+            await history.call(pool, f"tenant-{number}", "list_programs", client="the end")
+        await until(lambda: pool.statistics().idle == 2, "the pool is whole")
+    killer.check_proof()
+    check_history(history, own_outputs, errors=LAWFUL, faults=len(killer.victims))
+    return history
+
+
+@pytest.mark.trio
+async def test_history_of_a_killed_pool_stands_every_check(dspex_random: random.Random) -> None:
+    """Nine clients at three sessions, two workers, kills and impatience: every answer has an explanation."""
+    history = await killed_storm(dspex_random, acts=ACTS, pause=(0.05, 0.15))
+    assert any(event.name == "closed" for event in history.events)
+    assert any(event.name == "checkout" and event.about["queued"] for event in history.events)
+    assert {lease.told_by for lease in history.leases} == {"pool", "caller"}
+
+
+@pytest.mark.trio
+async def test_histories_of_killed_pools_stand_every_check_in_a_soak(dspex_random: random.Random) -> None:
+    """Ten times as long, a kill about every tenth of a second."""
+    await killed_storm(dspex_random, acts=10 * ACTS, pause=(0.05, 0.15))
+
+
+# --- that it could have failed -------------------------------------------------------------------------------------
+
+
+def forget_to_delete(planting: Planting) -> None:
+    """Say that a program is deleted, and keep it."""
+
+    async def delete_program(self: SessionBooks, session: object, program_id: str) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        return {"program_id": program_id, "status": "deleted"}
+
+    planting.replace(SessionBooks, "delete_program", delete_program)
+
+
+@pytest.mark.parametrize(
+    ("plant", "told"),
+    [
+        (forget_to_delete, "no order explains these answers"),
+        (BUGS["program_on_another_worker"].plant, "no order explains these answers"),
+        (BUGS["newest_waiter_first"].plant, "overtaken in line"),
+        (BUGS["one_too_many"].plant, "a start at"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+@pytest.mark.trio
+async def test_planted_bug_is_seen_in_the_history(
+    plant: Callable[[Planting], None], told: str, dspex_random: random.Random
+) -> None:
+    """A pool that deletes nothing, mixes programs up, serves the last first, or starts too many is found out."""
+    history, planting = History(), Planting()
+    try:
+        plant(planting)
+        with trio.fail_after(BOUND):
+            async with PythonPool.open(CONFIG) as pool:
+                await storm(pool, history, dspex_random, acts=12)
+    finally:
+        planting.undo()
+    found = [violation.text for checker in default_checkers(errors=LAWFUL) for violation in checker(history)]
+    assert any(told in text for text in found), found
+    assert any(operation.outcome is Outcome.OK for operation in history.operations)
