@@ -72,7 +72,7 @@ def kill_and_look(draw: random.Random, *arguments: str) -> None:
     environment, null = {**os.environ, PROBE: probe}, subprocess.DEVNULL
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=null, stdout=null, stderr=null) as run:
         try:
-            wait_until(lambda: count_workers(run, probe), "a test started a process")
+            wait_until(lambda: count_workers(run, probe), "a test started a process", seconds=60.0)
             time.sleep(draw.uniform(0, 3))
             wait_until(lambda: count_workers(run, probe), "a process was at risk")
         finally:
