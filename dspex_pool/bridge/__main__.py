@@ -25,10 +25,11 @@ from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
     from dspex_pool.bridge.process import Wires
 
-__all__ = ["main"]
+__all__ = ["main", "parse_arguments", "run"]
 
 DEFAULT_HANDLER = "dspex_pool.bridge.dspy_handler:DspyHandler"
 # Every failure fits this, whatever it has to say.
@@ -73,7 +74,11 @@ def frame_limit(word: str) -> int:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the worker until its client leaves."""
-    arguments = parse_arguments(sys.argv[1:] if words is None else words)
+    run(parse_arguments(sys.argv[1:] if words is None else words))
+
+
+def run(arguments: argparse.Namespace) -> NoReturn:
+    """Run the worker that ``parse_arguments`` has read of, until its client leaves."""
     process, interrupts = Process(), Interrupts()
     try:
         wires = claim_wires()

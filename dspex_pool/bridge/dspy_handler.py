@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dspex_pool.bridge.arguments import mapping, number, optional_mapping, positive_int, refusal, text
 from dspex_pool.bridge.definitions import read_definition
 from dspex_pool.bridge.handler import Answer, Handler, HandlerContext, command
-from dspex_pool.bridge.lm import read_settings
+from dspex_pool.bridge.lm import EXTRACTIVE_MODEL, read_settings
 from dspex_pool.bridge.sessions import Program, Sessions
 from dspex_pool.bridge.signatures import validate_inputs
 from dspex_pool.errors import InvalidArgumentError
@@ -45,6 +45,18 @@ class DspyHandler(Handler):
         self._dspy: ModuleType | None = None
 
     # --- hooks ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def warm_up(cls) -> None:
+        """Import DSPy and run a program: what DSPy makes at its first use is then shared by all workers."""
+        worker = cls(HandlerContext())
+        try:
+            worker.configure_lm({"model": EXTRACTIVE_MODEL})
+        except DspyUnavailableError:
+            return  # a worker says so when it needs DSPy
+        worker.create_program({"id": "first", "signature": "question, context -> answer"})
+        inputs = {"question": "Who is here?", "context": "Ann is here. Bob is there."}
+        worker.execute_program({"program_id": "first", "inputs": inputs})
 
     def ping_facts(self) -> Mapping[str, Any]:
         """Tell which session was served last."""

@@ -79,15 +79,12 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def become_worker(
-    streams: Sequence[int], *, kept: Set[int], words: Sequence[str], environment: Mapping[str, str | None]
-) -> None:
+def become_worker(streams: Sequence[int], *, kept: Set[int], environment: Mapping[str, str | None]) -> None:
     """Make this fork a worker: own session, own streams, own random numbers, nothing of the template's.
 
     Args:
         streams: What becomes stdin, stdout and stderr.
         kept: Descriptors that the handler has opened, and uses.
-        words: Arguments of the worker.
         environment: Variables to change; ``None`` removes one.
     """
     os.setsid()
@@ -101,7 +98,6 @@ def become_worker(
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    sys.argv = [sys.argv[0], *words]
     _reseed()
     gc.enable()
 

@@ -26,6 +26,7 @@ __all__ = [
     "commands_of",
     "import_allowed",
     "import_named",
+    "marked_names",
 ]
 
 #: Takes the args of a request and returns a JSON value, or an ``Answer``; raises to fail the request.
@@ -98,11 +99,18 @@ class Handler:
     def __init__(self, context: HandlerContext) -> None:
         self.context = context
 
+    @classmethod
+    def warm_up(cls) -> None:
+        """Import and prepare what all workers need: called once in a template, which is then forked.
+
+        No thread, connection, event loop or open cache may be left. What must be fresh in each worker belongs into
+        ``__init__``, or to ``os.register_at_fork``.
+        """
+
     @functools.cached_property
     def commands(self) -> Mapping[str, Command]:
         """The commands by name: all marked methods."""
-        marked = (name for name in dir(type(self)) if getattr(getattr(type(self), name), _MARK, False))
-        return {name: getattr(self, name) for name in marked}
+        return {name: getattr(self, name) for name in marked_names(type(self))}
 
     def ping_facts(self) -> Mapping[str, Any]:
         """Return what the answer to ``ping`` tells besides the usual."""
@@ -122,6 +130,17 @@ class Handler:
         Not called when the process ends in another way.
         """
         return None
+
+
+_marked_names: dict[type, tuple[str, ...]] = {}
+
+
+def marked_names(kind: type[Handler]) -> tuple[str, ...]:
+    """Return the names of the methods that are marked as commands. They are looked for once."""
+    if kind not in _marked_names:
+        marked = (name for name in dir(kind) if getattr(getattr(kind, name), _MARK, False))
+        _marked_names[kind] = tuple(marked)
+    return _marked_names[kind]
 
 
 def commands_of(handler: Any, reserved: Mapping[str, Command]) -> dict[str, Command]:

@@ -72,7 +72,8 @@ class RequestLog(logging.Handler):
         """Take all records of level INFO and above, in place of every other handler."""
         root = logging.getLogger()
         root.handlers[:] = [self]
-        root.setLevel(logging.INFO)
+        if root.level != logging.INFO:  # setting it anew visits every logger there is
+            root.setLevel(logging.INFO)
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Tell of one record without the lock of the base class.

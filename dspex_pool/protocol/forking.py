@@ -34,8 +34,8 @@ class Fork(msgspec.Struct, frozen=True, tag=True):
 
     #: Number of the request.
     number: int
-    #: The worker's arguments, as for ``python -m dspex_pool.bridge``.
-    words: tuple[str, ...]
+    #: Name of the worker.
+    worker_id: str
     #: Variables in which its environment differs from the template's; ``None`` removes one.
     environment: dict[str, str | None]
 

@@ -117,15 +117,10 @@ class SubprocessOptions:
             max_frame_bytes=self.max_frame_bytes,
         )
 
-    def words_for(self, worker_id: str) -> list[str]:
-        """Return the arguments of the bridge that is ``worker_id``, without the command itself."""
-        command = self.command_for(worker_id)
-        return command[command.index(_BRIDGE) + 1 :]
-
     def template_command(self) -> list[str]:
-        """Return the words of the command that starts a template of the bridge."""
-        handler = [] if self.handler is None else ["--handler", self.handler]
-        return [self.python or sys.executable, "-m", f"{_BRIDGE}.template", *handler]
+        """Return the words of the command that starts a template of the bridge's workers."""
+        template = f"{_BRIDGE}.template"
+        return [template if word == _BRIDGE else word for word in self.command_for("template")]
 
     def environment(self) -> dict[str, str]:
         """Return the whole environment of a worker: defaults, under the parent's, under ``env``."""

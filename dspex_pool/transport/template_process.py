@@ -246,9 +246,7 @@ class TemplateProcess:
         number = next(self._numbers)
         awaited = self._forks[number] = _Awaited()
         try:
-            await self._send(
-                Fork(number, tuple(self._options.words_for(worker_id)), self._changes()), streams
-            )
+            await self._send(Fork(number, worker_id, self._changes()), streams)
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _ANSWER_TIMEOUT):
                 await awaited.came.wait()
         finally:
