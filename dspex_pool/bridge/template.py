@@ -20,7 +20,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from dspex_pool.bridge.__main__ import parse_arguments, run
-from dspex_pool.bridge.forks import become_worker, find_hazards, open_descriptors
+from dspex_pool.bridge.forks import become_worker, find_hazards
 from dspex_pool.bridge.handler import Handler, import_named, marked_names
 from dspex_pool.bridge.process import EXIT_USAGE, claim_wires, limit_library_threads
 from dspex_pool.bridge.versions import installed_version, is_installed
@@ -76,7 +76,6 @@ class Template:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        self._kept: set[int] = set()
 
     # --- warming up ----------------------------------------------------------------------------------
 
@@ -97,7 +96,6 @@ class Template:
             self._refuse(hazards)
         gc.collect()
         gc.freeze()
-        self._kept = open_descriptors() - {self._channel.fileno()}
         self._end_with_pool(on=False)
         self._send(Ready())
 
@@ -181,8 +179,7 @@ class Template:
         if pid:
             self._tell_forked(request.number, pid)
             return False
-        self._channel.detach()
-        become_worker(streams, kept=self._kept, environment=request.environment)
+        become_worker(streams, self._channel.detach(), request.environment)
         return True
 
     def _tell_forked(self, number: int, pid: int) -> None:
