@@ -1,26 +1,34 @@
-"""A program with a pool, to be killed: ``python -m tests.chaos.host MOMENT [STORE]``.
+"""A program with a pool, to be killed: ``python -m tests.chaos.host MOMENT [STORE SEED]``.
 
-It brings its workers into a state, says ``ready`` in a line of stdout, and stays there until it is killed.
+It brings its workers into a state, says ``ready`` in a line of stdout, and stays there until it is killed. With a
+store it works on sessions instead, and tells what it does, a line each.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
+import random as random_module
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from dspex_pool.adapters.python_pool import PythonPool
 from dspex_pool.config import PoolConfig
+from dspex_pool.errors import ProgramExistsError, ProgramNotFoundError
 from tests.chaos.fire import light
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["MOCK_WORKER", "MOMENTS"]
+__all__ = ["MOCK_WORKER", "MOMENTS", "TENANTS"]
 
 SIZE = 3
+
+#: Sessions of the program that has a store: ``tenant-0`` and so on.
+TENANTS = 5
 
 #: A worker that knows programs and starts without DSPy.
 MOCK_WORKER = (
@@ -32,6 +40,11 @@ MOCK_WORKER = (
 def say(text: str) -> None:
     """Print one line at once; it is out when this returns."""
     os.write(1, f"{text}\n".encode())
+
+
+def say_json(thing: dict[str, Any]) -> None:
+    """Print a thing as one line of JSON."""
+    say(json.dumps(thing))
 
 
 async def starting(pool: PythonPool) -> None:
@@ -96,28 +109,45 @@ MOMENTS: dict[str, Callable[[PythonPool], Awaitable[None]]] = {
 }
 
 
-async def make_programs(pool: PythonPool) -> None:
-    """Make program after program in five sessions at once; say which ones the pool has acknowledged."""
+async def change_programs(pool: PythonPool, random: random_module.Random) -> None:
+    """Change and run programs in five sessions; tell of each command before it is called and when it is answered."""
+    numbers, life = itertools.count(), os.getpid()
 
     async def tenant(session_id: str) -> None:
-        adapter = pool.session_adapter(session_id)
-        known = {program["id"] for program in (await adapter.list_programs())["programs"]}
-        for number in range(len(known), 100_000):
-            await adapter.create_program(f"p-{number}", "question -> answer")
-            say(f"{session_id} p-{number}")
-            await adapter.execute_program(f"p-{number}", {"question": "?"})
+        for number in numbers:
+            command, args = draw_command(random, f"a{life}_{number}")
+            say_json({"call": number, "session": session_id, "command": command, "args": args})
+            try:
+                reply = await pool.call(session_id, command, args)
+                say_json({"answer": number, "value": reply.result})
+            except (ProgramExistsError, ProgramNotFoundError) as error:
+                say_json({"answer": number, "error": type(error).__name__})
 
     async with trio.open_nursery() as nursery:
-        for number in range(5):
+        for number in range(TENANTS):
             nursery.start_soon(tenant, f"tenant-{number}")
 
 
-async def main(moment: str, store: str = "") -> None:
+def draw_command(random: random_module.Random, field: str) -> tuple[str, dict[str, Any]]:
+    """Draw a command on one of a few programs; one that defines a program has it answer in ``field``."""
+    program, signature = f"p-{random.randrange(6)}", f"question -> {field}"
+    commands: dict[str, dict[str, Any]] = {
+        "create_program": {"id": program, "signature": signature},
+        "load_program": {"program_id": program, "definition": {"signature": signature}},
+        "delete_program": {"program_id": program},
+        "execute_program": {"program_id": program, "inputs": {"question": "?"}},
+        "cleanup_session": {},
+    }
+    (command,) = random.choices(list(commands), [8, 6, 4, 6, 1])
+    return command, commands[command]
+
+
+async def main(moment: str, store: str = "", seed: str = "0") -> None:
     """Open the pool and go to the moment."""
     if store:
         config = PoolConfig(pool_size=2, command=MOCK_WORKER, session_store=f"sqlite:{store}")
         async with PythonPool.open(config) as pool:
-            await make_programs(pool)
+            await change_programs(pool, random_module.Random(seed))
     else:
         async with PythonPool.open(light(pool_size=SIZE, terminate_grace=60.0, close_timeout=90.0)) as pool:
             await MOMENTS[moment](pool)

@@ -2,53 +2,28 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-from collections import defaultdict
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from dspex_pool.config import PoolConfig
+from dspex_pool.session_store import SqliteSessionStore
+from dspex_testkit.history.checkers import check_history
+from dspex_testkit.history.consistency import consistent
+from dspex_testkit.history.record import Outcome
 from tests.chaos.fire import no_processes_of, watched_pool
-from tests.chaos.host import MOCK_WORKER, MOMENTS
+from tests.chaos.host import MOCK_WORKER, MOMENTS, TENANTS
+from tests.chaos.lives import HostKilledError, Lives, host, wait_without_orphans
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.chaos
 
-ROOT = Path(__file__).resolve().parents[2]
-
-#: Seconds after the death of a host in which no process of it may be left.
-ORPHAN_BOUND = 2.0
-
-
-@contextmanager
-def host(*words: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the program that has a pool, and kill it in the end."""
-    command = [sys.executable, "-m", "tests.chaos.host", *words]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_without_orphans(pid: int) -> None:
-    """Wait until no process of a dead host is left.
-
-    Raises:
-        AssertionError: One is left after ``ORPHAN_BOUND``.
-    """
-    deadline = time.monotonic() + ORPHAN_BOUND
-    while not no_processes_of(f"{pid}-"):
-        assert time.monotonic() < deadline, f"workers outlive their host by {ORPHAN_BOUND} s"
-        time.sleep(0.02)
+#: How a command of a host may end, but for its answer.
+LAWFUL = (HostKilledError.__name__, "ProgramExistsError", "ProgramNotFoundError")
 
 
 def kill_host(moment: str, delay: float) -> None:
@@ -75,33 +50,49 @@ def test_no_worker_outlives_its_host_in_a_soak(dspex_random: random.Random) -> N
         kill_host(dspex_random.choice(list(MOMENTS)), dspex_random.uniform(0, 0.2))
 
 
+async def kill_hosts(store: Path, random: random.Random, count: int) -> Lives:
+    """Kill so many hosts of one store at moments of chance; see that nothing is left, and nothing lost."""
+    lives = Lives(store, random)
+    while lives.killed < count or not lives.had_told:
+        await lives.live()
+    check_history(lives.history, errors=LAWFUL, faults=lives.killed)
+    config = PoolConfig(pool_size=2, command=MOCK_WORKER, session_store=f"sqlite:{store}")
+    async with watched_pool(config) as (pool, _):
+        created = {"id": "last", "signature": "question -> answer"}
+        await lives.history.call(pool, "tenant-0", "create_program", created, client="the end")
+        for session in (f"tenant-{number}" for number in range(TENANTS)):
+            listed = await lives.history.call(pool, session, "list_programs", client="the end")
+            for program in listed.value["programs"]:
+                args = {"program_id": program["id"], "inputs": {"question": "still there?"}}
+                await lives.history.call(pool, session, "execute_program", args, client="the end")
+    check_history(lives.history, errors=LAWFUL)
+    return lives
+
+
 @pytest.mark.trio
 async def test_sessions_in_sqlite_outlive_the_kill_of_their_host(
     dspex_random: random.Random, tmp_path: Path
 ) -> None:
-    """Three hosts are killed while they make programs: what was acknowledged is there, and runs, in the next pool."""
-    store, acknowledged = tmp_path / "sessions.db", defaultdict[str, list[str]](list)
-    for _ in range(3):
-        with host("sessions", str(store)) as process:
-            assert process.stdout is not None
-            for _ in range(dspex_random.randint(5, 60)):
-                session_id, program_id = process.stdout.readline().split()
-                acknowledged[session_id].append(program_id)
-            process.kill()
-            # What it said before it died counts too.
-            for line in process.stdout.read().splitlines():
-                session_id, program_id = line.split()
-                acknowledged[session_id].append(program_id)
-            process.wait()
-        wait_without_orphans(process.pid)
-    config = PoolConfig(pool_size=2, command=MOCK_WORKER, session_store=f"sqlite:{store}")
-    async with watched_pool(config) as (pool, _):
-        for session_id, program_ids in acknowledged.items():
-            adapter = pool.session_adapter(session_id)
-            listed = {program["id"] for program in (await adapter.list_programs())["programs"]}
-            assert listed >= set(program_ids)
-            # One may have been committed and not acknowledged in each of the three lives.
-            assert len(listed) <= len(program_ids) + 3
-            reply = await adapter.execute_program(program_ids[-1], {"question": "still there?"})
-            assert "answer" in reply["outputs"]
-    assert len(acknowledged) == 5
+    """Three hosts are killed: no worker is left, and the store holds what was acknowledged. A loss would be seen."""
+    lives = await kill_hosts(tmp_path / "sessions.db", dspex_random, 3)
+    store = await SqliteSessionStore.open(tmp_path / "sessions.db")
+    await store.delete_program("tenant-0", "last")
+    await store.aclose()
+    await lives.read_store()
+    assert consistent()(lives.history), "a program was lost, and nobody saw it"
+
+
+@pytest.mark.trio
+async def test_sessions_in_sqlite_outlive_a_hundred_kills_in_a_soak(
+    dspex_random: random.Random, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A hundred hosts are killed at moments of chance; the longest wait for the last of their workers is told."""
+    lives = await kill_hosts(tmp_path / "sessions.db", dspex_random, 100)
+    history = lives.history
+    acknowledged = sum(history.count(Outcome.OK, command) for command in ("create_program", "load_program"))
+    with capsys.disabled():
+        print(
+            f"\n{lives.killed} kills, {lives.had_told} at work; no process left after {lives.slowest:.2f} s at the "
+            f"most; {acknowledged} acknowledged programs and {len(history.operations)} operations explained, "
+            f"{history.count(Outcome.UNKNOWN)} of them cut off"
+        )
