@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import trio
 from rich.console import Console
 
-from benchmarks import tables
+from benchmarks import plots, tables
 from benchmarks.contenders import CONTENDERS, versions
 from benchmarks.machine import describe_machine
 from benchmarks.rounds import nothing_left, run_case
+from benchmarks.stored import load_results, merged
+from benchmarks.targets import targets_table
 from benchmarks.workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 RESULTS = Path(__file__).with_name("results")
+README = Path(__file__).with_name("README.md")
+_BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main(words: list[str]) -> int:
@@ -34,6 +39,7 @@ def main(words: list[str]) -> int:
             print(f"{workload.letter}  {workload.title}: {', '.join(workload.cases)}")
         return 0
     console, results = Console(), None
+    facts = {"date": time.strftime("%Y-%m-%d"), **describe_machine(), **versions()}
     try:
         with nothing_left():
             results = trio.run(_measure, options, console)
@@ -41,7 +47,7 @@ def main(words: list[str]) -> int:
         print("interrupted; nothing is written, nothing is left running", file=sys.stderr)
     if results is None:
         return 130
-    _write(results, options, console)
+    _write(results, facts, options, console)
     return int(_report_failures(results, console))
 
 
@@ -66,13 +72,15 @@ def _parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few calls a round: to see that it works")
     parser.add_argument("--heavy", action="store_true", help="with contenders that are big")
     parser.add_argument("--seed", type=int, default=0, help="of the order within rounds (default: 0)")
+    parser.add_argument("--readme", action="store_true", help="write the targets into benchmarks/README.md")
+    parser.add_argument("--nothing", action="store_true", help="measure nothing; write what is stored again")
     parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER", help="where results go")
     return parser.parse_args(words)
 
 
 async def _measure(options: argparse.Namespace, console: Console) -> list[CaseResult]:
     results = []
-    for letter in options.only:
+    for letter in options.only if not options.nothing else ():
         workload = WORKLOADS[letter]
         subjects = _subjects(workload, options)
         for case in (name for name in workload.cases if options.case in name):
@@ -101,12 +109,31 @@ def _subjects(workload: Workload, options: argparse.Namespace) -> list[str]:
     ]
 
 
-def _write(results: list[CaseResult], options: argparse.Namespace, console: Console) -> None:
-    facts: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), **describe_machine(), **versions()}
+def _write(
+    results: list[CaseResult], facts: dict[str, Any], options: argparse.Namespace, console: Console
+) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "results.md").write_text(tables.as_markdown(results, facts), encoding="utf-8")
-    (options.output / "results.json").write_text(tables.as_json(results, facts), encoding="utf-8")
-    console.print(f"written: {options.output}/results.md and results.json")
+    stored = options.output / "results.json"
+    everything = merged(load_results(stored), results)
+    stored.write_text(tables.as_json(everything, facts), encoding="utf-8")
+    text = tables.as_markdown(everything, facts, targets_table(everything))
+    (options.output / "results.md").write_text(text, encoding="utf-8")
+    if options.readme:
+        write_readme(everything, facts)
+    try:
+        drawn = plots.draw(results, options.output)
+    except ImportError as error:
+        console.print(f"no plots: {error}")
+        drawn = []
+    console.print(f"written: {options.output}/results.md, results.json and {len(drawn)} plots")
+
+
+def write_readme(results: list[CaseResult], facts: dict[str, Any]) -> None:
+    """Put the targets into the README, between its marks."""
+    told_of = ", ".join(f"{name} {value}" for name, value in facts.items())
+    block = f"Measured on: {told_of}.\n\n{targets_table(results)}"
+    text = _BLOCK.sub(lambda found: f"{found[1]}{block}{found[2]}", README.read_text(encoding="utf-8"))
+    README.write_text(text, encoding="utf-8")
 
 
 def _report_failures(results: list[CaseResult], console: Console) -> bool:

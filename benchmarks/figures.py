@@ -24,6 +24,8 @@ class Metric:
     more_is_better: bool = False
     #: Whether its ratio to the reference means something.
     has_ratio: bool = True
+    #: What the table says where a subject was measured and has no value.
+    absent: str = "never"
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,5 +68,6 @@ def describe_machine() -> dict[str, str | int]:
         "machine": platform.machine(),
         "processors": len(processors()),
         "memory in GiB": round(psutil.virtual_memory().total / 2**30),
+        "tasks that wanted a processor before": f"{os.getloadavg()[0]:.1f}",
         "python": platform.python_version(),
     }

@@ -41,7 +41,7 @@ def _three(value: float) -> str:
 
 def _cells(figure: Figure | None, metric: Metric, rounds: int) -> list[str]:
     if figure is None:
-        return ["never", ""] if metric.has_ratio else ["never"]
+        return [metric.absent, ""] if metric.has_ratio else [metric.absent]
     low, high = figure.quartiles
     spread = f" ± {50 * (high - low) / figure.median:.0f} %" if figure.median and metric.unit else ""
     if len(figure.values) < rounds:
@@ -82,10 +82,11 @@ def rich_table(result: CaseResult) -> Table:
     return table
 
 
-def as_markdown(results: Sequence[CaseResult], facts: dict[str, Any]) -> str:
+def as_markdown(results: Sequence[CaseResult], facts: dict[str, Any], targets: str = "") -> str:
     """Return the tables of all cases as a Markdown document."""
     lines = ["# Results", "", ", ".join(f"{name} {value}" for name, value in facts.items()) + ".", ""]
     lines += [LEGEND, ""]
+    lines += ["## What it should be", "", targets] if targets else []
     for result in results:
         lines += [f"## {_head(result)}", ""]
         lines.append("| " + " | ".join(_columns(result)) + " |")
@@ -113,6 +114,7 @@ def _result_json(result: CaseResult) -> dict[str, Any]:
         "reference": result.reference,
         "subjects": subjects,
         "failures": result.failures,
+        "samples": result.samples,
     }
 
 

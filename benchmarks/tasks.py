@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
     from dspex_pool.bridge.handler import Command
 
-__all__ = ["HANDLER", "TASKS", "Tasks"]
+__all__ = ["HANDLER", "TASKS", "WARM_HANDLER", "Tasks", "WarmTasks"]
 
 #: The handler of our workers.
 HANDLER = "benchmarks.tasks:Tasks"
+#: The handler of workers that are forked.
+WARM_HANDLER = "benchmarks.tasks:WarmTasks"
 
 
 def echo(value: Any) -> Any:
@@ -63,8 +65,23 @@ class Tasks(Handler):
     @functools.cached_property
     def commands(self) -> Mapping[str, Command]:
         """The tasks by name."""
-        return {name: functools.partial(_with_value, task) for name, task in TASKS.items()}
+        tasks = {name: functools.partial(_with_value, task) for name, task in TASKS.items()}
+        return {**tasks, "create_program": _create_program}
+
+
+class WarmTasks(Tasks):
+    """The same for a template."""
+
+    @classmethod
+    def warm_up(cls) -> None:
+        """Import DSPy and run a program, once for all workers."""
+        predict(0.0)
 
 
 def _with_value(task: Callable[[Any], Any], args: dict[str, Any]) -> Any:
     return task(args["value"])
+
+
+def _create_program(args: dict[str, Any]) -> dict[str, Any]:
+    """Say that a program was created: what is measured is what the parent keeps of it."""
+    return {"program_id": args["id"], "status": "created"}

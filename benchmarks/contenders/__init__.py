@@ -51,6 +51,8 @@ CONTENDERS: dict[str, Entry] = {
     "Pebble": Entry("futures:open_pebble", "Pebble"),
     "trio-parallel": Entry("trio_peers:open_trio_parallel", "trio-parallel"),
     "anyio to_process": Entry("trio_peers:open_anyio", "anyio"),
+    "Ray actors": Entry("heavy:open_ray", "ray", is_heavy=True),
+    "Dask": Entry("heavy:open_dask", "distributed", is_heavy=True),
 }
 
 #: The layers of our path that are no pools yet, and those that are.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from benchmarks.contenders.contender import TrioContender, WrongAnswerError
-from benchmarks.tasks import HANDLER
+from benchmarks.tasks import HANDLER, WARM_HANDLER
 from dspex_pool import PoolConfig, PythonPool, SubprocessOptions, SubprocessPortFactory, WorkerPool
 from dspex_pool.protocol import ClientConversation
 from dspex_pool.session_pool import SessionPool
@@ -30,6 +30,8 @@ __all__ = [
     "open_watched_session_pool",
     "open_worker",
     "open_worker_pool",
+    "our_config",
+    "our_ports",
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,14 +107,13 @@ class _OfPythonPool(TrioContender):
         return reply.result
 
 
-def _ports() -> SubprocessPortFactory:
+def our_ports() -> SubprocessPortFactory:
     return SubprocessPortFactory(SubprocessOptions(handler=HANDLER, cwd=str(ROOT)))
 
 
-def _config(workers: int, **settings: Any) -> PoolConfig:
-    return PoolConfig.load(
-        pool_size=workers, max_starting=workers, handler=HANDLER, worker_cwd=str(ROOT), **settings
-    )
+def our_config(workers: int, **settings: Any) -> PoolConfig:
+    usual: dict[str, Any] = {"max_starting": workers, "handler": HANDLER, "worker_cwd": str(ROOT)}
+    return PoolConfig.load(pool_size=workers, **(usual | settings))
 
 
 def _listen(event: tuple[str, ...], measurements: Mapping[str, float], metadata: Mapping[str, Any]) -> None:
@@ -121,7 +122,7 @@ def _listen(event: tuple[str, ...], measurements: Mapping[str, float], metadata:
 
 @contextlib.asynccontextmanager
 async def _started_worker() -> AsyncIterator[PoolWorker]:
-    port = await _ports().open(worker_id="w-1", incarnation=1)
+    port = await our_ports().open(worker_id="w-1", incarnation=1)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(port.attend)
         worker = PoolWorker(port, worker_id="w-1", incarnation=1)
@@ -147,7 +148,7 @@ async def open_worker(workers: int) -> AsyncIterator[TrioContender]:
 @contextlib.asynccontextmanager
 async def open_worker_pool(workers: int) -> AsyncIterator[TrioContender]:
     """Open a pool that lends workers."""
-    async with WorkerPool(_ports(), pool_size=workers, max_starting=workers) as pool:
+    async with WorkerPool(our_ports(), pool_size=workers, max_starting=workers) as pool:
         await pool.wait_ready(workers)
         yield _OfWorkerPool(pool)
 
@@ -155,7 +156,7 @@ async def open_worker_pool(workers: int) -> AsyncIterator[TrioContender]:
 @contextlib.asynccontextmanager
 async def open_session_pool(workers: int) -> AsyncIterator[TrioContender]:
     """Open a pool of sessions to which nobody listens."""
-    async with SessionPool(_ports(), _config(workers)) as pool:
+    async with SessionPool(our_ports(), our_config(workers)) as pool:
         await pool.workers.wait_ready(workers)
         yield _OfSessionPool(pool)
 
@@ -163,7 +164,7 @@ async def open_session_pool(workers: int) -> AsyncIterator[TrioContender]:
 @contextlib.asynccontextmanager
 async def open_watched_session_pool(workers: int) -> AsyncIterator[TrioContender]:
     """Open a pool of sessions with a handler for all its events."""
-    async with SessionPool(_ports(), _config(workers)) as pool:
+    async with SessionPool(our_ports(), our_config(workers)) as pool:
         await pool.workers.wait_ready(workers)
         with pool.telemetry.attach((), _listen):
             yield _OfSessionPool(pool)
@@ -172,7 +173,7 @@ async def open_watched_session_pool(workers: int) -> AsyncIterator[TrioContender
 @contextlib.asynccontextmanager
 async def open_python_pool(workers: int) -> AsyncIterator[TrioContender]:
     """Open what users open. Its own monitor listens to it."""
-    async with PythonPool.open(_config(workers)) as pool:
+    async with PythonPool.open(our_config(workers)) as pool:
         await pool.wait_ready(workers)
         yield _OfPythonPool(pool)
 
@@ -180,7 +181,7 @@ async def open_python_pool(workers: int) -> AsyncIterator[TrioContender]:
 @contextlib.asynccontextmanager
 async def open_watched_python_pool(workers: int) -> AsyncIterator[TrioContender]:
     """Open what users open, with a handler for all its events beside the monitor."""
-    async with PythonPool.open(_config(workers)) as pool:
+    async with PythonPool.open(our_config(workers)) as pool:
         await pool.wait_ready(workers)
         with pool.telemetry.attach((), _listen):
             yield _OfPythonPool(pool)
@@ -189,20 +190,15 @@ async def open_watched_python_pool(workers: int) -> AsyncIterator[TrioContender]
 @contextlib.asynccontextmanager
 async def open_idempotent(workers: int) -> AsyncIterator[TrioContender]:
     """Open what users open, for calls that may be tried once more on another worker."""
-    async with PythonPool.open(_config(workers)) as pool:
+    async with PythonPool.open(our_config(workers)) as pool:
         await pool.wait_ready(workers)
         yield _OfPythonPool(pool, is_idempotent=True)
 
 
 @contextlib.asynccontextmanager
 async def open_template(workers: int) -> AsyncIterator[TrioContender]:
-    """Open what users open, with workers that are forked off a template.
-
-    Raises:
-        ImportError: This version has no such setting.
-    """
-    if "start_method" not in PoolConfig.__struct_fields__:
-        raise ImportError("there is no setting start_method")
-    async with PythonPool.open(_config(workers, start_method="template")) as pool:
+    """Open what users open, with workers that are forked from a process that has imported DSPy."""
+    config = our_config(workers, start_method="template", handler=WARM_HANDLER)
+    async with PythonPool.open(config) as pool:
         await pool.wait_ready(workers)
         yield _OfPythonPool(pool)

@@ -6,6 +6,7 @@ from benchmarks.workloads.bookkeeping import Bookkeeping
 from benchmarks.workloads.cold_start import ColdStart
 from benchmarks.workloads.command_rows import CommandRows
 from benchmarks.workloads.hanging_call import HangingCall
+from benchmarks.workloads.holdings import Holdings
 from benchmarks.workloads.killed_worker import KilledWorker
 from benchmarks.workloads.large_payloads import LargePayloads
 from benchmarks.workloads.many_callers import ManyCallers
@@ -29,5 +30,6 @@ WORKLOADS: dict[str, Workload] = {
         Bookkeeping(),
         StartUp(),
         CommandRows(),
+        Holdings(),
     )
 }

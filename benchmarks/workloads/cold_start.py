@@ -38,9 +38,11 @@ class ColdStart(PoolWorkload):
         "ProcessPoolExecutor, forkserver",
         "loky",
         "trio-parallel",
+        "Ray actors",
+        "Dask",
     )
     reference = None
-    rounds = 3
+    rounds = 2
     opens_each_round = True
     is_warm = False
 

@@ -75,7 +75,7 @@ class CommandRows(Workload):
     cases: ClassVar[Mapping[str, Settings]] = {"examples/questions.jsonl": {}}
     subjects = (_ALONE, *_WORKERS)
     reference = _ALONE
-    rounds = 3
+    rounds = 2
 
     @contextlib.asynccontextmanager
     async def prepare(self, subject: str, settings: Settings) -> AsyncIterator[Round]:

@@ -27,6 +27,7 @@ class LargePayloads(PoolWorkload):
         "1 MiB": {"workers": 1, "bytes": 2**20},
         "16 MiB": {"workers": 1, "bytes": 2**24},
     }
+    rounds = 3
     subjects = (RAW, *(name for name in OURS if "telemetry" not in name), *PEERS)
 
     async def measure(self, contender: Contender, settings: Settings) -> dict[str, float]:

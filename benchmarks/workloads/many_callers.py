@@ -37,7 +37,7 @@ class ManyCallers(PoolWorkload):
         """Call all together, once to warm up."""
         callers = settings["callers"]
         first = await contender.together("echo", "x" * 200, count=4 * callers, callers=callers)
-        count = affordable(first / (4 * callers), 0.5, most=settings["count"], least=4 * callers)
+        count = affordable(first / (4 * callers), 0.3, most=settings["count"], least=4 * callers)
         pids = contender.worker_pids()
         own, theirs = cpu_seconds(os.getpid()), sum(map(cpu_seconds, pids))
         seconds = await contender.together("echo", "x" * 200, count=count, callers=callers)

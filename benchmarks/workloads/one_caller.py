@@ -29,7 +29,7 @@ class OneCaller(PoolWorkload):
     }
     quick: ClassVar[Settings] = {"count": 200}
     subjects = (RAW, *OURS, *PEERS)
-    rounds = 7
+    rounds = 5
 
     async def measure(self, contender: Contender, settings: Settings) -> dict[str, float]:
         """Call one after the other."""
@@ -38,7 +38,7 @@ class OneCaller(PoolWorkload):
             pin_tree(allowed[-1:])
         try:
             first = await contender.one_by_one("echo", "x" * 200, 40)
-            count = affordable(sum(first) / len(first), 0.3, most=settings["count"], least=100)
+            count = affordable(sum(first) / len(first), 0.2, most=settings["count"], least=100)
             taken = await contender.one_by_one("echo", "x" * 200, count)
         finally:
             pin_tree(allowed)

@@ -1,0 +1,61 @@
+"""Targets of the benchmarks: each names a figure that exists, and is judged by it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.figures import CaseResult
+from benchmarks.stored import load_results, merged
+from benchmarks.tables import as_json
+from benchmarks.targets import TARGETS, Target, judge, targets_table
+from benchmarks.workloads import WORKLOADS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"{target.name} of {target.subject}")
+def test_target_names_a_figure_that_is_measured(target: Target) -> None:
+    """Its workload has that case, that subject and that metric; a ratio has a reference."""
+    workload = WORKLOADS[target.letter]
+    assert target.case in workload.cases
+    assert target.subject in workload.subjects
+    assert target.metric in {metric.name for metric in workload.metrics}
+    assert not target.is_ratio or workload.reference is not None
+
+
+def one_caller(**p50: float) -> CaseResult:
+    """Return a result of workload A with one round."""
+    names = {"raw": "raw limit", "ours": "ours: PythonPool", "peer": "multiprocessing.Pool"}
+    samples = {names[key]: [{"p50": value, "p99": value}] for key, value in p50.items()}
+    return CaseResult("A", "an echo", "one processor", WORKLOADS["A"].metrics, "raw limit", samples, {})
+
+
+@pytest.mark.parametrize(("ours", "holds"), [(24e-6, "yes"), (25e-6, "**no**")])
+def test_target_is_judged_by_the_ratio_within_rounds(ours: float, holds: str) -> None:
+    """At the limit it holds, above it does not; the best other pool is named."""
+    ((*_, best, judged),) = judge([one_caller(raw=10e-6, ours=ours, peer=50e-6)])
+    assert (best, judged) == ("5.00 of raw, multiprocessing.Pool", holds)
+
+
+def test_figure_that_was_not_reached_does_not_hold() -> None:
+    """A subject that failed is shown with its reason."""
+    result = one_caller(raw=10e-6, ours=20e-6)
+    result.failures["ours: PythonPool"] = "no answer within 60 s"
+    assert "| no answer within 60 s |  | no |" in targets_table([result])
+
+
+def test_stored_results_are_kept_until_they_are_measured_again(tmp_path: Path) -> None:
+    """What is read back is what was written; a new result replaces that of its own case only."""
+    file = tmp_path / "results.json"
+    first, other = one_caller(raw=1e-5, ours=2e-5), one_caller(raw=1e-5)
+    other.case = "free processors"
+    file.write_text(as_json([first, other], {}), encoding="utf-8")
+    again = one_caller(raw=3e-5)
+    assert load_results(file) == [first, other]
+    assert merged(load_results(file), [again]) == [again, other]
+    assert load_results(tmp_path / "none.json") == []
