@@ -72,3 +72,55 @@ def conform(
         )
         code = run_conform(order)
     raise typer.Exit(code)
+
+
+@app.command()
+def load(
+    profile: options.LoadProfile = None,
+    seconds: options.Seconds = None,
+    handler: options.HandlerClass = None,
+    command: options.CalledCommand = None,
+    args: options.Args = None,
+    workers: options.Workers = None,
+    callers: options.Callers = None,
+    rate: options.Rate = None,
+    seed: options.Seed = 0,
+    report: options.Report = None,
+    json: options.Json = False,
+    list_: options.ListProfiles = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Put a named load on a pool of workers, and print latencies, throughput and growth.
+
+    \b
+      dspex-testkit load crowd --seconds 10 --rate 100 --workers 2
+
+    \b
+    Exit status:
+      0    every call was answered, within the profile's bounds
+      1    a call failed, or a bound was broken
+      2    the command line is wrong
+      3    the pool could not start
+      130  stopped by Ctrl-C; no worker is left
+    """
+    from dspex_testkit.cli.load_command import LoadOrder, list_profiles, put_load
+
+    with reporting(verbose=verbose):
+        if list_ or profile is None:
+            list_profiles()
+            return
+        order = LoadOrder(
+            profile=profile,
+            seconds=seconds,
+            handler=handler,
+            command=command,
+            args=args,
+            workers=workers,
+            callers=callers,
+            rate=rate,
+            seed=seed,
+            as_json=json,
+            report=report,
+        )
+        code = put_load(order)
+    raise typer.Exit(code)

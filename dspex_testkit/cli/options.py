@@ -8,18 +8,30 @@ from typing import Annotated, TypeAlias
 import typer
 
 __all__ = [
+    "Args",
+    "CalledCommand",
+    "Callers",
     "Command",
     "ExpectedFailures",
+    "HandlerClass",
     "Html",
+    "Json",
     "Junit",
     "Known",
     "List",
+    "ListProfiles",
+    "LoadProfile",
     "MaxFrameBytes",
     "Only",
     "ProfileFile",
+    "Rate",
+    "Report",
+    "Seconds",
+    "Seed",
     "Timeout",
     "Verbose",
     "Version",
+    "Workers",
 ]
 
 Command: TypeAlias = Annotated[
@@ -60,3 +72,31 @@ Html: TypeAlias = Annotated[
 ]
 List: TypeAlias = Annotated[bool, typer.Option("--list", help="Print the clauses and end.")]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Show also what was kept.")]
+
+LoadProfile: TypeAlias = Annotated[
+    str | None, typer.Argument(metavar="[PROFILE]", help="Name of the profile; --list shows them.")
+]
+Seconds: TypeAlias = Annotated[
+    float | None, typer.Option(min=0.1, help="Seconds of load, however many calls that are.")
+]
+HandlerClass: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--handler", metavar="MODULE:CLASS", help="What serves in the workers [default: an echo]."),
+]
+CalledCommand: TypeAlias = Annotated[
+    str | None, typer.Option("--command", metavar="NAME", help="Command that is called.")
+]
+Args: TypeAlias = Annotated[str | None, typer.Option(metavar="JSON", help="Its arguments, a JSON object.")]
+Workers: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Workers of the pool.")]
+Callers: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Closed load: callers, each of whom waits for its answer.")
+]
+Rate: TypeAlias = Annotated[
+    float | None, typer.Option(min=0.1, help="Open load: calls a second, whatever becomes of them.")
+]
+Seed: TypeAlias = Annotated[int, typer.Option(help="Arrivals are drawn from it.")]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Report: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Write a page with latency and memory over time.")
+]
+ListProfiles: TypeAlias = Annotated[bool, typer.Option("--list", help="Print the profiles and end.")]

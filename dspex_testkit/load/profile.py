@@ -134,7 +134,7 @@ _FURTHER: Final = (
     ),
     _profile(
         "steady",
-        "Calls at even distances, 200 a second, of 5 ms each.",
+        "Calls of 5 ms at even distances.",
         Open(Constant(200.0)),
         command="sleep",
         args=_WORK,
@@ -142,7 +142,7 @@ _FURTHER: Final = (
     ),
     _profile(
         "crowd",
-        "Calls of many who know nothing of each other, 200 a second, of 5 ms each.",
+        "Calls of 5 ms by many who know nothing of each other.",
         Open(Poisson(200.0)),
         command="sleep",
         args=_WORK,
@@ -150,7 +150,7 @@ _FURTHER: Final = (
     ),
     _profile(
         "spike",
-        "Calls of 5 ms, 100 a second, and for a fifth of the time six times as many.",
+        "Calls of 5 ms, and for two seconds six times as many.",
         Open(Spike(100.0, 600.0, at=4.0, lasting=2.0)),
         command="sleep",
         args=_WORK,
@@ -158,7 +158,7 @@ _FURTHER: Final = (
     ),
     _profile(
         "ramp",
-        "Calls of 5 ms, from 20 to 600 a second.",
+        "Calls of 5 ms, more and more of them.",
         Open(Ramp(20.0, 600.0, lasting=10.0)),
         command="sleep",
         args=_WORK,

@@ -29,6 +29,7 @@ PARTS = (
     "chaos",
     "hangs",
     "report",
+    "load",
 )
 
 pytest.register_assert_rewrite("dspex_testkit.contracts", "dspex_testkit.invariants")

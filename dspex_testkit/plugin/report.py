@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dspex_testkit.report.timeline import Timeline
 
-__all__: list[str] = []
+__all__ = ["report_folder"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,7 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("dspex_report", text + " Relative to the root of the tests.", default="")
 
 
-def _folder(config: pytest.Config) -> Path | None:
+def report_folder(config: pytest.Config) -> Path | None:
+    """Return where files go, or ``None`` for nowhere."""
     if (given := config.getoption("--dspex-report")) is not None:
         return Path(given).absolute()
     named = config.getini("dspex_report")
@@ -63,7 +64,7 @@ def _show(item: pytest.Item, report: pytest.TestReport, timeline: Timeline) -> N
         replay=timeline.replay or f'replay: pytest "{item.nodeid}" --dspex-seed={seed}',
     )
     report.sections.append(("dspex timeline", ascii_picture(timeline)))
-    if (folder := _folder(item.config)) is not None:
+    if (folder := report_folder(item.config)) is not None:
         from dspex_testkit.report.files import write_report
 
         # Attributes of a report travel from xdist's workers to the controller.
@@ -74,7 +75,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say where the files are."""
     paths = [
         path
-        for report in terminalreporter.getreports("failed")
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
         for path in getattr(report, "dspex_report", ())
     ]
     if paths:

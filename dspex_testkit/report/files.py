@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dspex_testkit.report.timeline import Timeline
 
-__all__ = ["name_of", "write_report"]
+__all__ = ["name_of", "write_page", "write_report"]
 
 #: Characters of a title that are kept in a file's name.
 _LONGEST: Final = 80
@@ -26,12 +26,17 @@ def write_report(timeline: Timeline, folder: Path) -> list[Path]:
     Returns:
         The page, and the trace.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    name = name_of(timeline.title)
-    page, trace = folder / f"{name}.html", folder / f"{name}.trace.json"
-    page.write_text(page_of(timeline), encoding="utf-8")
+    page, trace = write_page(timeline, folder), folder / f"{name_of(timeline.title)}.trace.json"
     trace.write_bytes(trace_json(timeline))
     return [page, trace]
+
+
+def write_page(timeline: Timeline, folder: Path) -> Path:
+    """Write the page of ``timeline`` alone into ``folder``, which is made if it is not there, and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / f"{name_of(timeline.title)}.html"
+    page.write_text(page_of(timeline), encoding="utf-8")
+    return page
 
 
 def name_of(title: str) -> str:

@@ -69,7 +69,7 @@ def page_of(timeline: Timeline) -> str:
 
 def _facts(timeline: Timeline) -> dict[str, Any]:
     drawn = thinned(timeline)
-    axis = Axis.of(drawn)
+    axis = Axis.of(drawn) if timeline.lanes else Axis.even(timeline.begin, timeline.end)
     # The lanes show what is near the failure, the charts all of the run.
     whole = axis if len(drawn.marks) == len(timeline.marks) else Axis.even(timeline.begin, timeline.end)
     latencies = [call.seconds for call in timeline.calls if call.outcome == ANSWERED]

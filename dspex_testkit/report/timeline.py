@@ -22,6 +22,7 @@ __all__ = [
     "Mark",
     "Series",
     "Span",
+    "Table",
     "Timeline",
     "Verdict",
 ]
@@ -105,6 +106,15 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """Figures that were counted beside the timeline, such as the percentiles of a million calls."""
+
+    title: str
+    #: Names and values, both as people read them.
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What failed."""
 
@@ -133,6 +143,8 @@ class Timeline:
     #: Workers replaced, by the reason for which the one before left.
     restarts: Mapping[str, int] = field(default_factory=dict)
     series: tuple[Series, ...] = ()
+    #: In place of what is counted from ``calls``, where those were not kept.
+    tables: tuple[Table, ...] = ()
     #: What lanes were doing when it failed; at the same moment more may have happened, before and after.
     at_failure: tuple[Span, ...] = ()
     #: The line that repeats the run; empty if there is none.

@@ -1,0 +1,110 @@
+"""Load as a test and as the shell see it: the fixture with its page, the command, its exit status, and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from dspex_testkit.cli.app import app
+from tests.bounded_waits import wait_until
+from tests.integration.test_report import QUIET, check_page
+
+if TYPE_CHECKING:
+    from typer.testing import Result
+
+pytestmark = pytest.mark.integration
+
+SUITE = dedent("""
+    import pytest
+    from dspex_testkit.load.arrivals import Poisson
+    from dspex_testkit.load.profile import Open, Profile
+
+    pytestmark = pytest.mark.ports("sim")
+    CROWD = Profile(name="crowd", load=Open(Poisson(40.0)), seconds=5.0, command="sleep", args={"seconds": 0.05})
+
+    @pytest.mark.pool_settings(max_uses=30)
+    async def test_well(pool, load):
+        (await load(pool, CROWD)).check()
+
+    @pytest.mark.pool_settings(pool_size=1, max_waiting=1)
+    async def test_refused(pool, load):
+        (await load(pool, CROWD)).check()
+""")
+
+
+def invoke(*words: str) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(app, ["load", *words])
+
+
+def test_each_load_of_a_test_leaves_a_page_whether_it_passes_or_not(pytester: pytest.Pytester) -> None:
+    """Latency and throughput over time, percentiles, restarts by reason, memory, and the seed; in a small file."""
+    pytester.makepyfile(SUITE)
+    result = pytester.runpytest_inprocess(*QUIET, "--dspex-report=reports")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*dspex reports*", "*test_well-sim-crowd*.html"])
+    pages = {path.name: check_page(path.read_text()) for path in (pytester.path / "reports").glob("*.html")}
+    well = next(page for name, page in pages.items() if "test_well" in name)
+    refused = next(page for name, page in pages.items() if "test_refused-sim-crowd" in name)
+    for told in ("latency, p99", "throughput", "memory", "descriptors"):
+        assert told in well.sections["lanes"]
+    assert "p99" in well.sections["latency"]
+    assert "left: max_uses" in well.sections["restarts"]
+    assert "nothing failed" in well.sections["failed"]
+    assert "--dspex-seed=7" in well.sections["replay"]
+    assert "calls ended with PoolSaturatedError" in refused.sections["failed"]
+
+
+def test_load_is_told_as_a_table_and_as_json(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A profile runs end to end on real workers: percentiles and throughput for people, all of it for programs."""
+    folder = tmp_path_factory.mktemp("pages")
+    told = invoke("crowd", "--seconds", "2", "--rate", "100", "--workers", "2", "--report", str(folder))
+    assert told.exit_code == 0, told.output
+    assert "a second" in told.output
+    assert "p99.9" in told.output
+    (page,) = folder.glob("*.html")
+    assert "Poisson(rate=100.0)" in page.read_text()
+    asked = invoke("single_operation_latency", "--json")
+    result = json.loads(asked.stdout)
+    assert result["outcomes"] == {"answer": 500}
+    assert 0 < result["latency_s"]["p50"] <= result["latency_s"]["p99"]
+
+
+def test_failed_calls_are_told_with_their_error() -> None:
+    """A command that the handler has not is named, and the exit status is 1."""
+    result = invoke("echo", "--seconds", "0.3", "--workers", "1", "--callers", "1", "--command", "fly")
+    assert result.exit_code == 1
+    assert "unknown command" in result.output.lower()
+
+
+@pytest.mark.parametrize(
+    "words", [["nothing"], ["echo", "--callers", "1", "--rate", "1"], ["echo", "--args", "[1]"]]
+)
+def test_command_line_that_means_nothing_is_refused(words: list[str]) -> None:
+    """Before any worker is started, in one line, with exit status 2."""
+    result = invoke(*words)
+    assert result.exit_code == 2
+    assert result.output.count("\n") == 1
+
+
+def test_interrupted_load_leaves_no_worker() -> None:
+    """Ctrl-C ends the load and the pool; the exit status is that of an interrupted program."""
+    command = [sys.executable, "-m", "dspex_testkit.cli", "load", "echo", "--seconds", "60", "--workers", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        shell = psutil.Process(process.pid)
+        wait_until(lambda: len(shell.children()) == 2, "workers are there")
+        workers = shell.children()
+        wait_until(lambda: sum(worker.cpu_times().user for worker in workers) > 0.3, "they work")
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said == (b"", b"error: interrupted\n")
+    assert not [worker for worker in workers if worker.is_running()]
