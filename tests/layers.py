@@ -49,7 +49,8 @@ LAYERS = {
         Layer("protocol", ("-n0",), 180.0),
         Layer("integration", PARALLEL, 420.0),
         Layer("chaos", PARALLEL, 900.0),
-        Layer("stress", ("-n0",), None),
+        # Each load is one page, also of a test that passes.
+        Layer("stress", ("-n0", "--dspex-report=out/reports"), None),
     )
 }
 
