@@ -57,8 +57,10 @@ def consistent(
                 sessions[whose(operation)].append(operation)
         found = []
         for session, operations in sessions.items():
-            search = _Search(operations, real_time=real_time)
-            violation = search.run((start or {}).get(session, frozenset()), most_steps)
+            programs = (start or {}).get(session, frozenset())
+            violation = _Search(operations, real_time=True).run(programs, most_steps)
+            if violation is not None and not real_time:
+                violation = _Search(operations, real_time=False).run(programs, most_steps)
             if violation is not None:
                 text = f"session {session!r}: {violation.text}"
                 found.append(Violation(text, violation.operations))
@@ -191,46 +193,52 @@ class _Search:
 
     def _next(self, point: _Point) -> Iterator[_Point]:
         """Give the points that can follow; first those that need no unanswered write."""
-        for number, (low, bits) in enumerate(point.lanes):
-            for index in self._open(number, low, bits):
-                programs = after(self._lanes[number][index], point.programs)
-                if programs is not None:
-                    lanes = list(point.lanes)
-                    lanes[number] = _with(low, bits, index)
-                    yield _Point(tuple(lanes), point.writes, programs)
+        ready = [
+            (self._lanes[number][index], number, index)
+            for number, (low, bits) in enumerate(point.lanes)
+            for index in self._open(number, low, bits)
+        ]
+        # What ended first most likely came first.
+        for operation, number, index in sorted(ready, key=lambda one: one[0].until):
+            programs = after(operation, point.programs)
+            if programs is not None:
+                lanes = list(point.lanes)
+                lanes[number] = _with(*lanes[number], index)
+                yield _Point(tuple(lanes), point.writes, programs)
         if self._writes:
             yield from self._with_a_write(point)
 
     def _with_a_write(self, point: _Point) -> Iterator[_Point]:
-        """Give the points that follow by an unanswered write.
+        """Give the points that follow by an unanswered write, the latest first.
 
-        Such a write may come at any time, so it is enough to take one when an answer is wrong without it: one of
-        the program that this answer is about, or one that changes all programs.
+        Such a write may come at any time, so it is enough to take one when an answer is wrong without it, and less
+        wrong with it. Two kinds are taken without that: deletions, after which another write can create, and the end
+        of a session, which takes programs away that nobody asks for at the time.
         """
-        wanted = self._disputed(point)
-        for bit, (number, operation) in enumerate(self._writes):
-            is_of_all = operation.command == "cleanup_session"
-            if point.writes >> bit & 1 or not (is_of_all or _program_of(operation) in wanted):
+        wrong = [one for one in self._candidates(point) if after(one, point.programs) is None]
+        for bit in reversed(range(len(self._writes))):
+            number, operation = self._writes[bit]
+            if point.writes >> bit & 1 or not self._may_come(operation, number, point):
                 continue
             programs = after(operation, point.programs)
-            is_called = operation.since < self._limit(number, *point.lanes[number])
-            if is_called and programs is not None and programs != point.programs:
+            if programs is None or programs == point.programs:
+                continue
+            if operation.command == "cleanup_session" or any(
+                _helps(operation, one, point.programs, programs) for one in wrong
+            ):
                 yield _Point(point.lanes, point.writes | 1 << bit, programs)
 
-    def _disputed(self, point: _Point) -> set[str]:
-        """Return the ids of the programs that answers tell of which cannot be given at a point."""
-        found: set[str] = set()
-        there = {name for name, _ in point.programs}
-        for operation in self._candidates(point):
-            if after(operation, point.programs) is not None:
-                continue
-            if operation.command == "list_programs":
-                found |= there ^ set(programs_shown_by(operation))
-            elif operation.command == "cleanup_session":
-                found |= there | {_program_of(write) for _, write in self._writes}
-            else:
-                found.add(_program_of(operation))
-        return found
+    def _may_come(self, write: Operation, number: int, point: _Point) -> bool:
+        """Tell whether an unanswered write may come next: it was called, and can still be done."""
+        if write.since > self._limit(number, *point.lanes[number]):
+            return False
+        if write.over == math.inf:
+            return True
+        latest = (low + bits.bit_length() - 1 for low, bits in point.lanes)
+        return all(
+            index < 0 or lane[index].since < write.over
+            for lane, index in zip(self._lanes, latest, strict=True)
+        )
 
     def _open(self, number: int, low: int, bits: int) -> Iterator[int]:
         """Give the places in a lane of what may come next: nothing that is missing had ended before its call."""
@@ -251,6 +259,18 @@ class _Search:
     def _candidates(self, point: _Point) -> Iterator[Operation]:
         for number, (low, bits) in enumerate(point.lanes):
             yield from (self._lanes[number][index] for index in self._open(number, low, bits))
+
+
+def _helps(write: Operation, answer: Operation, before: Programs, programs: Programs) -> bool:
+    """Tell whether an answer that is wrong before an unanswered write is right after it, or nearer to it."""
+    if after(answer, programs) is not None:
+        return True
+    if answer.command == "list_programs":
+        shown = set(programs_shown_by(answer))
+        return len(shown ^ {name for name, _ in programs}) < len(shown ^ {name for name, _ in before})
+    if answer.command == "cleanup_session":
+        return True
+    return write.command == "delete_program" and _program_of(write) == _program_of(answer)
 
 
 def _with(low: int, bits: int, index: int) -> tuple[int, int]:

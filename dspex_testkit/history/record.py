@@ -93,6 +93,8 @@ class Operation:
     since: int = 0
     #: Place of its end in the order of the history.
     until: float = math.inf
+    #: Place after which it cannot take effect any more, if its outcome is unknown.
+    over: float = math.inf
 
     def __str__(self) -> str:
         whose = f" in {self.session}" if self.session is not None else ""
@@ -197,9 +199,15 @@ class History:
         """Note that an operation ended in an error, and was not done."""
         self._end_badly(operation, Outcome.FAILED, error)
 
-    def unknown(self, operation: Operation, error: BaseException) -> None:
-        """Note that an operation ended in an error or a cancellation, and may have been done."""
+    def unknown(self, operation: Operation, error: BaseException, *, is_over: bool = False) -> None:
+        """Note that an operation ended in an error or a cancellation, and may have been done.
+
+        Args:
+            is_over: Whether it was done by now or never will be, because whoever could do it is dead.
+        """
         self._end_badly(operation, Outcome.UNKNOWN, error)
+        if is_over:
+            operation.over = operation.until
 
     def erred(self, operation: Operation, error: BaseException) -> None:
         """Note that an operation ended in an error, which tells whether it may have been done."""

@@ -97,7 +97,7 @@ class Lives:
                 self._hear(line)
         self.killed += 1
         for operation in self._open.values():
-            self.history.unknown(operation, HostKilledError())
+            self.history.unknown(operation, HostKilledError(), is_over=True)
         self._open.clear()
         await self.read_store()
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dspex_pool.config import PoolOptions
-from dspex_pool.errors import CheckoutTimeoutError, ProgramError, ProgramExistsError, WorkerDiedError
+from dspex_pool.errors import (
+    CheckoutTimeoutError,
+    ProgramError,
+    ProgramExistsError,
+    ProgramNotFoundError,
+    WorkerDiedError,
+)
 from dspex_testkit.history import checkers
-from dspex_testkit.history.consistency import consistent
-from dspex_testkit.history.record import History, Operation, PoolEvent
+from dspex_testkit.history.consistency import after, consistent
+from dspex_testkit.history.record import History, Operation, Outcome, PoolEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from dspex_testkit.history.consistency import Programs
 
 
 def ticking(**settings: Any) -> History:
@@ -120,7 +130,7 @@ def made(history: History, name: str, signature: str = "q -> a") -> Operation:
     return answered(history, "create_program", {"program_id": name}, id=name, signature=signature)
 
 
-def replaced(history: History, name: str, signature: str) -> Operation:
+def replacing(history: History, name: str, signature: str) -> Operation:
     """Call for a program to be replaced; the answer is left to the caller."""
     args = {"program_id": name, "definition": {"signature": signature}}
     return history.begin("c", "s", "load_program", args)
@@ -142,7 +152,7 @@ def returned_program(history: History) -> None:
 def old_definition(history: History) -> None:
     """A program runs as it was before it was replaced."""
     made(history, "p", "q -> old")
-    history.ok(replaced(history, "p", "q -> new"), {"program_id": "p"})
+    history.ok(replacing(history, "p", "q -> new"), {"program_id": "p"})
     answered(history, "execute_program", {"program_id": "p", "outputs": {"old": 1}}, program_id="p")
 
 
@@ -207,7 +217,7 @@ def test_unknown_write_may_take_effect_late_or_never() -> None:
     """Seen after a while, or never seen, or seen and then replaced: all of that can be."""
     history = ticking()
     made(history, "p", "q -> old")
-    history.unknown(replaced(history, "p", "q -> new"), WorkerDiedError("killed"))
+    history.unknown(replacing(history, "p", "q -> new"), WorkerDiedError("killed"))
     history.unknown(history.begin("c", "s", "create_program", {"id": "never"}), WorkerDiedError("killed"))
     history.unknown(
         history.begin("c", "s", "delete_program", {"program_id": "never"}), WorkerDiedError("killed")
@@ -245,6 +255,86 @@ def test_search_that_takes_too_long_is_no_pass() -> None:
         made(history, f"p-{number}")
     assert not told(history, consistent(most_steps=20))
     assert "undecided after 5 steps" in told(history, consistent(most_steps=5))
+
+
+def test_write_that_can_be_done_no_more_is_not_taken_later() -> None:
+    """Whoever is dead changes nothing: what a first look does not show, a second one must not."""
+    history = ticking()
+    create = history.begin("c", "s", "create_program", {"id": "p"})
+    history.unknown(create, WorkerDiedError("killed"), is_over=True)
+    answered(history, "list_programs", listing("p"))
+    assert not told(history, consistent())
+    history = ticking()
+    create = history.begin("c", "s", "create_program", {"id": "p"})
+    history.unknown(create, WorkerDiedError("killed"), is_over=True)
+    answered(history, "list_programs", listing())
+    answered(history, "list_programs", listing("p"))
+    assert told(history, consistent())
+
+
+def played(random: Random, *, calls: int, unknown: float) -> History:
+    """Return the history of four clients of one correct session, of whose operations a share ends unknown."""
+    history, programs = ticking(), frozenset[tuple[str, str]]()
+    under_way: dict[str, tuple[Operation, Any]] = {}
+    while len(history.operations) < calls or under_way:
+        client = random.choice("abcd")
+        operation, answer = under_way.pop(client, (None, None))
+        if operation is None:
+            if len(history.operations) < calls:
+                under_way[client] = (drawn(history, client, random), None)
+        elif answer is None:
+            # It takes effect now; one whose outcome nobody will know, perhaps later, perhaps never.
+            answer, programs = carried_out(operation, programs)
+            under_way[client] = (operation, answer)
+        elif random.random() < unknown:
+            history.unknown(operation, WorkerDiedError("killed"))
+        elif isinstance(answer, Exception):
+            history.erred(operation, answer)
+        else:
+            history.ok(operation, answer)
+    return history
+
+
+def drawn(history: History, client: str, random: Random) -> Operation:
+    """Have a client call something."""
+    program, signature = random.choice("pqr"), f"q -> a{len(history.operations)}"
+    commands: dict[str, dict[str, Any]] = {
+        "create_program": {"id": program, "signature": signature},
+        "load_program": {"program_id": program, "definition": {"signature": signature}},
+        "delete_program": {"program_id": program},
+        "get_program_info": {"program_id": program},
+        "list_programs": {},
+    }
+    command = random.choice(list(commands))
+    return history.begin(client, "s", command, commands[command])
+
+
+def carried_out(operation: Operation, programs: Programs) -> tuple[Any, Programs]:
+    """Return what a correct session answers, and what it has then."""
+    now, command = dict(programs), operation.command
+    program = operation.args.get("id", operation.args.get("program_id", ""))
+    if command == "create_program" and program in now:
+        return ProgramExistsError("twice"), programs
+    if command in ("delete_program", "get_program_info") and program not in now:
+        return ProgramNotFoundError("none"), programs
+    if command == "list_programs":
+        return listing(*now), programs
+    told_of = {"program_id": program}
+    if command == "get_program_info":
+        # Signatures are kept as they are shown.
+        told_of["signature"] = now[program][1:-1]
+    return told_of, after(replace(operation, outcome=Outcome.OK), programs) or frozenset()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_history_of_a_correct_session_is_explained(seed: int) -> None:
+    """Whatever four clients do, with some outcomes unknown; and one answer changed is found."""
+    history = played(Random(seed), calls=60, unknown=0.15)
+    assert not told(history, consistent())
+    assert not told(history, consistent(real_time=False))
+    shown = [one for one in history.operations if one.command == "get_program_info" and one.value]
+    shown[-1].value["signature"] = "q -> nobody_wrote_this"
+    assert told(history, consistent())
 
 
 def test_sessions_begin_with_what_they_had() -> None:
