@@ -45,6 +45,7 @@ from dspex_testkit.chaos.faults.lm_rate_limited import LmRateLimited
 from dspex_testkit.chaos.faults.lm_slow import LmSlow
 from dspex_testkit.chaos.faults.lost_tail import LostTail
 from dspex_testkit.chaos.faults.memory_exhaustion import MemoryExhaustion
+from dspex_testkit.chaos.faults.memory_leak import MemoryLeak
 from dspex_testkit.chaos.faults.misspeak import Misspeak
 from dspex_testkit.chaos.faults.negative_length import NegativeLength
 from dspex_testkit.chaos.faults.oversize import Oversize
@@ -107,6 +108,7 @@ __all__ = [
     "LmSlow",
     "LostTail",
     "MemoryExhaustion",
+    "MemoryLeak",
     "Misspeak",
     "NegativeLength",
     "Oversize",
@@ -170,6 +172,7 @@ CATALOGUE: Final[tuple[type[Fault], ...]] = (
     Misspeak,
     StderrFlood,
     MemoryExhaustion,
+    MemoryLeak,
     DescriptorExhaustion,
     FileTooLarge,
     DiskFull,

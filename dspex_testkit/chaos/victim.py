@@ -100,6 +100,11 @@ class Victim:
         """The last lines of its stderr."""
         return self._watched.stderr_tail
 
+    @property
+    def resident_bytes(self) -> int:
+        """Its resident memory in bytes; 0 when it is gone."""
+        return self._watched.resident_bytes or 0
+
     def ignores(self, signal: int) -> bool:
         """Tell whether it ignores a signal."""
         if self.pool.port == "process":

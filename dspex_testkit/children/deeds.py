@@ -28,16 +28,23 @@ def _fill_stderr(_: Mapping[str, Any]) -> None:
     os.close(full)
 
 
+def _leak(args: Mapping[str, Any]) -> None:
+    """Take ``bytes`` bytes, touch them, and keep them."""
+    _LEAKED.append(bytearray(b"x") * int(args["bytes"]))
+
+
 def _ignore(number: int) -> Callable[[Mapping[str, Any]], object]:
     return lambda _: signal.signal(number, signal.SIG_IGN)
 
 
 _LEFT: Final[list[subprocess.Popen[bytes]]] = []
+_LEAKED: Final[list[bytearray]] = []
 _DEEDS: Final[Mapping[str, Callable[[Mapping[str, Any]], object]]] = {
     "ignore_sigterm": _ignore(signal.SIGTERM),
     "ignore_interrupts": _ignore(signal.SIGINT),
     "grandchild": _grandchild,
     "fill_stderr": _fill_stderr,
+    "leak": _leak,
 }
 
 

@@ -125,6 +125,7 @@ CASES: tuple[Case, ...] = (
     Case(of.Misspeak(how="wrong_id"), call()),
     Case(of.StderrFlood(), call()),
     Case(of.MemoryExhaustion(), call("hold_memory", bytes=2**27)),
+    Case(of.MemoryLeak(), call()),
     Case(of.DescriptorExhaustion(), call()),
     Case(of.FileTooLarge(), call("write_file", bytes=100, folder=tempfile.gettempdir())),
     Case(of.DiskFull(), call()),
