@@ -22,6 +22,7 @@ from dspex_pool.monitor import MonitorSnapshot
 from dspex_pool.telemetry import events_table
 from dspex_pool.telemetry.catalogue import MEASUREMENTS, METADATA
 from dspex_testkit.chaos import catalogue
+from dspex_testkit.scenarios import catalogue as scenarios
 from tests import plugin_tables
 
 if TYPE_CHECKING:
@@ -206,6 +207,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "statistics": lambda: _fields_table(PoolStatistics),
     "counters": lambda: _fields_table(Counters),
     "faults": lambda: catalogue.table() + "\n",
+    "scenarios": scenarios.table,
     "plugin_options": lambda: _table(("Option", "Meaning"), plugin_tables.options()),
     "plugin_settings": lambda: _table(("Setting", "Type", "Meaning"), plugin_tables.settings()),
     "plugin_markers": lambda: _table(("Marker", "Meaning"), plugin_tables.markers()),

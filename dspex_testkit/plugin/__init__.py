@@ -27,6 +27,7 @@ PARTS = (
     "ports",
     "lm",
     "chaos",
+    "scenarios",
     "hangs",
     "report",
     "load",
