@@ -11,6 +11,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import psutil
+
+from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -25,6 +29,7 @@ __all__ = [
     "lift_limit",
     "living_in_group",
     "lowest_free_descriptor",
+    "no_processes_of",
     "set_limit",
     "soon",
     "start_burner",
@@ -119,6 +124,18 @@ def ignored_signals(pid: int) -> int:
             if line.startswith("SigIgn:"):
                 return int(line.split()[1], 16)
     return 0
+
+
+def no_processes_of(tag: str) -> bool:
+    """Tell whether no process carries a run tag that begins with ``tag``; zombies and grandchildren count."""
+    return not any(_variable(process, RUN_TAG_VARIABLE).startswith(tag) for process in psutil.process_iter())
+
+
+def _variable(process: psutil.Process, name: str) -> str:
+    try:
+        return process.environ().get(name, "")
+    except (psutil.Error, OSError):
+        return ""
 
 
 # --- processors ----------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from dspex_pool.errors import (
     PoolClosedError,
     PoolSaturatedError,
     ProgramError,
+    ProgramExistsError,
+    ProgramNotFoundError,
     RemoteProtocolError,
     WorkerDiedError,
 )
@@ -17,6 +19,7 @@ from dspex_testkit.chaos.fault import PROCESS
 from dspex_testkit.scenarios import strikes
 from dspex_testkit.scenarios.close_under_load import CloseUnderLoad, stand_still
 from dspex_testkit.scenarios.dead_model import ASKING_HANDLER, DeadModel, dead_model
+from dspex_testkit.scenarios.lives import HostKilledError
 from dspex_testkit.scenarios.parent_killed import ParentKilled
 from dspex_testkit.scenarios.scenario import Scenario
 from dspex_testkit.scenarios.workload import Clients
@@ -122,7 +125,7 @@ _ALL: Final = (
         name="parent-killed",
         story="The program that has the pool is killed: no worker outlives it, and its sessions are found again",
         settings={"pool_size": 2},
-        may_see=(),
+        may_see=(HostKilledError, ProgramExistsError, ProgramNotFoundError),
         ports=PROCESS,
     ),
     CloseUnderLoad(

@@ -20,7 +20,6 @@ from dspex_testkit.scenarios.storm import Storm
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from dspex_pool.errors import DspexPoolError
     from dspex_testkit.chaos.chaos import Chaos
     from dspex_testkit.lm.script import LMScript
     from dspex_testkit.ports.handle import PoolHandle
@@ -259,6 +258,7 @@ class Performance:
         )
 
 
-def _names_of(kinds: tuple[type[DspexPoolError], ...]) -> set[str]:
-    """Return the names of errors and of those that are kinds of them, and of a cancelled caller."""
-    return {CANCELLED, *(name for name in errors.__all__ if issubclass(getattr(errors, name), kinds))}
+def _names_of(kinds: tuple[type[Exception], ...]) -> set[str]:
+    """Return the names of errors and of those of the pool that are kinds of them, and of a cancelled caller."""
+    of_the_pool = {name for name in errors.__all__ if issubclass(getattr(errors, name), kinds)}
+    return {CANCELLED, *(kind.__name__ for kind in kinds), *of_the_pool}

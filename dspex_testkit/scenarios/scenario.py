@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable, Mapping
 
-    from dspex_pool.errors import DspexPoolError
     from dspex_testkit.scenarios.performance import Performance
     from dspex_testkit.scenarios.plan import Strike
 
@@ -43,9 +42,9 @@ class Scenario:
     #: Strikes of a plan that must come to pass, as a share; below 1 where faults outrun the starts of workers.
     least_proven: float = 1.0
     #: Classes of the errors that calls may end with; no others are honest.
-    may_see: tuple[type[DspexPoolError], ...] = (WorkerDiedError,)
+    may_see: tuple[type[Exception], ...] = (WorkerDiedError,)
     #: Classes of the errors that some call must end with: what the scenario is about.
-    must_see: tuple[type[DspexPoolError], ...] = ()
+    must_see: tuple[type[Exception], ...] = ()
     #: Reasons for which workers must have left, some worker for each.
     must_retire: tuple[str, ...] = ()
     #: The kinds of port that it can be played on.

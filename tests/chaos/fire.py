@@ -8,7 +8,6 @@ import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import trio
 
 from dspex_pool.adapters.python_pool import PythonPool
@@ -16,7 +15,8 @@ from dspex_pool.config import PoolConfig
 from dspex_pool.errors import DspexPoolError
 from dspex_pool.telemetry import PREFIX, Telemetry
 from dspex_pool.telemetry.gauges import GaugeLedger
-from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE, own_run_tag
+from dspex_pool.transport.run_tag import own_run_tag
+from dspex_testkit.chaos.system import no_processes_of
 from dspex_testkit.invariants import check_books
 from tests.bounded_waits import until
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dspex_pool.protocol import Event
     from dspex_pool.worker import PoolWorker
 
-__all__ = ["Killer", "Outcomes", "check_whole", "light", "no_processes_of", "until", "watched_pool"]
+__all__ = ["Killer", "Outcomes", "check_whole", "light", "until", "watched_pool"]
 
 #: The handler that starts in a tenth of a second, and does whatever it is told.
 ROGUE = "dspex_testkit.children.rogue:RogueHandler"
@@ -39,18 +39,6 @@ BOUND = 60.0
 def light(**settings: Any) -> PoolConfig:
     """Return settings for workers without DSPy; failed starts are tried again soon."""
     return PoolConfig(**{"handler": ROGUE, "backoff_min": 0.05, "backoff_max": 0.2, **settings})
-
-
-def no_processes_of(tag: str) -> bool:
-    """Tell whether no process carries a run tag that begins with ``tag``; zombies and grandchildren count."""
-    return not any(_variable(process, RUN_TAG_VARIABLE).startswith(tag) for process in psutil.process_iter())
-
-
-def _variable(process: psutil.Process, name: str) -> str:
-    try:
-        return process.environ().get(name, "")
-    except (psutil.Error, OSError):
-        return ""
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import trio
 from dspex_pool.adapters.python_pool import PythonPool
 from dspex_pool.config import PoolConfig
 from dspex_pool.session_books import SessionBooks
+from dspex_testkit.children.pool_host import MOCK_WORKER
 from dspex_testkit.history.checkers import check_history, default_checkers
 from dspex_testkit.history.record import History, Outcome
 from dspex_testkit.history.verdict import Violation
@@ -17,7 +18,6 @@ from tests.bounded_waits import until
 from tests.bugbench.catalogue import BUGS
 from tests.bugbench.planting import Planting
 from tests.chaos.fire import BOUND, Killer, watched_pool
-from tests.chaos.host import MOCK_WORKER
 
 if TYPE_CHECKING:
     import random

@@ -9,12 +9,13 @@ import pytest
 
 from dspex_pool.config import PoolConfig
 from dspex_pool.session_store import SqliteSessionStore
+from dspex_testkit.chaos.system import no_processes_of
+from dspex_testkit.children.pool_host import MOCK_WORKER, MOMENTS, TENANTS
 from dspex_testkit.history.checkers import check_history
 from dspex_testkit.history.consistency import consistent
 from dspex_testkit.history.record import Outcome
-from tests.chaos.fire import no_processes_of, watched_pool
-from tests.chaos.host import MOCK_WORKER, MOMENTS, TENANTS
-from tests.chaos.lives import HostKilledError, Lives, host, wait_without_orphans
+from dspex_testkit.scenarios.lives import HostKilledError, Lives, host, wait_without_orphans
+from tests.chaos.fire import watched_pool
 
 if TYPE_CHECKING:
     import random

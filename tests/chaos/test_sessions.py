@@ -9,9 +9,9 @@ import trio
 
 from dspex_pool.config import PoolConfig
 from dspex_pool.errors import ProgramNotFoundError, WorkerDiedError
+from dspex_testkit.children.pool_host import MOCK_WORKER
 from tests.bounded_waits import until
 from tests.chaos.fire import Killer, watched_pool
-from tests.chaos.host import MOCK_WORKER
 
 if TYPE_CHECKING:
     import random

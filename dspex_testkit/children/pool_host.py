@@ -1,4 +1,4 @@
-"""A program with a pool, to be killed: ``python -m tests.chaos.host MOMENT [STORE SEED]``.
+"""A program with a pool, to be killed: ``python -m dspex_testkit.children.pool_host MOMENT [STORE SEED]``.
 
 It brings its workers into a state, says ``ready`` in a line of stdout, and stays there until it is killed. With a
 store it works on sessions instead, and tells what it does, a line each.
@@ -18,14 +18,15 @@ import trio
 from dspex_pool.adapters.python_pool import PythonPool
 from dspex_pool.config import PoolConfig
 from dspex_pool.errors import ProgramExistsError, ProgramNotFoundError
-from tests.chaos.fire import light
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 __all__ = ["MOCK_WORKER", "MOMENTS", "TENANTS"]
 
+#: Workers of the pool that is brought into a state.
 SIZE = 3
+_ROGUE = "dspex_testkit.children.rogue:RogueHandler"
 
 #: Sessions of the program that has a store: ``tenant-0`` and so on.
 TENANTS = 5
@@ -37,30 +38,30 @@ MOCK_WORKER = (
 )
 
 
-def say(text: str) -> None:
+def _say(text: str) -> None:
     """Print one line at once; it is out when this returns."""
     os.write(1, f"{text}\n".encode())
 
 
-def say_json(thing: dict[str, Any]) -> None:
+def _say_json(thing: dict[str, Any]) -> None:
     """Print a thing as one line of JSON."""
-    say(json.dumps(thing))
+    _say(json.dumps(thing))
 
 
-async def starting(pool: PythonPool) -> None:
+async def _starting(pool: PythonPool) -> None:
     """Stop where workers have been started and none has said a word."""
     while not pool.sessions.workers.workers():
         await trio.lowlevel.checkpoint()
-    say("ready")
+    _say("ready")
 
 
-async def idle(pool: PythonPool) -> None:
+async def _idle(pool: PythonPool) -> None:
     """Stop where all workers wait for work."""
     await pool.wait_ready(SIZE)
-    say("ready")
+    _say("ready")
 
 
-async def occupied(pool: PythonPool, command: str) -> None:
+async def _occupied(pool: PythonPool, command: str) -> None:
     """Have all workers run ``command`` at the same time, and stop there."""
     await pool.wait_ready(SIZE)
     async with trio.open_nursery() as nursery:
@@ -68,67 +69,67 @@ async def occupied(pool: PythonPool, command: str) -> None:
             nursery.start_soon(pool.call, f"tenant-{number}", command, {"seconds": 60})
         while pool.statistics().leased < SIZE:
             await trio.lowlevel.checkpoint()
-        say("ready")
+        _say("ready")
 
 
-async def sleeping(pool: PythonPool) -> None:
+async def _sleeping(pool: PythonPool) -> None:
     """Stop where all workers sleep in C."""
-    await occupied(pool, "sleep_in_c")
+    await _occupied(pool, "sleep_in_c")
 
 
-async def computing(pool: PythonPool) -> None:
+async def _computing(pool: PythonPool) -> None:
     """Stop where all workers compute in Python."""
-    await occupied(pool, "spin")
+    await _occupied(pool, "spin")
 
 
-async def with_grandchildren(pool: PythonPool) -> None:
+async def _with_grandchildren(pool: PythonPool) -> None:
     """Stop where workers have processes of their own, which ignore SIGTERM."""
     for number in range(SIZE):
         await pool.call(f"tenant-{number}", "spawn_grandchild", {"stubborn": True})
-    await occupied(pool, "sleep")
+    await _occupied(pool, "sleep")
 
 
-async def closing(pool: PythonPool) -> None:
+async def _closing(pool: PythonPool) -> None:
     """Stop in the middle of closing, which workers that ignore all signals hold up."""
     for number in range(SIZE):
         await pool.call(f"tenant-{number}", "block_signals")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(occupied, pool, "sleep_in_c")
+        nursery.start_soon(_occupied, pool, "sleep_in_c")
         while pool.statistics().leased < SIZE:
             await trio.lowlevel.checkpoint()
         await pool.sessions.workers.aclose()
 
 
 MOMENTS: dict[str, Callable[[PythonPool], Awaitable[None]]] = {
-    "starting": starting,
-    "idle": idle,
-    "sleeping": sleeping,
-    "computing": computing,
-    "with_grandchildren": with_grandchildren,
-    "closing": closing,
+    "starting": _starting,
+    "idle": _idle,
+    "sleeping": _sleeping,
+    "computing": _computing,
+    "with_grandchildren": _with_grandchildren,
+    "closing": _closing,
 }
 
 
-async def change_programs(pool: PythonPool, random: random_module.Random) -> None:
+async def _change_programs(pool: PythonPool, random: random_module.Random) -> None:
     """Change and run programs in five sessions; tell of each command before it is called and when it is answered."""
     numbers, life = itertools.count(), os.getpid()
 
     async def tenant(session_id: str) -> None:
         for number in numbers:
-            command, args = draw_command(random, f"a{life}_{number}")
-            say_json({"call": number, "session": session_id, "command": command, "args": args})
+            command, args = _draw_command(random, f"a{life}_{number}")
+            _say_json({"call": number, "session": session_id, "command": command, "args": args})
             try:
                 reply = await pool.call(session_id, command, args)
-                say_json({"answer": number, "value": reply.result})
+                _say_json({"answer": number, "value": reply.result})
             except (ProgramExistsError, ProgramNotFoundError) as error:
-                say_json({"answer": number, "error": type(error).__name__})
+                _say_json({"answer": number, "error": type(error).__name__})
 
     async with trio.open_nursery() as nursery:
         for number in range(TENANTS):
             nursery.start_soon(tenant, f"tenant-{number}")
 
 
-def draw_command(random: random_module.Random, field: str) -> tuple[str, dict[str, Any]]:
+def _draw_command(random: random_module.Random, field: str) -> tuple[str, dict[str, Any]]:
     """Draw a command on one of a few programs; one that defines a program has it answer in ``field``."""
     program, signature = f"p-{random.randrange(6)}", f"question -> {field}"
     commands: dict[str, dict[str, Any]] = {
@@ -142,17 +143,18 @@ def draw_command(random: random_module.Random, field: str) -> tuple[str, dict[st
     return command, commands[command]
 
 
-async def main(moment: str, store: str = "", seed: str = "0") -> None:
+async def _main(moment: str, store: str = "", seed: str = "0") -> None:
     """Open the pool and go to the moment."""
     if store:
         config = PoolConfig(pool_size=2, command=MOCK_WORKER, session_store=f"sqlite:{store}")
         async with PythonPool.open(config) as pool:
-            await change_programs(pool, random_module.Random(seed))
+            await _change_programs(pool, random_module.Random(seed))
     else:
-        async with PythonPool.open(light(pool_size=SIZE, terminate_grace=60.0, close_timeout=90.0)) as pool:
+        patient = PoolConfig(handler=_ROGUE, pool_size=SIZE, terminate_grace=60.0, close_timeout=90.0)
+        async with PythonPool.open(patient) as pool:
             await MOMENTS[moment](pool)
             await trio.sleep_forever()
 
 
 if __name__ == "__main__":
-    trio.run(lambda: main(*sys.argv[1:]))
+    trio.run(lambda: _main(*sys.argv[1:]))

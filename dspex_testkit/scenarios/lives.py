@@ -8,24 +8,22 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspex_pool import errors
 from dspex_pool.session_store import SqliteSessionStore
+from dspex_testkit.chaos.system import no_processes_of
+from dspex_testkit.children.pool_host import TENANTS
 from dspex_testkit.history.record import History
-from tests.chaos.fire import no_processes_of
-from tests.chaos.host import TENANTS
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
+    from pathlib import Path
 
     from dspex_testkit.history.record import Operation
 
 __all__ = ["ORPHAN_BOUND", "HostKilledError", "Lives", "host", "wait_without_orphans"]
-
-ROOT = Path(__file__).resolve().parents[2]
 
 #: Seconds after the death of a host in which no process of it may be left.
 ORPHAN_BOUND = 2.0
@@ -42,8 +40,8 @@ class HostKilledError(Exception):
 @contextmanager
 def host(*words: str) -> Iterator[subprocess.Popen[str]]:
     """Run the program that has a pool, and kill it in the end."""
-    command = [sys.executable, "-m", "tests.chaos.host", *words]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "dspex_testkit.children.pool_host", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
@@ -69,11 +67,12 @@ class Lives:
     Args:
         store: The store's file.
         random: Draws what hosts do, and when they die.
+        history: Takes what they tell; by default a new one.
     """
 
-    def __init__(self, store: Path, random: random.Random) -> None:
+    def __init__(self, store: Path, random: random.Random, history: History | None = None) -> None:
         #: What hosts told, and what was found in the store between their lives.
-        self.history = History(time.monotonic)
+        self.history = History(time.monotonic) if history is None else history
         #: Hosts that died of SIGKILL, and of those the ones that had told something.
         self.killed = self.had_told = 0
         #: Longest time in seconds from a host's death until no process of it was left.
@@ -83,7 +82,10 @@ class Lives:
         self._open: dict[int, Operation] = {}
 
     async def live(self) -> None:
-        """Let one host live and die, and look at what it has left: no process, and a store that can be read."""
+        """Let one host live and die, and look at what it has left: no process, and a store that can be read.
+
+        Cancellation: The host is killed. Nothing else runs while it lives.
+        """
         with host("sessions", str(self._store), str(self._random.random())) as process:
             self._listen(process)
             process.kill()
@@ -125,7 +127,10 @@ class Lives:
             self.history.ok(operation, told["value"])
 
     async def read_store(self) -> None:
-        """Read the whole store, and enter it into the history as what a client was told."""
+        """Read the whole store, and enter it into the history as what a client was told.
+
+        Cancellation: The store is closed.
+        """
         if not self._store.exists():
             assert not self.history.operations
             return
