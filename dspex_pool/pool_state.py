@@ -290,9 +290,12 @@ class PoolState(Upkeep):
                 self._replenish(now)
         return True
 
-    def forget_session(self, session: str) -> bool:
-        """A session has ended: neither bound nor lost any more."""
-        return self._affinity.forget(session)
+    def forget_session(self, session: str, now: float) -> bool:
+        """A session has ended: neither bound nor lost any more, and whoever waits in it waits for any worker."""
+        was_known = self._affinity.forget(session)
+        self._let_loose(session, now)
+        self._replenish(now)
+        return was_known
 
     # --- the pool as a whole ----------------------------------------------------------------------
 

@@ -349,11 +349,9 @@ class WorkerPool:
         fact(*values, trio.current_time())
         self._runner.carry_out()
 
-    @trio.lowlevel.enable_ki_protection
     def forget_session(self, session: str) -> None:
         """Drop the session's affinity, and the memory of its lost worker."""
-        self._state.forget_session(session)
-        self._runner.carry_out()
+        self._tell(self._state.forget_session, session)
 
     @trio.lowlevel.enable_ki_protection
     def measure_memory(self) -> dict[str, int]:

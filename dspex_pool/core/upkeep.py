@@ -30,13 +30,17 @@ class Upkeep(Books):
             self._refuse(waiter, refusals.timed_out(self, waiter, now), now)
         for session in self._affinity.expire(now):
             self._emit("session_unbound", {"count": 1}, session=session)
-            if self._line.unbind(session):
-                for record in list(self._idle):
-                    self._offer(record, now)
+            self._let_loose(session, now)
         for record in list(self.workers.values()):
             self._look_after(record, now)
         self._replenish(now)
         self._reschedule(now)
+
+    def _let_loose(self, session: str, now: float) -> None:
+        """Let any worker serve those who wait in a session that is bound to none any more."""
+        if self._line.unbind(session):
+            for record in list(self._idle):
+                self._offer(record, now)
 
     def _look_after(self, record: WorkerRecord, now: float) -> None:
         """Carry out what is due for one worker. One thing at a time; ``_reschedule`` sees the rest."""

@@ -59,7 +59,7 @@ def test_strict_session_hears_of_the_loss_after_a_restart() -> None:
         error = driver.refusal(session="s", affinity=affinity)
         assert isinstance(error, SessionLostError)
         assert (error.session_id, error.incarnation) == ("s", lost)
-    assert driver.state.forget_session("s")
+    assert driver.state.forget_session("s", driver.now)
     assert driver.lease(session="s", affinity="strict").number == new
 
 
@@ -244,7 +244,7 @@ def test_strict_sessions_are_not_displaced() -> None:
     assert isinstance(driver.refusal(session="c", affinity="strict"), SessionLimitError)
     driver.checkin(driver.lease(session="d"))
     assert driver.state.worker_of("d") is None
-    driver.state.forget_session("a")
+    driver.state.forget_session("a", driver.now)
     bind(driver, "c")
 
 
@@ -258,6 +258,16 @@ def test_strict_session_whose_place_was_taken_while_it_waited_is_refused() -> No
     driver.checkin(driver.granted[first])
     assert isinstance(driver.refused[late], SessionLimitError)
     assert driver.granted[anybody].number == lease.number
+
+
+def test_waiters_of_a_forgotten_session_wait_for_no_worker_in_particular() -> None:
+    """They stood in the lane of a busy worker while another was idle, and those who came later were served first."""
+    driver = ready_pool(pool_size=2)
+    busy = driver.lease(session="s", affinity="strict")
+    early = driver.wait(session="s", affinity="strict")
+    driver.state.forget_session("s", driver.now)
+    driver.settle()
+    assert driver.granted[early].number != busy.number
 
 
 def test_table_of_sessions_forgets_those_not_used_for_their_time() -> None:
