@@ -19,6 +19,9 @@ __all__ = ["MonitorSnapshot", "Percentiles", "PoolMonitor"]
 #: How many of the latest durations the percentiles are taken from.
 SAMPLE_SIZE = 4096
 
+#: The events that are counted. All others are not even put together, unless somebody else listens to them.
+_COUNTED = ("checkout", "call_start", "call_stop", "call_exception", "worker_restarted")
+
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
@@ -96,7 +99,7 @@ class PoolMonitor:
 
     def listen(self) -> Any:
         """Begin to count; returns the attachment, which ends it."""
-        return self._pool.telemetry.attach((), self._note)
+        return self._pool.telemetry.attach((), self._note, names=_COUNTED)
 
     async def run(self) -> None:
         """Measure memory at intervals, for ever; ``max_rss_bytes`` is applied to what is found.

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from dspex_pool.errors import InvalidArgumentError
 from dspex_pool.protocol.strict_json import decode_json, encode_json
 
@@ -24,8 +26,7 @@ ANONYMOUS = "anonymous"
 _AFFINITIES = ("hint", "strict", "strict_nowait")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """The answer to a command, and how it came about."""
 
     #: The command's result, a JSON value.

@@ -56,7 +56,7 @@ class Books(Ledger):
     Args:
         options: The pool's settings.
         random: Source of the back-off's spread.
-        watch: Tells whether anybody listens to telemetry; while nobody does, no event is put together.
+        watch: Tells which events anybody listens to; no other is put together.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Books(Ledger):
             self.wake_at = min(self.wake_at, now + self._care.lease_due)
         if waiter is not None and session is not None:
             self._note_use(session, record, now, strict=waiter.strict)
-        if self.watch.observed:
+        if self.watch.hears("checkout"):
             self._emit_moved("checkout", record, _IDLE, {"wait": waited}, session=session, queued=queued)
         return Granted(record.number, record.token, waited)
 
@@ -241,7 +241,7 @@ class Books(Ledger):
         # One worker more may bring forward when an idle one has to go; ``tick`` computes it.
         self.wake_at = min(self.wake_at, now + self.options.spawn_timeout if not self._idle else now)
         self._outbox.append(Start(record.number, record.worker_id))
-        if self.watch.observed:
+        if self.watch.hears("worker_starting"):
             self._emit_moved("worker_starting", record, None, {"count": 1})
 
     def _lifetime(self, number: int) -> float:
@@ -328,10 +328,9 @@ class Books(Ledger):
         )
         self._outbox.append(Retire(record.number, reason, polite, error))
         sessions, lost = self._affinity.release(record.number)
-        if self.watch.observed:
-            for session in sessions:
-                name = "session_lost" if session in lost else "session_moved"
-                self._emit(name, {"count": 1}, session=session, worker_id=record.worker_id, reason=reason)
+        for session in sessions:
+            name = "session_lost" if session in lost else "session_moved"
+            self._emit(name, {"count": 1}, session=session, worker_id=record.worker_id, reason=reason)
         for waiter in self._line.strand(record.number):
             self._refuse(waiter, refusals.session_lost(waiter.session, record.number), now)
 

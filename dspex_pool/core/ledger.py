@@ -16,24 +16,24 @@ _IN_SERVICE = frozenset({WorkerState.IDLE, WorkerState.PINGING, WorkerState.LEAS
 class Watch(Protocol):
     """Whoever listens to events."""
 
-    @property
-    def observed(self) -> bool:
-        """Whether anybody listens."""
+    def hears(self, name: str) -> bool:
+        """Tell whether anybody listens to the event ``name``."""
 
 
-class _AlwaysWatching:
-    observed = True
+class _HearingAll:
+    def hears(self, name: str) -> bool:
+        return True
 
 
 class Ledger:
     """Who is in which state, and what has been decided.
 
     Args:
-        watch: Tells whether anybody listens to telemetry; while nobody does, no event is put together.
+        watch: Tells which events anybody listens to; no other is put together.
     """
 
     def __init__(self, watch: Watch | None) -> None:
-        self.watch = watch or _AlwaysWatching()
+        self.watch = watch or _HearingAll()
         self.counters = Counters()
         self.workers: dict[int, WorkerRecord] = {}
         self._tally: dict[WorkerState, int] = dict.fromkeys(WorkerState, 0)
@@ -72,12 +72,12 @@ class Ledger:
         self._tally[left] -= 1
         self._tally[to] += 1
         record.since = now
-        if self.watch.observed:
+        if self.watch.hears(event):
             self._emit_moved(event, record, left, measurements, **metadata)
-            if left not in _IN_SERVICE and to in _IN_SERVICE and self.ready_count == 1:
-                self._emit("ready", {"workers": 1})
-            elif left in _IN_SERVICE and to not in _IN_SERVICE and self.ready_count == 0:
-                self._emit("unready", {"workers": 0})
+        if left not in _IN_SERVICE and to in _IN_SERVICE and self.ready_count == 1:
+            self._emit("ready", {"workers": 1})
+        elif left in _IN_SERVICE and to not in _IN_SERVICE and self.ready_count == 0:
+            self._emit("unready", {"workers": 0})
 
     def _emit_moved(
         self,
@@ -97,7 +97,7 @@ class Ledger:
         self._outbox.append(Emit(event, measurements, where | metadata))
 
     def _emit(self, event: str, measurements: dict[str, float], **metadata: object) -> None:
-        if self.watch.observed:
+        if self.watch.hears(event):
             self._outbox.append(Emit(event, measurements, metadata))
 
     def _stale(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dspex_pool.telemetry.catalogue import PREFIX
@@ -20,6 +20,8 @@ _log = logging.getLogger("dspex_pool.telemetry")
 #: Takes the event's name, its measurements and its metadata. It runs in the task that emits, so it must
 #: return soon, and it must not change the mappings, which other handlers see too.
 Handler: TypeAlias = Callable[[tuple[str, ...], Mapping[str, float], Mapping[str, Any]], object]
+#: The whole name of an event, and whom it is for.
+_Route: TypeAlias = "tuple[tuple[str, ...], tuple[Attachment, ...]]"
 
 
 class Telemetry:
@@ -36,16 +38,22 @@ class Telemetry:
         self.on_observed: Callable[[bool], object] | None = None
         # Replaced, never changed: an emission under way goes on with the tuple it began with.
         self._attachments: tuple[Attachment, ...] = ()
+        # By name, as ``emit`` is given it: the whole name, and whom it is for. Made anew with every change.
+        self._routes: dict[str | tuple[str, ...], _Route] = {}
         # Reentrant, because the hook below may attach or detach.
         self._changing = threading.RLock()
 
-    def attach(self, prefix: tuple[str, ...], handler: Handler) -> Attachment:
+    def attach(
+        self, prefix: tuple[str, ...], handler: Handler, *, names: Collection[str] | None = None
+    ) -> Attachment:
         """Call ``handler`` for every event whose name begins with ``prefix``, from now on.
 
         Args:
             prefix: Beginning of the names, such as ``("dspex", "python_bridge", "pool", "checkout")``;
                 empty for all events.
             handler: A plain function. If it raises, that is logged and it is detached.
+            names: Of these events only those whose names end in one of these parts; by default all. Events that
+                nobody is called for are not even put together.
 
         Returns:
             A context manager; leaving it, or calling its ``detach``, ends the calls.
@@ -57,10 +65,14 @@ class Telemetry:
             raise TypeError(f"a prefix is a tuple of strings, not {prefix!r}")
         if not callable(handler) or inspect.iscoroutinefunction(handler):
             raise TypeError(f"a handler is a plain function, because nobody would await it; got {handler!r}")
-        attachment = Attachment(self, prefix, handler)
+        attachment = Attachment(self, prefix, handler, None if names is None else frozenset(names))
         with self._changing:
             self._set_attachments((*self._attachments, attachment))
         return attachment
+
+    def hears(self, name: str) -> bool:
+        """Tell whether any handler is called for the event ``name``, given as for ``emit``."""
+        return self.observed and bool(self._route(name)[1])
 
     def emit(
         self, name: str | tuple[str, ...], measurements: Mapping[str, float], metadata: Mapping[str, Any]
@@ -74,9 +86,18 @@ class Telemetry:
         """
         if not self.observed:
             return
-        event = (*PREFIX, name) if isinstance(name, str) else name
-        for attachment in self._attachments:
+        event, attachments = self._route(name)
+        for attachment in attachments:
             attachment.deliver(event, measurements, metadata)
+
+    def _route(self, name: str | tuple[str, ...]) -> _Route:
+        # Taken before the attachments are read: a change meanwhile replaces it, and what is noted here is lost.
+        routes = self._routes
+        route = routes.get(name)
+        if route is None:
+            event = (*PREFIX, name) if isinstance(name, str) else name
+            route = routes[name] = event, tuple(each for each in self._attachments if each.is_for(event))
+        return route
 
     def _remove(self, attachment: Attachment) -> None:
         with self._changing:
@@ -84,6 +105,7 @@ class Telemetry:
 
     def _set_attachments(self, attachments: tuple[Attachment, ...]) -> None:
         self._attachments = attachments
+        self._routes = {}
         was_observed, self.observed = self.observed, bool(attachments)
         if was_observed != self.observed and self.on_observed is not None:
             self.on_observed(self.observed)
@@ -92,9 +114,17 @@ class Telemetry:
 class Attachment:
     """One handler's attachment to a pool's events. Made by ``Telemetry.attach``."""
 
-    def __init__(self, telemetry: Telemetry, prefix: tuple[str, ...], handler: Handler) -> None:
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        prefix: tuple[str, ...],
+        handler: Handler,
+        names: frozenset[str] | None = None,
+    ) -> None:
         #: Beginning of the names of the events that the handler gets.
         self.prefix = prefix
+        #: Last parts of their names, or ``None`` for all.
+        self.names = names
         #: Whether the handler is still called.
         self.is_attached = True
         self._telemetry = telemetry
@@ -106,11 +136,16 @@ class Attachment:
             self.is_attached = False
             self._telemetry._remove(self)
 
+    def is_for(self, event: tuple[str, ...]) -> bool:
+        """Tell whether the handler wants an event of this name."""
+        is_wanted = self.names is None or event[-1] in self.names
+        return is_wanted and event[: len(self.prefix)] == self.prefix
+
     def deliver(
         self, event: tuple[str, ...], measurements: Mapping[str, float], metadata: Mapping[str, Any]
     ) -> None:
-        """Call the handler if the event is for it; a handler that raises is logged and detached."""
-        if not self.is_attached or event[: len(self.prefix)] != self.prefix:
+        """Call the handler with an event that is for it; a handler that raises is logged and detached."""
+        if not self.is_attached:
             return
         try:
             self._handler(event, measurements, metadata)

@@ -117,6 +117,21 @@ def test_unobserved_event_is_not_looked_at() -> None:
     Telemetry().emit(nothing, nothing, nothing)
 
 
+def test_handler_of_some_names_hears_those_only() -> None:
+    """Of the events under its prefix it gets those that end in its names; whoever emits can ask who hears which."""
+    telemetry, got, all_of_it = Telemetry(), Recorder(), Recorder()
+    with telemetry.attach((), got, names=("checkout", "ready")):
+        heard = [telemetry.hears(name) for name in ("checkout", "checkin", "ready")]
+        telemetry.emit("checkin", {}, {})
+        with telemetry.attach((), all_of_it):
+            heard.append(telemetry.hears("checkin"))
+            telemetry.emit("checkin", {}, {})
+        telemetry.emit("ready", {}, {})
+    heard.append(telemetry.hears("ready"))
+    assert (got.names, all_of_it.names) == (["ready"], ["checkin"])
+    assert heard == [True, False, True, True, False]
+
+
 def test_telemetries_are_independent() -> None:
     """The events of one pool are not seen by another's handlers: there is nothing global."""
     one, other, got = Telemetry(), Telemetry(), Recorder()
