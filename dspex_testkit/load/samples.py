@@ -57,19 +57,17 @@ class Samples:
         Args:
             at: Seconds since the load began.
         """
-        if self._count == self._most:
-            return
         if self._collect:
             gc.collect()
         process = self._process
-        seen = (
-            at,
-            process.memory_info().rss,
-            sys.getallocatedblocks(),
-            process.num_fds(),
-            self._children(),
-        )
-        for column, value in zip(self._columns.values(), seen, strict=True):
+        memory, descriptors = process.memory_info().rss, process.num_fds()
+        self.put(at, memory, sys.getallocatedblocks(), descriptors, self._children())
+
+    def put(self, at: float, *seen: float) -> None:
+        """Keep what was seen at a moment: a value for each of ``FIGURES``."""
+        if self._count == self._most:
+            return
+        for column, value in zip(self._columns.values(), (at, *seen), strict=True):
             column[self._count] = value
         self._count += 1
 

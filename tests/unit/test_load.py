@@ -13,7 +13,9 @@ from dspex_pool.config import PoolConfig
 from dspex_testkit.load.arrivals import Constant, Poisson, Ramp, Spike
 from dspex_testkit.load.histogram import Latencies
 from dspex_testkit.load.profile import PROFILES, Closed, Open, Profile
+from dspex_testkit.load.result import LoadResult
 from dspex_testkit.load.run import run_load
+from dspex_testkit.load.samples import Samples
 from dspex_testkit.load.slope import slope_of
 from dspex_testkit.load.tally import NOT_MADE, WRONG_ANSWER, Tally
 from dspex_testkit.ports.names import ECHO_HANDLER
@@ -85,6 +87,31 @@ def test_slope_of_three_looks_is_refused() -> None:
     """So little tells nothing, and says so."""
     with pytest.raises(ValueError, match="at least 4"):
         slope_of([0.0, 1.0, 2.0], [1.0, 1.0, 1.0])
+
+
+def result_of(memory: list[float], *, seconds: float) -> LoadResult:
+    """Return what a load came to in which resident memory was seen to be so, at even distances."""
+    samples = Samples(len(memory))
+    for number, size in enumerate(memory):
+        samples.put(seconds * number / len(memory), size, 1000.0, 20.0, 4.0)
+    return LoadResult(Profile(name="x", load=Closed(1)), 0, seconds, Tally(seconds), samples, {})
+
+
+def test_growth_of_two_per_cent_an_hour_fails_after_ten_minutes_and_trembling_does_not() -> None:
+    """What grows is told with its slope; what goes up and down by a thousandth is flat."""
+    random = Random(5)
+    grows = result_of([5e7 * (1 + 0.02 * second / 3600) for second in range(600)], seconds=600.0)
+    with pytest.raises(AssertionError, match=r"memory grows: \+2.00% of the mean an hour"):
+        grows.check_flat("memory")
+    trembles = result_of([5e7 + random.choice((0.0, 4096.0)) for _ in range(600)], seconds=600.0)
+    assert trembles.check_flat("memory").high < 0.01
+    assert trembles.check_flat("descriptors").high == 0.0
+
+
+def test_short_run_is_not_blamed_for_less_than_a_thousandth() -> None:
+    """Ten pages more in ten seconds would be thirty per cent an hour, and mean nothing."""
+    pages = result_of([5e7 + 4096.0 * second for second in range(10)], seconds=10.0)
+    assert pages.check_flat("memory").low > 0.2
 
 
 def test_tally_takes_no_memory_for_each_call() -> None:
