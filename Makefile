@@ -98,7 +98,7 @@ coverage: $(STAMP) ## run all layers under coverage, workers included; fail belo
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report --fail-under=95 && exit $$layers
 
 clean: ## remove .venv and everything that was built or measured
-	rm -rf $(VENV) out build dist htmlcov *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) out benchmarks/results build dist htmlcov *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A half-made environment is removed, so that the next try starts clean. Distributions that ship venv

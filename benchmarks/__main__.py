@@ -28,6 +28,9 @@ __all__ = ["main"]
 
 RESULTS = Path(__file__).with_name("results")
 README = Path(__file__).with_name("README.md")
+STORED = "results.json"
+#: The cases whose tables the README shows.
+SHOWN = {("A", "one processor"), ("B", "4 workers"), ("F", "4 workers"), ("G", "4 workers")}
 _BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -42,12 +45,15 @@ def main(words: list[str]) -> int:
     facts = {"date": time.strftime("%Y-%m-%d"), **describe_machine(), **versions()}
     try:
         with nothing_left():
-            results = trio.run(_measure, options, console)
+            results = trio.run(_measure, options, facts, console)
     except* KeyboardInterrupt:
-        print("interrupted; nothing is written, nothing is left running", file=sys.stderr)
+        print("interrupted; finished cases are stored, nothing is left running", file=sys.stderr)
     if results is None:
         return 130
-    _write(results, facts, options, console)
+    _write(results, facts, options.output)
+    if options.readme:
+        write_readme(load_results(options.output / STORED), facts)
+    _draw(results, options.output, console)
     return int(_report_failures(results, console))
 
 
@@ -78,7 +84,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-async def _measure(options: argparse.Namespace, console: Console) -> list[CaseResult]:
+async def _measure(options: argparse.Namespace, facts: dict[str, Any], console: Console) -> list[CaseResult]:
     results = []
     for letter in options.only if not options.nothing else ():
         workload = WORKLOADS[letter]
@@ -96,6 +102,7 @@ async def _measure(options: argparse.Namespace, console: Console) -> list[CaseRe
                 )
             console.print(tables.rich_table(result))
             results.append(result)
+            _write(results, facts, options.output)
     return results
 
 
@@ -109,29 +116,31 @@ def _subjects(workload: Workload, options: argparse.Namespace) -> list[str]:
     ]
 
 
-def _write(
-    results: list[CaseResult], facts: dict[str, Any], options: argparse.Namespace, console: Console
-) -> None:
-    options.output.mkdir(parents=True, exist_ok=True)
-    stored = options.output / "results.json"
+def _write(results: list[CaseResult], facts: dict[str, Any], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = folder / STORED
     everything = merged(load_results(stored), results)
     stored.write_text(tables.as_json(everything, facts), encoding="utf-8")
     text = tables.as_markdown(everything, facts, targets_table(everything))
-    (options.output / "results.md").write_text(text, encoding="utf-8")
-    if options.readme:
-        write_readme(everything, facts)
+    (folder / "results.md").write_text(text, encoding="utf-8")
+
+
+def _draw(results: list[CaseResult], folder: Path, console: Console) -> None:
     try:
-        drawn = plots.draw(results, options.output)
+        drawn = plots.draw(results, folder)
     except ImportError as error:
         console.print(f"no plots: {error}")
         drawn = []
-    console.print(f"written: {options.output}/results.md, results.json and {len(drawn)} plots")
+    console.print(f"written: {folder}/results.md, {STORED} and {len(drawn)} plots")
 
 
 def write_readme(results: list[CaseResult], facts: dict[str, Any]) -> None:
-    """Put the targets into the README, between its marks."""
+    """Put the targets, and our path layer by layer, into the README, between its marks."""
     told_of = ", ".join(f"{name} {value}" for name, value in facts.items())
-    block = f"Measured on: {told_of}.\n\n{targets_table(results)}"
+    shown = [each for each in results if (each.letter, each.case) in SHOWN]
+    parts = [f"Measured with: {told_of}.\n", targets_table(results), f"{tables.LEGEND}\n"]
+    parts += [f"**{each.title}, {each.case}**\n\n{tables.markdown_table(each)}" for each in shown]
+    block = "\n".join(parts)
     text = _BLOCK.sub(lambda found: f"{found[1]}{block}{found[2]}", README.read_text(encoding="utf-8"))
     README.write_text(text, encoding="utf-8")
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from benchmarks.figures import CaseResult, Figure, Metric
 
-__all__ = ["LEGEND", "as_json", "as_markdown", "rich_table", "told"]
+__all__ = ["LEGEND", "as_json", "as_markdown", "markdown_table", "rich_table", "told"]
 
 #: How the tables are read.
 LEGEND = (
@@ -87,12 +87,15 @@ def as_markdown(results: Sequence[CaseResult], facts: dict[str, Any], targets: s
     lines = ["# Results", "", ", ".join(f"{name} {value}" for name, value in facts.items()) + ".", ""]
     lines += [LEGEND, ""]
     lines += ["## What it should be", "", targets] if targets else []
-    for result in results:
-        lines += [f"## {_head(result)}", ""]
-        lines.append("| " + " | ".join(_columns(result)) + " |")
-        lines.append("| --- " * len(_columns(result)) + "|")
-        lines += ["| " + " | ".join(row) + " |" for row in _rows(result)] + [""]
+    lines += [f"## {_head(result)}\n\n{markdown_table(result)}" for result in results]
     return "\n".join(lines)
+
+
+def markdown_table(result: CaseResult) -> str:
+    """Return the table of one case in Markdown."""
+    head = _columns(result)
+    lines = [head, ["---"] * len(head), *_rows(result)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def as_json(results: Sequence[CaseResult], facts: dict[str, Any]) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import select
-import struct
 import subprocess
 import sys
 import time
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from benchmarks.contenders.contender import Contender, check
-from benchmarks.contenders.raw_worker import read_frame
+from benchmarks.contenders.raw_worker import read_frame, write_frame
 from dspex_pool.transport.pipes import grow_pipe
 
 if TYPE_CHECKING:
@@ -44,8 +42,7 @@ class _Pipes:
 
     def send(self, task: str, argument: Any) -> None:
         request = {"id": next(self._numbers), "command": task, "args": {"value": argument}, "timestamp": ""}
-        payload = _encode(request)
-        os.write(self.stdin, struct.pack(">I", len(payload)) + payload)
+        write_frame(self.stdin, _encode(request))
 
     def receive(self) -> Any:
         return _decode(read_frame(self.stdout))["result"]

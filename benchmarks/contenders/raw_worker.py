@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["read_frame"]
+__all__ = ["read_frame", "write_frame"]
 
 # More than a usual frame; a longer one is read into a block of its size.
 _USUAL_BYTES = 1 << 16
@@ -31,6 +31,15 @@ def read_frame(descriptor: int) -> bytes | memoryview:
     return block[4:]
 
 
+def write_frame(descriptor: int, payload: bytes) -> None:
+    """Write one frame. Blocks. A long one is not copied behind its header."""
+    header = struct.pack(">I", len(payload))
+    if len(payload) < _USUAL_BYTES:
+        os.write(descriptor, header + payload)
+    else:
+        os.writev(descriptor, (header, payload))
+
+
 def _main() -> None:
     # The parent's folder, so that this file can be run by its path and starts without a package.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -41,7 +50,7 @@ def _main() -> None:
         request = decode(payload)
         result = TASKS[request["command"]](request["args"]["value"])
         answer = encode({"id": request["id"], "success": True, "result": result, "timestamp": 0.0})
-        os.write(1, struct.pack(">I", len(answer)) + answer)
+        write_frame(1, answer)
 
 
 if __name__ == "__main__":
