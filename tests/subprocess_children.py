@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPort, SubprocessPortFactory
+from dspex_pool.transport.template import TemplatePortFactory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -21,6 +22,7 @@ __all__ = [
     "ECHO",
     "READY",
     "SLEEP",
+    "START_METHODS",
     "WAIT",
     "attend_shielded",
     "child_command",
@@ -90,6 +92,10 @@ async def attend_shielded(port: SubprocessPort) -> None:
         await port.attend()
 
 
+#: How ``running`` starts programs: ``spawn`` or ``template``. Set by a fixture.
+START_METHODS = ["spawn"]
+
+
 @asynccontextmanager
 async def running(
     source: str, *, on_stderr_line: Callable[[str, str], None] | None = None, **options: Any
@@ -99,7 +105,18 @@ async def running(
     Cancellation:
         Ends the process.
     """
-    port = await open_port(source, on_stderr_line=on_stderr_line, **options)
+    if START_METHODS[-1] == "template":
+        settings = SubprocessOptions(env={"FORKED_SOURCE": source}, **options)
+        async with TemplatePortFactory(settings, on_stderr_line=on_stderr_line) as ports:
+            async with _attended(await ports.open(worker_id="w-1", incarnation=1)) as port:
+                yield port
+    else:
+        async with _attended(await open_port(source, on_stderr_line=on_stderr_line, **options)) as port:
+            yield port
+
+
+@asynccontextmanager
+async def _attended(port: SubprocessPort) -> AsyncIterator[SubprocessPort]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(attend_shielded, port)
         try:

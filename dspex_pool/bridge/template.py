@@ -13,6 +13,7 @@ import fcntl
 import gc
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-__all__ = ["main"]
+__all__ = ["Template", "claim_socket", "main"]
 
 _STREAMS = 3
 
@@ -55,13 +56,14 @@ def main(words: Sequence[str] | None = None) -> None:
         words: The arguments of a worker. All forks have them, but for the worker's name.
     """
     arguments = parse_arguments(sys.argv[1:] if words is None else words)
-    template = Template(_claim_socket())
+    template = Template(claim_socket())
     template.prepare(arguments.handler)
     arguments.worker_id = template.serve()
     run(arguments)
 
 
-def _claim_socket() -> socket.socket:
+def claim_socket() -> socket.socket:
+    """Take the socket that is stdin and stdout, and give the process harmless ones in its place."""
     wires = claim_wires()
     os.close(wires.stdout)  # the same socket
     return socket.socket(fileno=wires.stdin)
@@ -109,6 +111,15 @@ class Template:
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
         fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC if on else flags & ~os.O_ASYNC)
+        if on:
+            self._leave_if_alone()
+
+    def _leave_if_alone(self) -> None:
+        """End the process if the pool has left already: of that, no signal comes any more."""
+        poll = select.poll()
+        poll.register(self._channel, 0)  # hang-ups are always reported
+        if poll.poll(0):
+            self._leave(0)
 
     def _warm_up(self, name: str) -> None:
         for distribution in ("dspy", "dspex_pool"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 import trio
 
@@ -21,10 +23,15 @@ if TYPE_CHECKING:
 
     from dspex_pool.adapters.python_pool import PythonPool
     from dspex_pool.session_call import Reply
+    from dspex_pool.worker_pool import WorkerPool
 
 pytestmark = pytest.mark.chaos
 
 CALLERS = 16
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="templates take what Linux has")
+FORKED = pytest.param("template", marks=LINUX)
+FORKED_SOAK = pytest.param("template", marks=LINUX, id="template-soak")
 
 
 def noting(
@@ -74,13 +81,16 @@ async def storm(
 
 
 @pytest.mark.trio
-async def test_kills_cost_only_the_calls_they_hit(dspex_random: random.Random, tmp_path: Path) -> None:
+@pytest.mark.parametrize("start_method", ["spawn", FORKED])
+async def test_kills_cost_only_the_calls_they_hit(
+    start_method: str, dspex_random: random.Random, tmp_path: Path
+) -> None:
     """Sixteen callers, four workers, a kill every 0.2 s: own answers, honest errors, no command twice, whole again.
 
     [property 35, 50, 56, 104, 107]
     """
     notes = tmp_path / "notes"
-    async with watched_pool(light(pool_size=4)) as (pool, _):
+    async with watched_pool(light(pool_size=4, start_method=start_method)) as (pool, _):
         killer = Killer(pool, dspex_random)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: killer.rage(pause=(0.1, 0.3), most=12))
@@ -93,11 +103,14 @@ async def test_kills_cost_only_the_calls_they_hit(dspex_random: random.Random, t
 
 
 @pytest.mark.trio
-async def test_crash_storm_ends_with_a_full_pool(dspex_random: random.Random, tmp_path: Path) -> None:
+@pytest.mark.parametrize("start_method", ["spawn", FORKED_SOAK])
+async def test_crash_storm_ends_with_a_full_pool(
+    start_method: str, dspex_random: random.Random, tmp_path: Path
+) -> None:
     """Eight workers, two killed every 25 milliseconds for 1.5 s under 16 callers; then eight serve again."""
     notes = tmp_path / "notes"
     outcomes = Outcomes()
-    async with watched_pool(light(pool_size=8)) as (pool, ledger):
+    async with watched_pool(light(pool_size=8, start_method=start_method)) as (pool, ledger):
         killer = Killer(pool, dspex_random)
 
         async def caller(number: int) -> None:
@@ -131,10 +144,13 @@ async def test_crash_storm_ends_with_a_full_pool(dspex_random: random.Random, tm
 
 
 @pytest.mark.trio
-async def test_kills_during_start_delay_callers_and_lose_none(dspex_random: random.Random) -> None:
+@pytest.mark.parametrize("start_method", ["spawn", FORKED_SOAK])
+async def test_kills_during_start_delay_callers_and_lose_none(
+    start_method: str, dspex_random: random.Random
+) -> None:
     """Workers that die before their first word cost time: every caller waits on and gets its answer."""
     outcomes = Outcomes()
-    async with watched_pool(light(pool_size=2, lazy=True)) as (pool, ledger):
+    async with watched_pool(light(pool_size=2, lazy=True, start_method=start_method)) as (pool, ledger):
         killer = Killer(pool, dspex_random)
 
         async def strike_starting() -> None:
@@ -158,6 +174,37 @@ async def test_kills_during_start_delay_callers_and_lose_none(dspex_random: rand
     assert not strange
     for name, reply in outcomes.good.items():
         assert reply.result["n"] == int(name)
+
+
+# --- templates -------------------------------------------------------------------------------------------
+
+
+async def kill_templates(workers: WorkerPool, count: int) -> None:
+    """Kill the template, the one child of this process, as often as said; each time a worker more is wanted."""
+    for _ in range(count):
+        (template,) = psutil.Process().children()
+        template.kill()
+        workers.resize(3)
+        await until(lambda: workers.statistics().ready == 3, "another template has forked a worker")
+        workers.resize(2)
+        await until(lambda: workers.statistics().processes == 2, "the third has left")
+
+
+@LINUX
+@pytest.mark.trio
+@pytest.mark.parametrize("rounds", [3, pytest.param(12, id="12-soak")])
+async def test_death_of_a_template_costs_no_call(
+    rounds: int, dspex_random: random.Random, tmp_path: Path
+) -> None:
+    """It is killed again and again, under sixteen callers: its workers serve on, the next one forks others."""
+    async with watched_pool(light(pool_size=2, start_method="template")) as (pool, _):
+        await pool.wait_ready(2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kill_templates, pool.sessions.workers, rounds)
+            outcomes = await storm(pool, dspex_random, tmp_path / "notes", turns=10 * rounds, longest=0.01)
+        assert outcomes.good
+        assert not outcomes.bad
+        await check_whole(pool, 2)
 
 
 # --- DSPy ------------------------------------------------------------------------------------------------
@@ -195,10 +242,13 @@ def check_rooms(outcomes: Outcomes, killer: Killer) -> None:
     assert outcomes.good, "no call succeeded"
 
 
-async def dspy_under_kills(random: random.Random, *, size: int, turns: int, kills: int) -> None:
+async def dspy_under_kills(
+    random: random.Random, *, size: int, turns: int, kills: int, **settings: Any
+) -> None:
     """Ask real DSPy programs in 16 sessions while workers that are at work are killed."""
     outcomes = Outcomes()
-    async with watched_pool(PoolConfig(pool_size=size, backoff_min=0.05, backoff_max=0.2)) as (pool, ledger):
+    config = PoolConfig(pool_size=size, backoff_min=0.05, backoff_max=0.2, **settings)
+    async with watched_pool(config) as (pool, ledger):
         killer = Killer(pool, random)
         await pool.configure_lm(model="dspex/extractive", engine="extractive")
         async with trio.open_nursery() as nursery:
@@ -237,6 +287,9 @@ async def test_dspy_programs_outlive_the_workers_they_run_on(dspex_random: rando
 
 
 @pytest.mark.trio
-async def test_dspy_programs_outlive_their_workers_in_a_soak(dspex_random: random.Random) -> None:
+@pytest.mark.parametrize("start_method", ["spawn", FORKED])
+async def test_dspy_programs_outlive_their_workers_in_a_soak(
+    start_method: str, dspex_random: random.Random
+) -> None:
     """The same with four workers and a dozen kills."""
-    await dspy_under_kills(dspex_random, size=4, turns=60, kills=12)
+    await dspy_under_kills(dspex_random, size=4, turns=60, kills=12, start_method=start_method)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
+from dspex_pool.transport.options import SubprocessOptions
 from dspex_testkit.children.faulty import FAULTS
 from dspex_testkit.conform.bench import Outcome
 from dspex_testkit.conform.catalogue import CLAUSES, FOUNDATIONS, choose
@@ -16,6 +17,7 @@ from dspex_testkit.contracts.worker import WorkerContract
 from tests.bridge_process import ECHO
 from tests.documents import ROOT
 from tests.faulty_workers import BLAMED, MORE_BLAMED, faulty_command, findings_of
+from tests.forked_popen import template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +63,16 @@ def test_bridge_keeps_every_clause(mode: str) -> None:
     findings = conform([*ECHO_BRIDGE, "--mode", mode], ECHO_PROFILE)
     assert [(v.clause.id, v.seen) for v in findings.verdicts if v.outcome is not Outcome.PASSED] == []
     assert findings.version == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="templates take what Linux has")
+def test_forked_bridge_keeps_every_clause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that a template has forked is no other than one that was started."""
+    with template(SubprocessOptions(handler=ECHO, max_frame_bytes=65536)) as forking:
+        monkeypatch.setattr("subprocess.Popen", forking.popen)
+        findings = conform(["a fork of the template"], ECHO_PROFILE)
+        assert forking.count > 20
+    assert [(v.clause.id, v.seen) for v in findings.verdicts if v.outcome is not Outcome.PASSED] == []
 
 
 def test_bridge_with_dspy_keeps_every_clause_that_concerns_it() -> None:

@@ -20,8 +20,10 @@ from dspex_pool.transport import process as process_module
 from dspex_pool.transport.launch import Launched, launch
 from dspex_pool.transport.port import ExitStatus
 from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPort, SubprocessPortFactory
+from tests import subprocess_children
 from tests.bounded_waits import has_ended, until
 from tests.cancel_at_step import CancelAtStep, run_in_order
+from tests.forked_programs import command_of_template
 from tests.subprocess_children import (
     ECHO,
     READY,
@@ -38,6 +40,9 @@ pytestmark = pytest.mark.integration
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="about /proc, pidfd or waitid, which Linux has")
 BOUND = 20.0
 
+#: What holds for a program that is started, and for one that is forked.
+BOTH_WAYS = pytest.mark.usefixtures("start_method")
+
 #: Starts a grandchild in the same group that ignores SIGTERM, and sends its process id.
 GRANDCHILD = """
 grandchild = os.fork()
@@ -46,6 +51,13 @@ if grandchild == 0:
     time.sleep(600)
 send(str(grandchild).encode())
 """
+
+
+@pytest.fixture(params=["spawn", pytest.param("template", marks=LINUX)])
+def start_method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ``running`` start its program in each way."""
+    monkeypatch.setattr(subprocess_children, "START_METHODS", [request.param])
+    monkeypatch.setattr(SubprocessOptions, "template_command", command_of_template)
 
 
 async def end(port: SubprocessPort) -> ExitStatus:
@@ -66,6 +78,7 @@ async def test_worker_that_leaves_is_reaped_with_its_status() -> None:
     assert port.has_unread()
 
 
+@BOTH_WAYS
 @pytest.mark.trio
 async def test_worker_that_exits_while_idle_is_noticed() -> None:
     """The end of a worker that nobody talks to ends ``attend``."""
@@ -77,6 +90,7 @@ async def test_worker_that_exits_while_idle_is_noticed() -> None:
     assert port.exit_status == ExitStatus(code=4)
 
 
+@BOTH_WAYS
 @pytest.mark.trio
 async def test_worker_killed_from_outside_is_told_by_signal() -> None:
     """SIGKILL from anybody shows as the signal, for the exit status and for who reads."""
@@ -91,6 +105,7 @@ async def test_worker_killed_from_outside_is_told_by_signal() -> None:
     assert (caught.value.signal, caught.value.exit_status) == (signal.SIGKILL, None)
 
 
+@BOTH_WAYS
 @pytest.mark.trio
 async def test_stopped_worker_is_killed() -> None:
     """A worker that was stopped handles no signal but this one."""
@@ -103,6 +118,7 @@ async def test_stopped_worker_is_killed() -> None:
     assert port.exit_status == ExitStatus(signal=signal.SIGKILL)
 
 
+@BOTH_WAYS
 @pytest.mark.trio
 async def test_worker_that_ignores_sigterm_is_killed() -> None:
     """The polite signal may be refused, the other one not."""
@@ -116,6 +132,7 @@ async def test_worker_that_ignores_sigterm_is_killed() -> None:
     assert port.exit_status == ExitStatus(signal=signal.SIGKILL)
 
 
+@BOTH_WAYS
 @pytest.mark.trio
 async def test_terminate_reaches_the_whole_group() -> None:
     """A worker that obeys is gone by SIGTERM alone, and so is what it started."""
@@ -129,6 +146,7 @@ async def test_terminate_reaches_the_whole_group() -> None:
     assert port.exit_status == ExitStatus(signal=signal.SIGTERM)
 
 
+@BOTH_WAYS
 @pytest.mark.trio
 @pytest.mark.parametrize("ending", ["SLEEP, killed", "leaves"])
 async def test_grandchildren_end_with_the_worker(ending: str) -> None:
@@ -147,6 +165,7 @@ async def test_grandchildren_end_with_the_worker(ending: str) -> None:
     )
 
 
+@BOTH_WAYS
 @pytest.mark.trio
 async def test_interrupt_reaches_the_worker_alone() -> None:
     """SIGINT asks the worker to stop its command, and not what the command has started."""
@@ -362,6 +381,7 @@ async def test_fifty_starts_leave_nothing() -> None:
     assert not psutil.Process().children()
 
 
+@BOTH_WAYS
 @LINUX
 @pytest.mark.trio
 async def test_worker_inherits_nothing_of_another() -> None:
@@ -378,6 +398,7 @@ async def test_worker_inherits_nothing_of_another() -> None:
         assert not set(ours.values()) & set(theirs.values())
 
 
+@BOTH_WAYS
 @pytest.mark.trio
 async def test_resident_memory_is_told() -> None:
     """Memory that a worker takes shows in its figure."""
@@ -393,6 +414,7 @@ async def test_resident_memory_is_told() -> None:
         assert after - before > 60 << 20
 
 
+@BOTH_WAYS
 @LINUX
 @pytest.mark.trio
 async def test_processor_time_limit_is_told_by_its_signal() -> None:

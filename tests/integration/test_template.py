@@ -178,6 +178,44 @@ async def test_fork_has_little_memory_of_its_own() -> None:
         assert own < 12 * 2**20, f"{own / 2**20:.1f} MiB"
 
 
+@pytest.mark.trio
+async def test_group_of_a_fork_is_killed_before_it_is_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The template keeps the zombie until then, so that its number can belong to nobody else."""
+    states = []
+    real = signal.pidfd_send_signal
+
+    def note(descriptor: int, *details: Any) -> None:
+        states.append((psutil.Process(port.pid).status(), *details))
+        real(descriptor, *details)
+
+    with patience():
+        async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
+            port = await ports.open(worker_id="w-1", incarnation=1)
+            monkeypatch.setattr(signal, "pidfd_send_signal", note)
+            port.send_eof()
+            assert await port.attend() == ExitStatus(code=0)
+            port.kill()
+            port.interrupt()
+    flag = template_fork._SIGNAL_PROCESS_GROUP
+    assert states[0] == (psutil.STATUS_ZOMBIE, signal.SIGKILL, None, flag)
+    # The second, where no group is left, goes to the zombie itself. After the reaping there is none.
+    assert len(states) <= 2
+
+
+@pytest.mark.trio
+async def test_fifty_forks_leave_nothing() -> None:
+    """Neither descriptors here or in the template, nor processes."""
+    with patience():
+        async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
+            await end(await ports.open(worker_id="w-0", incarnation=0))
+            template = psutil.Process(ports.template_pid)
+            before = psutil.Process().num_fds(), template.num_fds()
+            for number in range(50):
+                await end(await ports.open(worker_id=f"w-{number}", incarnation=number))
+            assert (psutil.Process().num_fds(), template.num_fds()) == before
+            assert not template.children()
+
+
 # --- the template's own end -------------------------------------------------------------------------------
 
 

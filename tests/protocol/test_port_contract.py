@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,14 @@ import trio
 
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
 from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPortFactory
+from dspex_pool.transport.template import TemplatePortFactory
 from dspex_testkit.bridge_mock_server import BridgeMockServer
 from dspex_testkit.chaos.line import Tap
 from dspex_testkit.chaos.ports import LinedPort
 from dspex_testkit.contracts.port import PortContract
 from dspex_testkit.pipe_port import PipePort
 from dspex_testkit.ports.watched import WatchedPort
+from tests.forked_programs import command_of_template
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -79,6 +82,14 @@ class TestLinedPort(PortContract):
             yield port
 
 
+def server_words(faults: tuple[Fault, ...], max_frame_bytes: int) -> list[str]:
+    """Return the arguments of a mock server that is a process."""
+    words = ["--mode", "pool-worker", "--max-frame-bytes", str(max_frame_bytes)]
+    for fault in faults:
+        words += ["--fault", f"{fault.command}:{fault.kind}"]
+    return words
+
+
 @pytest.mark.trio
 @pytest.mark.budget(2)
 class TestSubprocessPort(PortContract):
@@ -89,10 +100,31 @@ class TestSubprocessPort(PortContract):
         self, *faults: Fault, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
     ) -> AsyncIterator[Port]:
         """Open a port to the server as a program."""
-        command = [sys.executable, "-m", "dspex_testkit.bridge_mock_server", "--mode", "pool-worker"]
-        command += ["--max-frame-bytes", str(max_frame_bytes)]
-        for fault in faults:
-            command += ["--fault", f"{fault.command}:{fault.kind}"]
+        command = [sys.executable, "-m", "dspex_testkit.bridge_mock_server"]
+        command += server_words(faults, max_frame_bytes)
         options = SubprocessOptions(command=command, max_frame_bytes=max_frame_bytes)
         async with ended(await SubprocessPortFactory(options).open(worker_id="w-0", incarnation=1)) as port:
             yield port
+
+
+@pytest.mark.trio
+@pytest.mark.budget(2)
+@pytest.mark.skipif(sys.platform != "linux", reason="templates take what Linux has")
+class TestForkedPort(PortContract):
+    """The contract on a process that a template has forked, whose program is the mock server."""
+
+    @pytest.fixture(autouse=True)
+    def _template_of_servers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(SubprocessOptions, "template_command", command_of_template)
+
+    @contextlib.asynccontextmanager
+    async def open_port(
+        self, *faults: Fault, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
+    ) -> AsyncIterator[Port]:
+        """Open a port to a fork that serves."""
+        words = {"FORKED_SERVER": json.dumps(server_words(faults, max_frame_bytes))}
+        async with TemplatePortFactory(
+            SubprocessOptions(env=words, max_frame_bytes=max_frame_bytes)
+        ) as ports:
+            async with ended(await ports.open(worker_id="w-0", incarnation=1)) as port:
+                yield port
