@@ -54,7 +54,8 @@ def attend(history: History, pool: SomePool) -> Attachment:
         raise ValueError("a history attends one pool; make another for another pool")
     workers = pool.sessions.workers
     history.options = workers.options
-    attendance = Attendance(history, workers._state)
+    insists = pool.sessions.config.affinity != "hint"
+    attendance = Attendance(history, workers._state, insists=insists)
     return pool.sessions.telemetry.attach(PREFIX, attendance)  # type: ignore[no-any-return] # of any pool
 
 
@@ -64,11 +65,13 @@ class Attendance:
     Args:
         history: Where they go.
         books: The pool's core.
+        insists: Whether sessions insist on their worker.
     """
 
-    def __init__(self, history: History, books: Any) -> None:
+    def __init__(self, history: History, books: Any, *, insists: bool = False) -> None:
         self._history = history
         self._books = books
+        self._insists = insists
         #: Leases under way, by the names of their workers.
         self._lent: dict[str, LeaseRecord] = {}
         #: Workers in use, by the tasks that use them.
@@ -120,6 +123,8 @@ class Attendance:
 
     def _note_lease(self, name: str, about: Mapping[str, Any]) -> None:
         if name == "checkout":
+            if self._insists and about["session"] is not None:
+                self._history.strict_sessions.add(about["session"])
             record = self._books.workers.get(about["incarnation"])
             self._lend(about["incarnation"], record.token if record is not None else 0, about["worker_id"])
         elif name in ("checkin", "checkout_declined", "worker_retiring"):

@@ -212,10 +212,12 @@ class _Search:
         """Give the points that follow by an unanswered write, the latest first.
 
         Such a write may come at any time, so it is enough to take one when an answer is wrong without it, and less
-        wrong with it. Two kinds are taken without that: deletions, after which another write can create, and the end
-        of a session, which takes programs away that nobody asks for at the time.
+        wrong with it. Three kinds are taken without that: deletions, after which another write can create; the end
+        of a session, which takes programs away that nobody asks for at the time; and what is over by the next call.
         """
-        wrong = [one for one in self._candidates(point) if after(one, point.programs) is None]
+        candidates = list(self._candidates(point))
+        wrong = [one for one in candidates if after(one, point.programs) is None]
+        latest = max((one.since for one in candidates), default=-1)
         for bit in reversed(range(len(self._writes))):
             number, operation = self._writes[bit]
             if point.writes >> bit & 1 or not self._may_come(operation, number, point):
@@ -223,9 +225,8 @@ class _Search:
             programs = after(operation, point.programs)
             if programs is None or programs == point.programs:
                 continue
-            if operation.command == "cleanup_session" or any(
-                _helps(operation, one, point.programs, programs) for one in wrong
-            ):
+            is_free = operation.command == "cleanup_session" or operation.over < latest
+            if is_free or any(_helps(operation, one, point.programs, programs) for one in wrong):
                 yield _Point(point.lanes, point.writes | 1 << bit, programs)
 
     def _may_come(self, write: Operation, number: int, point: _Point) -> bool:

@@ -264,11 +264,14 @@ def test_write_that_can_be_done_no_more_is_not_taken_later() -> None:
     history.unknown(create, WorkerDiedError("killed"), is_over=True)
     answered(history, "list_programs", listing("p"))
     assert not told(history, consistent())
-    history = ticking()
-    create = history.begin("c", "s", "create_program", {"id": "p"})
-    history.unknown(create, WorkerDiedError("killed"), is_over=True)
-    answered(history, "list_programs", listing())
     answered(history, "list_programs", listing("p"))
+    history.unknown(replacing(history, "p", "q -> new"), WorkerDiedError("killed"), is_over=True)
+    answered(history, "list_programs", listing("p"))
+    answered(history, "get_program_info", {"signature": "q -> new"}, program_id="p")
+    assert not told(history, consistent())
+    history.unknown(replacing(history, "p", "q -> newer"), WorkerDiedError("killed"), is_over=True)
+    answered(history, "get_program_info", {"signature": "q -> new"}, program_id="p")
+    answered(history, "get_program_info", {"signature": "q -> newer"}, program_id="p")
     assert told(history, consistent())
 
 
