@@ -122,7 +122,7 @@ class WorkerMemory:
     def begin(self, step: Step) -> None:
         """Note that ``step`` is about to be sent."""
         session_id = step.args.get("session_id")
-        if step.command == "load_program":
+        if step.command in ("load_program", "delete_program"):
             self.doubt_program(step.args["session_id"], step.args["program_id"])
         elif step.command == "configure_lm":
             self.doubt_model(session_id)

@@ -92,6 +92,17 @@ def test_session_that_ends_while_a_worker_is_told_of_it_is_cleaned_up() -> None:
         assert memory.sessions == frozenset()
 
 
+def test_program_whose_removal_was_left_unanswered_is_told_again() -> None:
+    """Who made it anew was cancelled while the old copy was removed; others were told that it does not exist."""
+    memory, owner = WorkerMemory(), session()
+    keep(owner, "p", "a -> b")
+    carry_out(memory, memory.missing(owner, "p", None))
+    (removal,) = memory.clearing("s", "p")
+    memory.begin(removal)
+    assert [step.command for step in memory.missing(owner, "p", None)] == ["load_program"]
+    assert memory.clearing("s", "p") == [removal]
+
+
 def test_confirmation_counts_only_for_what_was_marked() -> None:
     """What came after the mark is not overwritten by the news of an older commit."""
     memory, owner = WorkerMemory(), session()
