@@ -1,11 +1,13 @@
 """A program with a pool, to be killed: ``python -m dspex_testkit.children.pool_host MOMENT [STORE SEED]``.
 
 It brings its workers into a state, says ``ready`` in a line of stdout, and stays there until it is killed. With a
-store it works on sessions instead, and tells what it does, a line each.
+store it works on sessions instead, and tells what it does, a line each. Workers are forked from a template where the
+moment begins with ``template/``.
 """
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import os
@@ -13,16 +15,18 @@ import random as random_module
 import sys
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import trio
 
 from dspex_pool.adapters.python_pool import PythonPool
+from dspex_pool.bridge.handler import Handler
 from dspex_pool.config import PoolConfig
 from dspex_pool.errors import ProgramExistsError, ProgramNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["MOCK_WORKER", "MOMENTS", "TENANTS"]
+__all__ = ["MOCK_WORKER", "MOMENTS", "TENANTS", "WARMING", "SlowToImport"]
 
 #: Workers of the pool that is brought into a state.
 SIZE = 3
@@ -51,6 +55,26 @@ def _say_json(thing: dict[str, Any]) -> None:
 async def _starting(pool: PythonPool) -> None:
     """Stop where workers have been started and none has said a word."""
     while not pool.sessions.workers.workers():
+        await trio.lowlevel.checkpoint()
+    _say("ready")
+
+
+#: A moment of templates alone: the first one is still importing, and will be for a minute.
+WARMING = "warming"
+
+
+class SlowToImport(Handler):
+    """A handler whose template is busy for a minute, in C, where no Python code runs."""
+
+    @classmethod
+    def warm_up(cls) -> None:
+        """Sleep."""
+        ctypes.CDLL(None).sleep(60)
+
+
+async def _warming(pool: PythonPool) -> None:
+    """Stop where a template has been started."""
+    while not psutil.Process().children():
         await trio.lowlevel.checkpoint()
     _say("ready")
 
@@ -151,8 +175,13 @@ async def _main(moment: str, store: str = "", seed: str = "0") -> None:
             await _change_programs(pool, random_module.Random(seed))
     else:
         patient = PoolConfig(handler=_ROGUE, pool_size=SIZE, terminate_grace=60.0, close_timeout=90.0)
+        *forked, moment = moment.split("/")
+        if forked:
+            patient = patient.replace(start_method="template")
+        if moment == WARMING:
+            patient = patient.replace(handler="dspex_testkit.children.pool_host:SlowToImport")
         async with PythonPool.open(patient) as pool:
-            await MOMENTS[moment](pool)
+            await (_warming if moment == WARMING else MOMENTS[moment])(pool)
             await trio.sleep_forever()
 
 

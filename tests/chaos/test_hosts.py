@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pytest
 from dspex_pool.config import PoolConfig
 from dspex_pool.session_store import SqliteSessionStore
 from dspex_testkit.chaos.system import no_processes_of
-from dspex_testkit.children.pool_host import MOCK_WORKER, MOMENTS, TENANTS
+from dspex_testkit.children.pool_host import MOCK_WORKER, MOMENTS, TENANTS, WARMING
 from dspex_testkit.history.checkers import check_history
 from dspex_testkit.history.consistency import consistent
 from dspex_testkit.history.record import Outcome
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.chaos
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="templates take what Linux has")
 
 #: How a command of a host may end, but for its answer.
 LAWFUL = (HostKilledError.__name__, "ProgramExistsError", "ProgramNotFoundError")
@@ -45,10 +48,25 @@ def test_no_worker_outlives_its_host(moment: str, dspex_random: random.Random) -
     kill_host(moment, dspex_random.uniform(0, 0.05))
 
 
-def test_no_worker_outlives_its_host_in_a_soak(dspex_random: random.Random) -> None:
+@pytest.mark.parametrize("prefix", ["", pytest.param("template/", marks=LINUX)])
+def test_no_worker_outlives_its_host_in_a_soak(prefix: str, dspex_random: random.Random) -> None:
     """Twenty hosts, one after the other, killed at moments of chance."""
     for _ in range(20):
-        kill_host(dspex_random.choice(list(MOMENTS)), dspex_random.uniform(0, 0.2))
+        kill_host(prefix + dspex_random.choice(list(MOMENTS)), dspex_random.uniform(0, 0.2))
+
+
+@LINUX
+@pytest.mark.parametrize("moment", ["with_grandchildren", WARMING])
+def test_no_template_outlives_its_host(moment: str, dspex_random: random.Random) -> None:
+    """Nor a worker that it has forked; also where the template is still busy with an import, deep in C."""
+    kill_host(f"template/{moment}", dspex_random.uniform(0, 0.5))
+
+
+@LINUX
+def test_no_template_outlives_its_host_in_a_soak(dspex_random: random.Random) -> None:
+    """Twenty templates whose host is killed from the moment that they exist."""
+    for _ in range(20):
+        kill_host(f"template/{WARMING}", dspex_random.uniform(0, 0.3))
 
 
 async def kill_hosts(store: Path, random: random.Random, count: int) -> Lives:
