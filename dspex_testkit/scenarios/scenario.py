@@ -36,9 +36,9 @@ class Scenario:
     #: Who uses it.
     workload: Clients = field(default_factory=Clients)
     #: How long faults run, in seconds, unless whoever plays it says otherwise.
-    seconds: float = 0.5
+    seconds: float = 0.4
     #: Seconds from the end of all faults until all workers serve at the same time.
-    heals_within: float = 5.0
+    heals_within: float = 10.0
     #: Strikes of a plan that must come to pass, as a share; below 1 where faults outrun the starts of workers.
     least_proven: float = 1.0
     #: Classes of the errors that calls may end with; no others are honest.

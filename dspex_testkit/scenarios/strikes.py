@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from dspex_testkit.chaos import catalogue as of
 from dspex_testkit.scenarios.acts import DrainPool, ResizePool, SuspendPool
 from dspex_testkit.scenarios.plan import Strike
-from dspex_testkit.scenarios.targets import All, LeaseHolder, One, Some
+from dspex_testkit.scenarios.targets import All, BoundTo, LeaseHolder, One, Some
 
 if TYPE_CHECKING:
     import random
@@ -44,10 +44,11 @@ def half_the_workers(numbers: random.Random, seconds: float) -> Iterator[Strike]
 
 
 def cascade(numbers: random.Random, seconds: float) -> Iterator[Strike]:
-    """Kill one at work, and the next in half the time, as if each died of the load of those before."""
+    """Kill one, and the next in half the time, as if each died of the load, or the client, of those before."""
     at, pause = 0.1 * seconds, numbers.uniform(0.2, 0.4) * seconds
-    for _ in range(5):
-        yield Strike(at=at, fault=of.Kill(), target=LeaseHolder())
+    for _ in range(4):
+        target = numbers.choice((LeaseHolder(), BoundTo("client-0")))
+        yield Strike(at=at, fault=of.Kill(), target=target)
         at, pause = at + pause, pause / 2
 
 
@@ -98,23 +99,24 @@ _GARBLING: Final[tuple[Callable[[random.Random], Fault], ...]] = (
 
 
 def corrupt_stream(numbers: random.Random, seconds: float) -> Iterator[Strike]:
-    """Garble answers in six ways of ten, one after the other."""
-    for number, make in enumerate(numbers.sample(_GARBLING, 6)):
-        yield Strike(at=(number + 0.5) / 6 * seconds, fault=make(numbers), target=One())
+    """Garble answers in half of all ways, one after the other."""
+    ways = len(_GARBLING) // 2
+    for number, make in enumerate(numbers.sample(_GARBLING, ways)):
+        yield Strike(at=(number + 0.5) / ways * seconds, fault=make(numbers), target=One())
 
 
 def resizes(numbers: random.Random, seconds: float) -> Iterator[Strike]:
     """Shrink, grow, suspend, replace and shrink the pool, each at a moment within its fifth of the time."""
-    grown = numbers.randint(4, 6)
-    acts = (ResizePool(size=1), ResizePool(size=grown), SuspendPool(), DrainPool(), ResizePool(size=2))
+    grown = numbers.randint(3, 5)
+    acts = (ResizePool(size=1), ResizePool(size=grown), SuspendPool(), DrainPool(), ResizePool(size=1))
     for number, act in enumerate(acts):
         lasting = 0.05 if isinstance(act, SuspendPool) else None
         yield Strike(at=(number + numbers.uniform(0.2, 0.8)) / 5 * seconds, fault=act, lasting=lasting)
 
 
 def everything(numbers: random.Random, seconds: float) -> Iterator[Strike]:
-    """Draw eight times a second, at least six times, from all that can be together."""
-    for _ in range(max(6, round(8 * seconds))):
+    """Draw eight times a second, at least five times, from all that can be together."""
+    for _ in range(max(5, round(8 * seconds))):
         yield from numbers.choice(_TOGETHER)(numbers, numbers.uniform(0.05, 0.95) * seconds)
 
 

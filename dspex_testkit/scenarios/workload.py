@@ -30,7 +30,7 @@ class Clients:
     #: Further arguments.
     args: Mapping[str, Any] = field(default_factory=dict)
     #: Seconds of work that a call asks for at most; it is drawn.
-    work: float = 0.01
+    work: float = 0.03
     #: Seconds that a client takes at most after a call that failed; it is drawn.
     pause: float = 0.02
     #: Options of each call, such as ``timeout``.
