@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import trio
 from rich.console import Console
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from dspex_testkit.load.tally import Stretch
 
 __all__ = ["LoadOrder", "list_profiles", "put_load"]
-
-#: Seconds of load from which on slopes are printed; of a shorter one they tell nothing.
-_TELLING: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,9 +165,8 @@ def _print(result: LoadResult, page: Path | None) -> None:
         console.print(f"{result.outcomes[name]} ended with {name}, p99 {seconds(latency.percentile(99))}")
     for reason, count in result.retired.items():
         console.print(f"{count} workers left: {reason}")
-    if result.seconds >= _TELLING:
-        for name, slope in result.slopes().items():
-            console.print(f"{name} {slope}")
+    for name, slope in result.slopes().items():
+        console.print(f"{name} {slope}")
     for problem in result.problems():
         console.print(f"[red]{escape(problem)}[/]")
     if page is not None:

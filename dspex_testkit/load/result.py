@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from dspex_testkit.load.samples import FIGURES
+from dspex_testkit.load.slope import FEWEST
 from dspex_testkit.load.tally import ANSWERED
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ __all__ = ["LoadResult"]
 #: Share of the mean by which figures of a process that is well go up and down: a few hundred of its objects are
 #: there or not, depending on what the pool is at, when it is looked at.
 _TREMBLING: Final = 0.001
+#: Seconds from which on slopes are shown.
+_TELLING: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +80,11 @@ class LoadResult:
         """
         return self.tally.other_latency[outcome]
 
-    def slopes(self, *, skip: float = 0.0) -> dict[str, Slope]:
-        """Return the slope of each figure, by its name; none if the load was too short to tell."""
-        try:
-            return {name: self.samples.slope(name, skip=skip) for name in FIGURES}
-        except ValueError:
+    def slopes(self) -> dict[str, Slope]:
+        """Return the slope of each figure, by its name; none of less than a minute, of which they tell nothing."""
+        if self.seconds < _TELLING or len(self.samples) < FEWEST:
             return {}
+        return {name: self.samples.slope(name) for name in FIGURES}
 
     def problems(self, *, allowed: frozenset[str] = frozenset()) -> list[str]:
         """Say what is not as the profile expects it.

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Slope", "slope_of"]
+__all__ = ["FEWEST", "Slope", "slope_of"]
 
 #: Stretches into which a series is cut. What a process holds at one moment says much of the next, and many samples
 #: of the same plateau are no evidence of it; medians of stretches are nearly independent.
 STRETCHES: Final = 20
 #: Fewer points have no slope.
-_FEWEST: Final = 4
+FEWEST: Final = 4
 _HOUR: Final = 3600.0
 
 
@@ -60,8 +60,8 @@ def slope_of(times: Sequence[float], values: Sequence[float], *, confidence: flo
         Sen, Estimates of the regression coefficient based on Kendall's tau (1968).
     """
     points = list(_stretches(times, values))
-    if len(points) < _FEWEST:
-        raise ValueError(f"{len(values)} samples have no slope: at least {_FEWEST} are needed")
+    if len(points) < FEWEST:
+        raise ValueError(f"{len(values)} samples have no slope: at least {FEWEST} are needed")
     slopes = sorted(
         (after - before) / (then - at) for (at, before), (then, after) in itertools.combinations(points, 2)
     )

@@ -39,21 +39,16 @@ def slow_calls(name: str, load: Closed | Open, *, seconds: float, **more: Any) -
     return Profile(name=name, load=load, seconds=seconds, command="sleep", args={"seconds": SERVICE}, **more)
 
 
-async def capacity_of(pool: PythonPool, load: PutLoad) -> float:
-    """Measure how many calls a second the pool answers when all workers are always busy."""
-    result = await load(pool, slow_calls("capacity", Closed(2 * WORKERS), seconds=4.0))
-    result.check()
-    return result.per_second
-
-
 @pytest.mark.trio
 async def test_tail_is_short_at_four_fifths_of_the_capacity(load: PutLoad) -> None:
     """At 80 % of what the pool carries, of a hundred users one waits five times as long as the median, not longer."""
     met: list[LoadResult] = []
     async with PythonPool.open(handler=ECHO, pool_size=WORKERS, max_starting=4) as pool:
-        for _ in range(ROUNDS):
-            capacity = await capacity_of(pool, load)
-            profile = slow_calls("four-fifths", Open(Poisson(0.8 * capacity)), seconds=8.0)
+        for turn in range(1, ROUNDS + 1):
+            full = await load(pool, slow_calls(f"capacity-{turn}", Closed(2 * WORKERS), seconds=4.0))
+            full.check()
+            capacity = full.per_second
+            profile = slow_calls(f"four-fifths-{turn}", Open(Poisson(0.8 * capacity)), seconds=8.0)
             met.append(await load(pool, profile))
             met[-1].check()
             said = met[-1].latency.percentiles()
