@@ -13,6 +13,7 @@ from dspex_pool.lifecycle import WorkerState
 from dspex_pool.pool_state import PoolState
 from dspex_pool.transport.pipes import PipeReader
 from dspex_pool.transport.process import WorkerProcess
+from dspex_pool.transport.stderr_drain import StderrDrain
 from dspex_pool.transport.subprocess import SubprocessPort
 from dspex_pool.worker_life import WorkerLife
 from dspex_pool.worker_pool import WorkerPool
@@ -129,10 +130,10 @@ def zombies_remain(planting: Planting) -> None:
 def stderr_is_not_read(planting: Planting) -> None:
     """Leave a worker's stderr unread until its pipe is full."""
 
-    async def drain_stderr(self: SubprocessPort) -> None:
+    async def drain(self: StderrDrain) -> None:
         await trio.sleep_forever()
 
-    planting.replace(SubprocessPort, "_drain_stderr", drain_stderr)
+    planting.replace(StderrDrain, "drain", drain)
 
 
 @bug("property 77; D10, psycopg_pool #784, D4")
@@ -151,10 +152,10 @@ def descriptors_stay_open(planting: Planting) -> None:
 def last_words_are_lost(planting: Planting) -> None:
     """Say that a worker died, and not what it wrote before."""
 
-    def take_stderr(self: SubprocessPort, data: bytes) -> None:
+    def take(self: StderrDrain, data: bytes) -> None:
         return None
 
-    planting.replace(SubprocessPort, "_take_stderr", take_stderr)
+    planting.replace(StderrDrain, "_take", take)
 
 
 @bug("R52, property 49; short reads of long answers")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import resource
 import signal
 import sys
 from contextlib import asynccontextmanager
@@ -340,6 +341,62 @@ async def test_template_refuses_what_cannot_be_forked(hazard: str, tmp_path: Pat
             await ports.open(worker_id="w-7", incarnation=1)
     assert str(caught.value).startswith("worker w-7 could not be started: its template")
     assert not psutil.Process().children()
+
+
+SPOILT_LATER = """
+import signal, threading, time
+from dspex_pool.bridge.handler import Handler
+class Opened(Handler):
+    @classmethod
+    def warm_up(cls):
+        begin = lambda *_: threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        signal.signal(signal.SIGUSR1, begin)
+"""
+
+
+@pytest.mark.trio
+async def test_template_that_is_spoilt_later_is_replaced(tmp_path: Path) -> None:
+    """A thread that begins after the first fork is seen before the next; then another template is asked."""
+    with patience():
+        async with TemplatePortFactory(options_for(SPOILT_LATER, tmp_path)) as ports:
+            await end(await ports.open(worker_id="w-1", incarnation=1))
+            template = psutil.Process(ports.template_pid)
+            template.send_signal(signal.SIGUSR1)
+            await until(lambda: template.num_threads() > 1, "the thread runs")
+            with pytest.raises(WorkerStartError, match="did not fork: it has 1 thread beside the main one"):
+                await ports.open(worker_id="w-2", incarnation=2)
+            await end(await ports.open(worker_id="w-3", incarnation=3))
+            await until(lambda: has_ended(template.pid), "the spoilt template is gone")
+
+
+@pytest.mark.trio
+async def test_start_that_is_refused_leaves_the_template_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that nobody may set, or an environment too long for a packet: told, undone, and the next one starts."""
+    wanted = SubprocessOptions(handler=ECHO, limit_open_files=64)
+    with patience():
+        async with TemplatePortFactory(wanted) as ports:
+            await end(await ports.open(worker_id="w-1", incarnation=1))
+            template = psutil.Process(ports.template_pid)
+            with monkeypatch.context() as patch:
+                patch.setattr(resource, "prlimit", refuse)
+                with pytest.raises(
+                    WorkerStartError, match=r"worker w-2 could not .* limit_open_files=64 is refused"
+                ):
+                    await ports.open(worker_id="w-2", incarnation=2)
+            with monkeypatch.context() as patch:
+                patch.setenv("LONG", "x" * 1_000_000)
+                with pytest.raises(WorkerStartError, match="bytes of environment have changed"):
+                    await ports.open(worker_id="w-3", incarnation=3)
+            assert not template.children()
+            port = await ports.open(worker_id="w-4", incarnation=4)
+            assert resource.prlimit(port.pid, resource.RLIMIT_NOFILE)[0] == 64
+            await end(port)
+            assert ports.template_pid == template.pid
+
+
+def refuse(*_: object) -> None:
+    """Refuse as the system does."""
+    raise PermissionError("no")
 
 
 def test_command_of_ones_own_is_no_template() -> None:
