@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -62,6 +62,8 @@ class Result:
     healed_in: float
     #: Seconds in all.
     took: float
+    #: Every call, and what came of it.
+    history: History = field(repr=False)
 
     def __str__(self) -> str:
         return (
@@ -255,6 +257,7 @@ class Performance:
             proven=sum(len(storm.proven) for storm in self.storms) + len(self.proofs),
             healed_in=max(self.healed_in, default=0.0),
             took=took,
+            history=self.history,
         )
 
 
