@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Killer", "Outcomes", "check_whole", "light", "until", "watched_pool"]
 
+#: The variable that chooses how workers are started, where a test does not.
+START_METHOD = "DSPEX_POOL_START_METHOD"
+
 #: The handler that starts in a tenth of a second, and does whatever it is told.
 ROGUE = "dspex_testkit.children.rogue:RogueHandler"
 
@@ -37,8 +40,12 @@ BOUND = 60.0
 
 
 def light(**settings: Any) -> PoolConfig:
-    """Return settings for workers without DSPy; failed starts are tried again soon."""
-    return PoolConfig(**{"handler": ROGUE, "backoff_min": 0.05, "backoff_max": 0.2, **settings})
+    """Return settings for workers without DSPy; failed starts are tried again soon.
+
+    ``DSPEX_POOL_START_METHOD=template`` plays everything on forked workers.
+    """
+    start = {} if "command" in settings else {"start_method": os.environ.get(START_METHOD, "spawn")}
+    return PoolConfig(**{"handler": ROGUE, "backoff_min": 0.05, "backoff_max": 0.2, **start, **settings})
 
 
 @asynccontextmanager
