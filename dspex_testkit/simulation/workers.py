@@ -10,6 +10,7 @@ import trio
 from dspex_pool.errors import WorkerStartError
 from dspex_testkit.mock_port import MockPort, MockPortFactory
 from dspex_testkit.plan import Plan
+from dspex_testkit.reactions import Reactions
 from dspex_testkit.simulation.faults import FailStart, HangStart, InCall, InStart, Kill, OnWorker
 from dspex_testkit.simulation.quiet_port import QuietPort
 
@@ -66,9 +67,11 @@ class SimulatedWorkers(MockPortFactory):
         return later
 
     def heal(self) -> None:
-        """Let nothing more happen."""
+        """Let nothing more happen, and the deaf hear again."""
         self._in_calls.clear()
         self._in_starts.clear()
+        for port in self.live:
+            port.model.reactions = Reactions()
 
     def strike(self, fault: OnWorker) -> None:
         """Let ``fault`` happen now, if any worker is alive."""

@@ -9,13 +9,13 @@ import pytest
 import trio
 
 from dspex_testkit.simulation.explore import Explorer, NotDeterministicError, VacuousError, explore
-from dspex_testkit.simulation.faults import GRID, FailStart, Kill, swarm
+from dspex_testkit.simulation.faults import GRID, Deaf, FailStart, Kill, swarm
 from dspex_testkit.simulation.outcomes import BrokenPromiseError, Outcome, Outcomes
 from dspex_testkit.simulation.run import Setup
 from dspex_testkit.simulation.schedulers import PORTFOLIO, Schedule
 from dspex_testkit.simulation.sessions import SessionWorld
 from dspex_testkit.simulation.steady import simulate_hours
-from dspex_testkit.simulation.workload import Call, Case, of_token
+from dspex_testkit.simulation.workload import Call, Case, Workload, of_token
 from tests.bugbench.catalogue import BUGS, planted
 from tests.search_profiles import depth
 
@@ -256,3 +256,15 @@ def test_fresh_exploration_draws_from_the_seed_of_the_run() -> None:
         return asked.told
 
     assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_worker_that_was_deaf_hears_again_when_the_faults_are_over() -> None:
+    """It leaves at once when its uses are served, so the beats at the end accuse nobody.
+
+    A deaf worker took ``terminate_grace`` to leave between two beats, and the pool was called too narrow.
+    """
+    calls = (Call(1, at=1, keep=1), Call(2, at=1), Call(3, at=1))
+    case = Case(1, workloads=(Workload(calls, (Deaf(at=1, worker=1),)),))
+    run = Setup(serve, {"pool_size": 3, "max_uses": 3, "terminate_grace": 4.0}).play(case)
+    assert run.met["Deaf"] == 1
+    assert run.error is None, run.error
