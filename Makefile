@@ -5,6 +5,8 @@ PYTHON ?=
 ARGS ?=
 SEED ?=
 MINUTES ?= 5
+BUDGET ?= 10m
+JOURNAL ?= out/fuzz
 PROFILE ?=
 
 VENV := .venv
@@ -25,7 +27,7 @@ LAYERS += --hypothesis-profile $(PROFILE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test fast protocol integration chaos stress bench guard hours bugbench check format bodies rules consumer coverage clean
+.PHONY: help install run test fast protocol integration chaos stress bench guard hours fuzz bugbench check format bodies rules consumer coverage clean
 
 help: ## list the verbs
 	@echo "usage: make VERB [PYTHON=python3.12] [ARGS=\"-k name\"]"
@@ -63,6 +65,9 @@ guard: $(STAMP) ## count the instructions of one call against the baseline (ARGS
 
 hours: $(STAMP) ## measure the processor time of a simulated hour
 	@$(BIN)/python benchmarks/simulated_hours.py
+
+fuzz: $(STAMP) ## explore seeds for BUDGET=10m; what is found is kept in out/fuzz (SEED=n, ARGS="tests")
+	@$(BIN)/dspex-testkit fuzz --budget $(BUDGET) --journal $(JOURNAL) $(ARGS)
 
 bugbench: $(STAMP) ## plant bugs of real pools, and see what finds them (ARGS="--only NAME", "--false-alarms 10000")
 	@$(BIN)/python -m tests.bugbench $(ARGS)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Planting"]
 
@@ -29,6 +33,18 @@ class Planting:
         self.places.append((owner, name, original))
         setattr(owner, name, replacement)
         return original
+
+    @contextlib.contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Put everything back for the block."""
+        bugs = [(owner, name, vars(owner)[name]) for owner, name, _ in self.places]
+        for owner, name, original in reversed(self.places):
+            setattr(owner, name, original)
+        try:
+            yield
+        finally:
+            for owner, name, replacement in bugs:
+                setattr(owner, name, replacement)
 
     def undo(self) -> None:
         """Put everything back, the last first."""

@@ -1,5 +1,7 @@
 """The commands as the shell sees them: names, options, help. The work is done in modules loaded on demand."""
 
+from pathlib import Path
+
 import typer
 
 from dspex_pool.cli.group import CommandGroup
@@ -123,4 +125,62 @@ def load(
             report=report,
         )
         code = put_load(order)
+    raise typer.Exit(code)
+
+
+@app.command()
+def fuzz(
+    tests: options.Tests = None,
+    budget: options.Budget = "10m",
+    journal: options.JournalFolder = options.JOURNAL,
+    seed: options.FuzzSeed = None,
+    workers: options.Players = None,
+    canary: options.Canary = None,
+    no_canary: options.NoCanary = False,
+    merge: options.Merge = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Explore seeds of explored tests for as long as there is budget; keep the smallest example of each failure.
+
+    \b
+      dspex-testkit fuzz tests/test_pool.py --budget 10m
+      dspex-testkit fuzz --merge --journal all journals/*
+
+    Without TESTS the pool itself is fuzzed, in worlds whose settings, load and faults come from the seed.
+
+    \b
+    Exit status:
+      0    nothing was found, but the canary
+      1    a failure was found
+      2    the command line, a file or a test is wrong
+      3    the canary was missed
+      130  stopped by Ctrl-C; what was found is in the journal, and no process is left
+    """
+    import os
+
+    from dspex_pool.errors import InvalidArgumentError
+    from dspex_testkit.cli.fuzz_command import merge as merge_journals
+    from dspex_testkit.cli.fuzz_command import run_fuzz
+    from dspex_testkit.fuzz.budget import seconds_of
+    from dspex_testkit.fuzz.canary import DEFAULT
+    from dspex_testkit.fuzz.fuzzer import Asked
+    from dspex_testkit.seeds import chosen_seed
+
+    with reporting(verbose=verbose):
+        if merge:
+            code = merge_journals(tuple(map(Path, tests or ())), journal)
+        else:
+            try:
+                seconds, chosen = seconds_of(budget), chosen_seed(seed, os.environ)
+            except ValueError as error:
+                raise InvalidArgumentError(str(error)) from None
+            asked = Asked(
+                tests=tuple(tests or ()),
+                budget=seconds,
+                journal=journal,
+                seed=chosen,
+                workers=workers or os.cpu_count() or 1,
+                canary="" if no_canary else canary or DEFAULT,
+            )
+            code = run_fuzz(asked)
     raise typer.Exit(code)

@@ -8,13 +8,18 @@ from typing import Annotated, TypeAlias
 import typer
 
 __all__ = [
+    "JOURNAL",
     "Args",
+    "Budget",
     "CalledCommand",
     "Callers",
+    "Canary",
     "Command",
     "ExpectedFailures",
+    "FuzzSeed",
     "HandlerClass",
     "Html",
+    "JournalFolder",
     "Json",
     "Junit",
     "Known",
@@ -22,12 +27,16 @@ __all__ = [
     "ListProfiles",
     "LoadProfile",
     "MaxFrameBytes",
+    "Merge",
+    "NoCanary",
     "Only",
+    "Players",
     "ProfileFile",
     "Rate",
     "Report",
     "Seconds",
     "Seed",
+    "Tests",
     "Timeout",
     "Verbose",
     "Version",
@@ -100,3 +109,30 @@ Report: TypeAlias = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Write a page with latency and memory over time.")
 ]
 ListProfiles: TypeAlias = Annotated[bool, typer.Option("--list", help="Print the profiles and end.")]
+Tests: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[TESTS]...", help="Explored tests as for pytest; with --merge, folders."),
+]
+Budget: TypeAlias = Annotated[str, typer.Option(metavar="TIME", help="How long to explore: 30s, 10m, 2h.")]
+JournalFolder: TypeAlias = Annotated[
+    Path, typer.Option("--journal", metavar="DIR", help="Where what is found is kept, and was kept before.")
+]
+FuzzSeed: TypeAlias = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="What all cases are drawn from [default: DSPEX_SEED, else drawn]."),
+]
+Players: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Processes that play at a time [default: one for each CPU]."),
+]
+Canary: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="MODULE:FUNCTION", help="A function that plants the bug that must be found."),
+]
+NoCanary: TypeAlias = Annotated[bool, typer.Option("--no-canary", help="Plant no bug that must be found.")]
+Merge: TypeAlias = Annotated[
+    bool,
+    typer.Option("--merge", help="Explore nothing: merge the journals in the named folders into --journal."),
+]
+#: The journal, if no other is named.
+JOURNAL = Path("dspex-fuzz")

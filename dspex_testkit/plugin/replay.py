@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dspex_testkit.plugin.stash import STATE
+from dspex_testkit.plugin.stash import HUNTER, STATE
 
 if TYPE_CHECKING:
+    from dspex_testkit.fuzz.hunter import Hunter
     from dspex_testkit.settings import State
 
 __all__ = ["Replay"]
@@ -25,6 +26,8 @@ class Replay:
     token: str | None
     #: Seed of this pytest run.
     seed: int
+    #: Plays the test in the place of its own seeds; ``None`` but in a process of the fuzzer.
+    hunter: Hunter | None
     _properties: list[tuple[str, object]]
 
     def tell(self, what: str) -> None:
@@ -43,4 +46,5 @@ def dspex_replay(request: pytest.FixtureRequest) -> Replay:
     """What a test made by explore plays: the run of --dspex-replay, else all that it explores."""
     state: State = request.config.stash[STATE]
     node: pytest.Item = request.node
-    return Replay(node.nodeid, request.config.getoption("--dspex-replay"), state.seed, node.user_properties)
+    token, hunter = request.config.getoption("--dspex-replay"), request.config.stash.get(HUNTER, None)
+    return Replay(node.nodeid, token, state.seed, hunter, node.user_properties)

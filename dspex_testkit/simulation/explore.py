@@ -55,6 +55,10 @@ class Asked(Protocol):
     #: Seed of this pytest run.
     seed: int
 
+    @property
+    def hunter(self) -> Callable[[Explorer, Asked], Explored] | None:
+        """What plays the test in the place of its own seeds, if there is anything."""
+
     def tell(self, what: str) -> None:
         """Keep a line about the test for the report."""
 
@@ -131,14 +135,17 @@ class Explorer:
             BaseException: What a run ended with, shrunk, with the line that repeats it.
         """
         explored = Explored()
+        if asked.hunter is not None:
+            return asked.hunter(self, asked)
         if asked.token is not None:
             self._replay(asked.token, asked)
             return explored
         for number, seed in enumerate(self.seeds):
-            run = self.setup.play(self._case(number, seed, asked))
+            case = self.case(number, seed, asked.nodeid, asked.seed if self.fresh else None)
+            run = self.setup.play(case)
             explored.add(run)
             if self.compare_every and number % self.compare_every == 0:
-                self._compare(run, self.setup.play(self._case(number, seed, asked)))
+                self._compare(run, self.setup.play(case))
                 explored.compared += 1
             if run.error is not None:
                 self._fail(run, seed, asked)
@@ -146,9 +153,17 @@ class Explorer:
         asked.tell(str(explored))
         return explored
 
-    def _case(self, number: int, seed: int, asked: Asked) -> Case:
-        if self.fresh:
-            seed = random_of(asked.seed, f"{asked.nodeid} {seed}").getrandbits(32)
+    def case(self, number: int, seed: int, nodeid: str, mixed: int | None = None) -> Case:
+        """Return a case.
+
+        Args:
+            number: Which it is, for the order of its tasks.
+            seed: What it is drawn from.
+            nodeid: Name of the test.
+            mixed: A seed that is mixed with ``seed`` and the test's name.
+        """
+        if mixed is not None:
+            seed = random_of(mixed, f"{nodeid} {seed}").getrandbits(32)
         return Case(seed, Schedule(self.policies[number % len(self.policies)], seed))
 
     def _compare(self, run: Run, again: Run) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dspex_testkit.simulation.run import Run
     from dspex_testkit.simulation.workload import Case, Workload
 
-__all__ = ["Shrinker"]
+__all__ = ["Shrinker", "size_of"]
 
 #: Schedules that are tried anew when a failure needs one: cutting calls away moves all later turns.
 NEW_SCHEDULES: Final = tuple(Schedule(PORTFOLIO[seed % len(PORTFOLIO)], seed) for seed in range(4))
@@ -32,15 +32,24 @@ class Shrinker:
         play: Plays a case.
         failing: The run.
         seconds: CPU seconds to spend, at most.
+        tell_apart: What tells one failure from another; ``None`` for the error's class and the line that raised it.
     """
 
-    def __init__(self, play: Callable[[Case], Run], failing: Run, *, seconds: float) -> None:
+    def __init__(
+        self,
+        play: Callable[[Case], Run],
+        failing: Run,
+        *,
+        seconds: float,
+        tell_apart: Callable[[Run], object] | None = None,
+    ) -> None:
         #: The smallest run so far.
         self.best = failing
         #: Runs so far.
         self.runs = 0
         self._play = play
-        self._failure = failing.failure
+        self._tell_apart = tell_apart if tell_apart is not None else _failure_of
+        self._failure = self._tell_apart(failing)
         self._end = time.process_time() + seconds
         self._needs_schedule = True
 
@@ -48,8 +57,8 @@ class Shrinker:
         """Cut and simplify until nothing more can be left out, or the time is over; return the smallest run."""
         self._needs_schedule = not self._try(_with_turns(self.best.case, ()))
         before = None
-        while before != _size(self.best.case) and not self._is_over:
-            before = _size(self.best.case)
+        while before != size_of(self.best.case) and not self._is_over:
+            before = size_of(self.best.case)
             for number in range(len(self.best.case.workloads)):
                 self._cut(_CallsOf(number))
                 self._cut(_FaultsOf(number))
@@ -57,7 +66,7 @@ class Shrinker:
                 self._simplify(_FaultsOf(number))
                 self._cut(_FaultsOf(number))
             self._cut(_Turns())
-            if before == _size(self.best.case):
+            if before == size_of(self.best.case):
                 self._detour()
         return self.best
 
@@ -69,10 +78,10 @@ class Shrinker:
                 longer = msgspec.structs.replace(call, keep=LONG)
                 calls = (*workload.calls[:index], longer, *workload.calls[index + 1 :])
                 run = self._play(_CallsOf(number).put(small.case, calls))
-                if run.failure == self._failure and not self._is_over:
+                if self._tell_apart(run) == self._failure and not self._is_over:
                     self.best = run
                     self._cut(_CallsOf(number))
-                    if _size(self.best.case) < _size(small.case):
+                    if size_of(self.best.case) < size_of(small.case):
                         return
                     self.best = small
 
@@ -86,7 +95,7 @@ class Shrinker:
             return False
         self.runs += 1
         run = self._play(case)
-        if run.failure != self._failure or _size(run.case) >= _size(self.best.case):
+        if self._tell_apart(run) != self._failure or size_of(run.case) >= size_of(self.best.case):
             return False
         self.best = run
         return True
@@ -117,7 +126,11 @@ class Shrinker:
                 self._try(parts.put(self.best.case, (*kept[:index], simpler, *kept[index + 1 :])))
 
 
-def _size(case: Case) -> tuple[int, ...]:
+def _failure_of(run: Run) -> object:
+    return run.failure
+
+
+def size_of(case: Case) -> tuple[int, ...]:
     """Return what is to become small, the most important first."""
     things = [thing for workload in case.workloads for thing in (*workload.calls, *workload.faults)]
     return (case.calls, case.faults, len(case.schedule.turns), sum(map(_effort, things)))

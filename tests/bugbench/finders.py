@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from dspex_testkit.fuzz.limit import limited
 from tests.bugbench import core, real, simulated, swept, wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-__all__ = ["FAST", "FINDERS", "Finder", "Finding", "NeverEndsError", "look_for"]
-
-
-class NeverEndsError(BaseException):
-    """A try used up its CPU time: something in the pool goes round and round."""
+__all__ = ["FAST", "FINDERS", "Finder", "Finding", "look_for"]
 
 
 @dataclass(frozen=True)
@@ -61,22 +56,6 @@ FINDERS: Final = (
 
 #: Those that start no process.
 FAST: Final = ("wire", "core", "sweep", "explore")
-
-
-@contextlib.contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """Raise ``NeverEndsError`` in the block once it has used ``seconds`` of CPU time."""
-
-    def strike(*_: object) -> None:
-        raise NeverEndsError(f"no end after {seconds} CPU s")
-
-    before = signal.signal(signal.SIGPROF, strike)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
 
 
 def look_for(finders: tuple[Finder, ...] = FINDERS, *, scale: float = 1.0) -> Finding:

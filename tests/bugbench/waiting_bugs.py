@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from dspex_pool.core.books import Books
 from dspex_pool.core.records import Waiter
 from dspex_pool.core.wait_line import WaitLine
-from dspex_pool.lifecycle import WorkerState
 from dspex_pool.pool_state import PoolState
+from dspex_testkit.fuzz.canary import ping_ends_unseen
 from tests.bugbench.planting import bug
 
 if TYPE_CHECKING:
@@ -46,18 +46,8 @@ def waiters_never_expire(planting: Planting) -> None:
     planting.replace(WaitLine, "expired", expired)
 
 
-@bug("property 61; postgres-nio #633")
-def ping_ends_unseen(planting: Planting) -> None:
-    """Put a worker that was pinged among the idle without looking at the line."""
-
-    def back(self: Books, record: WorkerRecord, now: float, event: str, *args: Any, **more: Any) -> None:
-        if event == "ping_stop":
-            self._moved(record, WorkerState.IDLE, now, event, *args, **more)
-            self._idle.add(record)
-        else:
-            original(self, record, now, event, *args, **more)
-
-    original = planting.replace(Books, "_back_to_idle", back)
+#: The bug that every fuzzing run has to find is one of the bench too.
+bug("property 61; postgres-nio #633")(ping_ends_unseen)
 
 
 @bug("D3, property 17")

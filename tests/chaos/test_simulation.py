@@ -20,6 +20,7 @@ from tests.bugbench.catalogue import BUGS, planted
 from tests.search_profiles import depth
 
 if TYPE_CHECKING:
+    from dspex_testkit.fuzz.hunter import Hunter
     from dspex_testkit.simulation.faults import Fault
     from dspex_testkit.simulation.world import World
 
@@ -33,6 +34,7 @@ class Asked:
     nodeid: str = "tests/test_x.py::test_x"
     token: str | None = None
     seed: int = 0
+    hunter: Hunter | None = None
     told: list[str] = field(default_factory=list)
 
     def tell(self, what: str) -> None:

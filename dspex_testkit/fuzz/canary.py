@@ -1,0 +1,50 @@
+"""The bug that every fuzzing run has to find: a run that misses it proves nothing, whatever else it found or not."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from dspex_pool.core.books import Books
+from dspex_pool.lifecycle import WorkerState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dspex_pool.core.records import WorkerRecord
+    from dspex_testkit.planting import Planting
+
+__all__ = ["DEFAULT", "canary_of", "ping_ends_unseen"]
+
+#: The canary if none is named.
+DEFAULT = "dspex_testkit.fuzz.canary:ping_ends_unseen"
+
+
+def ping_ends_unseen(planting: Planting) -> None:
+    """Put a worker that was pinged among the idle without looking at the line."""
+
+    def back(self: Books, record: WorkerRecord, now: float, event: str, *args: Any, **more: Any) -> None:
+        if event == "ping_stop":
+            self._moved(record, WorkerState.IDLE, now, event, *args, **more)
+            self._idle.add(record)
+        else:
+            original(self, record, now, event, *args, **more)
+
+    original = planting.replace(Books, "_back_to_idle", back)
+
+
+def canary_of(name: str) -> Callable[[Planting], object]:
+    """Return the function ``MODULE:FUNCTION`` that plants a bug.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    module, _, function = name.partition(":")
+    try:
+        plant = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{name!r} names no function MODULE:FUNCTION that plants a bug: {error}") from None
+    if not callable(plant):
+        raise ValueError(f"{name!r} is not a function")
+    found: Callable[[Planting], object] = plant
+    return found

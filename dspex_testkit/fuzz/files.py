@@ -1,0 +1,67 @@
+"""The journal as a folder: a file of JSON for each class of failures and each run, and a text for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+
+from dspex_pool.errors import InvalidArgumentError
+from dspex_testkit.fuzz.journal import FORM, Entry, Journal, RunRecord
+from dspex_testkit.fuzz.note import note_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["read_journal", "write_entry", "write_run"]
+
+RecordT = TypeVar("RecordT", Entry, RunRecord)
+
+#: Folders of a journal.
+FAILURES: Final = "failures"
+RUNS: Final = "runs"
+
+
+def read_journal(folder: Path) -> Journal:
+    """Read the journal in ``folder``; a folder that is not there holds an empty one.
+
+    Raises:
+        InvalidArgumentError: A file in it is none of a journal.
+        OSError: It cannot be read.
+    """
+    return Journal(
+        [_read(path, Entry) for path in sorted((folder / FAILURES).glob("*.json"))],
+        [_read(path, RunRecord) for path in sorted((folder / RUNS).glob("*.json"))],
+    )
+
+
+def _read(path: Path, kind: type[RecordT]) -> RecordT:
+    try:
+        record = msgspec.json.decode(path.read_bytes(), type=kind)
+    except msgspec.MsgspecError as error:
+        raise InvalidArgumentError(f"{path} is no file of a fuzz journal: {error}") from None
+    if record.form != FORM:
+        raise InvalidArgumentError(f"{path} has form {record.form}, and this version reads form {FORM}")
+    return record
+
+
+def write_entry(folder: Path, entry: Entry) -> Path:
+    """Write an entry and the text about it; return where the text is."""
+    target = folder / FAILURES
+    _write(target / f"{entry.key}.json", entry)
+    note = target / f"{entry.key}.md"
+    note.write_text(note_of(entry), encoding="utf-8")
+    return note
+
+
+def write_run(folder: Path, run: RunRecord) -> None:
+    """Write what a run did."""
+    _write(folder / RUNS / f"{run.run}.json", run)
+
+
+def _write(path: Path, record: Entry | RunRecord) -> None:
+    # A reader, or a journal that is cached while this is killed, sees the old file or the new one.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+    part.replace(path)
