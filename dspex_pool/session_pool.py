@@ -311,7 +311,9 @@ class SessionPool:
             try:
                 result = await work.run()
             except BaseException as error:
-                about |= {"error": type(error).__name__, "reason": str(error)[:200]}
+                # What trio says of a cancellation has the address of a task in it.
+                reason = "cancelled" if isinstance(error, trio.Cancelled) else str(error)[:200]
+                about |= {"error": type(error).__name__, "reason": reason}
                 self.telemetry.emit("call_exception", {"duration": trio.current_time() - began}, about)
                 raise
             self.telemetry.emit("call_stop", {"duration": trio.current_time() - began}, about)

@@ -18,6 +18,7 @@ from dspex_pool.errors import (
 )
 from dspex_pool.session_answers import USING
 from dspex_pool.session_store import MemorySessionStore
+from dspex_pool.telemetry import PREFIX
 from dspex_testkit.plan import Plan
 from tests.bounded_waits import until
 from tests.pool.sessions import Workers, instead_of, open_sessions
@@ -309,3 +310,19 @@ async def test_life_of_a_session_is_told_by_events(make_pool: MakePool) -> None:
         assert (failed["error"], failed["reason"], failed["attempts"]) == ("ProgramError", "on purpose", 1)
         assert all(event["worker_id"] == "w-1" for event in log.of("call_stop"))
     assert log.problems == []
+
+
+async def test_call_that_its_caller_gives_up_is_told_as_cancelled(make_pool: MakePool) -> None:
+    """The reason is a word, and no description of the caller's task.
+
+    It held the address of a task and so was another in each run, which the fuzzer's second runs found.
+    """
+    workers, log = Workers(make_pool), EventLog()
+    scope = trio.CancelScope()
+    with log.telemetry.attach((*PREFIX, "call_start"), lambda *_: scope.cancel()):
+        async with open_sessions(workers, pool_size=1, telemetry=log.telemetry) as pool:
+            with scope:
+                await pool.execute_in_session("s", "echo", {"text": 1})
+            assert scope.cancelled_caught
+    (told,) = log.of("call_exception")
+    assert (told["error"], told["reason"]) == ("Cancelled", "cancelled")
