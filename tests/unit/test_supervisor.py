@@ -130,6 +130,17 @@ def test_settings_reach_the_workers(
     assert (record.name, record.getMessage()) == ("dspex_pool.worker.stderr", "w-3: a word")
 
 
+def test_start_method_chooses_the_factory() -> None:
+    """Forked workers are asked for by one setting, which does not go with a command of one's own."""
+    assert type(ports_for(PoolConfig())).__name__ == "SubprocessPortFactory"
+    assert type(ports_for(PoolConfig(start_method="template"))).__name__ == "TemplatePortFactory"
+    with pytest.raises(
+        InvalidConfigError, match="start_method must be spawn; a template forks the built-in"
+    ) as caught:
+        PoolConfig(start_method="template", command=("worker",))
+    assert caught.value.key == "start_method"
+
+
 def test_supervisor_takes_single_settings_over_a_configuration() -> None:
     """Keywords win over the configuration given with them, and are checked like it."""
     workers = CannedWorkers()
