@@ -29,7 +29,9 @@ OTHER_SUBJECTS: Final = {
     "tests/pool/test_handle.py": "the fixtures themselves",
     "tests/unit/test_sweep.py": "the tick sweep",
     "tests/unit/test_recordings.py": "recordings",
+    "tests/unit/test_load.py": "load",
     "tests/integration/test_recordings.py": "recordings",
+    "tests/integration/test_template.py": "how processes are started",
     "tests/integration/test_outages.py": "what DSPy says of a provider that is down",
 }
 
