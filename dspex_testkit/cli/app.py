@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from dspex_pool.cli.group import CommandGroup
-from dspex_pool.cli.problems import reporting
+from dspex_pool.cli.problems import CliError, reporting
 from dspex_testkit.cli import options
 
 __all__ = ["app"]
@@ -184,3 +184,30 @@ def fuzz(
             )
             code = run_fuzz(asked)
     raise typer.Exit(code)
+
+
+@app.command()
+def ci(
+    github: options.Github = False,
+    layer: options.Layers = None,
+    install: options.Install = ".[test]",
+    python: options.PythonVersion = "3.13",
+    fuzz: options.FuzzedTests = "",
+    budget: options.Budget = "10m",
+) -> None:
+    """Print the workflow file for a project that tests with the test kit.
+
+    \b
+      dspex-testkit ci --github > .github/workflows/tests.yml
+
+    Each layer is a job with a time limit and a budget; chaos, stress and fuzzing run at night. Reports are kept.
+    """
+    from dspex_testkit.cli.ci_command import CiOrder, github_workflow
+    from dspex_testkit.layers import LAYERS
+
+    with reporting(verbose=False):
+        if not github:
+            raise CliError("say for whom: --github is the only one that there is")
+        layers = tuple(layer or LAYERS)
+        order = CiOrder(layers=layers, install=install, python=python, fuzz=fuzz, budget=budget)
+        typer.echo(github_workflow(order), nl=False)

@@ -17,12 +17,16 @@ __all__ = [
     "Command",
     "ExpectedFailures",
     "FuzzSeed",
+    "FuzzedTests",
+    "Github",
     "HandlerClass",
     "Html",
+    "Install",
     "JournalFolder",
     "Json",
     "Junit",
     "Known",
+    "Layers",
     "List",
     "ListProfiles",
     "LoadProfile",
@@ -32,6 +36,7 @@ __all__ = [
     "Only",
     "Players",
     "ProfileFile",
+    "PythonVersion",
     "Rate",
     "Report",
     "Seconds",
@@ -136,3 +141,15 @@ Merge: TypeAlias = Annotated[
 ]
 #: The journal, if no other is named.
 JOURNAL = Path("dspex-fuzz")
+Github: TypeAlias = Annotated[bool, typer.Option("--github", help="For GitHub Actions.")]
+Layers: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--layer", help="A layer of which there are tests [default: all].")
+]
+Install: TypeAlias = Annotated[str, typer.Option(metavar="WHAT", help="What pip installs.")]
+PythonVersion: TypeAlias = Annotated[
+    str, typer.Option("--python", metavar="VERSION", help="Version of Python.")
+]
+FuzzedTests: TypeAlias = Annotated[
+    str,
+    typer.Option("--fuzz", metavar="TESTS", help="Explored tests that are fuzzed at night, for --budget."),
+]

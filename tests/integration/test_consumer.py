@@ -71,7 +71,7 @@ def test_consumer_is_as_short_as_is_said() -> None:
 def test_consumers_workflow_runs_every_layer() -> None:
     """Its matrices name each layer once, and it needs no more than the kit."""
     jobs = load(CONSUMER / ".github" / "workflows" / "tests.yml")["jobs"]
-    named = [layer for job in jobs.values() for layer in job["strategy"]["matrix"]["layer"]]
+    named = [row["layer"] for job in jobs.values() for row in job["strategy"]["matrix"]["include"]]
     assert sorted(named) == sorted(TESTS)
     project = tomllib.loads((CONSUMER / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["optional-dependencies"]["test"] == ["dspex-pool[testkit]"]

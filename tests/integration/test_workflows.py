@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from dspex_testkit.cli.app import app
 
 pytestmark = pytest.mark.integration
 
@@ -106,3 +109,41 @@ def test_night_runs_what_takes_time_and_keeps_what_it_found() -> None:
         assert "--dspex-report=out/reports" in run["run"]
         assert upload["if"] == "always()"
         assert "matrix" in upload["with"]["name"]
+
+
+def test_printed_workflow_has_a_job_for_each_layer_and_keeps_their_reports(tmp_path: Path) -> None:
+    """It is valid YAML: every layer once with time limit and budget, chaos, stress and fuzzing at night alone."""
+    printed = CliRunner().invoke(app, ["ci", "--github", "--fuzz", "tests/test_pool.py", "--budget", "20m"])
+    assert printed.exit_code == 0
+    path = tmp_path / "tests.yml"
+    path.write_text(printed.output, encoding="utf-8")
+    jobs = load(path)["jobs"]
+    assert list(jobs) == ["layers", "night", "fuzz"]
+    rows = {name: jobs[name]["strategy"]["matrix"]["include"] for name in ("layers", "night")}
+    assert [row["layer"] for row in rows["layers"]] == ["fast", "protocol", "integration"]
+    assert [row["layer"] for row in rows["night"]] == ["chaos", "stress"]
+    assert all(0 < row["minutes"] <= 60 and row["budget"] >= 0 for each in rows.values() for row in each)
+    assert {name for name, job in jobs.items() if "schedule" in job.get("if", "")} == {"night", "fuzz"}
+    assert jobs["fuzz"]["timeout-minutes"] == 35
+    for job in jobs.values():
+        *_, run, upload = job["steps"]
+        assert ("python -m pytest -m" in run["run"]) != (
+            "dspex-testkit fuzz tests/test_pool.py --budget 20m" in run["run"]
+        )
+        assert upload["if"] == "always()"
+    options = set(re.findall(r" -o (dspex_\w+?)_\$", printed.output)) | set(
+        re.findall(r"--dspex-\w+", printed.output)
+    )
+    assert options == {"dspex_layer_budget", "--dspex-report", "--dspex-seed"}
+
+
+def test_workflow_for_unknown_layers_or_nobody_is_refused() -> None:
+    """The layers that there are, and the one service that there is, are named in one line."""
+    for words, said in (
+        (["--github", "--layer", "slow"], "no such layers: slow; there are fast, protocol"),
+        (["--github", "--budget", "long"], "a budget is a time such as"),
+        ([], "--github is the only one"),
+    ):
+        result = CliRunner().invoke(app, ["ci", *words])
+        assert result.exit_code == 2
+        assert said in result.stderr
