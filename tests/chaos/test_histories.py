@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import random as random_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from dspex_pool.adapters.python_pool import PythonPool
 from dspex_pool.config import PoolConfig
 from dspex_pool.session_books import SessionBooks
 from dspex_testkit.children.pool_host import MOCK_WORKER
-from dspex_testkit.history.checkers import check_history, default_checkers
+from dspex_testkit.history.checkers import check_history, default_checkers, not_vacuous
 from dspex_testkit.history.record import History, Outcome
 from dspex_testkit.history.verdict import Violation
+from dspex_testkit.plan import Plan
 from tests.bounded_waits import until
 from tests.bugbench.catalogue import BUGS
 from tests.bugbench.planting import Planting
 from tests.chaos.fire import BOUND, Killer, watched_pool
+from tests.session_workers import CannedWorkers, open_sessions
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable
+
+    from dspex_pool.core.records import PoolStatistics
+    from dspex_pool.session_pool import SessionPool
 
 pytestmark = pytest.mark.chaos
 
@@ -57,7 +63,9 @@ class Client:
         random: Its mind.
     """
 
-    def __init__(self, pool: PythonPool, history: History, number: int, random: random.Random) -> None:
+    def __init__(
+        self, pool: PythonPool | SimulatedPool, history: History, number: int, random: random_module.Random
+    ) -> None:
         self._pool = pool
         self._history = history
         self._name, self._session = f"client-{number}", f"tenant-{number % SESSIONS}"
@@ -100,7 +108,9 @@ def own_outputs(history: History) -> list[Violation]:
     ]
 
 
-async def storm(pool: PythonPool, history: History, random: random.Random, *, acts: int = ACTS) -> None:
+async def storm(
+    pool: PythonPool | SimulatedPool, history: History, random: random_module.Random, *, acts: int = ACTS
+) -> None:
     """Let all clients do their acts at the same time."""
     history.attend(pool)
     async with trio.open_nursery() as nursery:
@@ -108,7 +118,7 @@ async def storm(pool: PythonPool, history: History, random: random.Random, *, ac
             nursery.start_soon(Client(pool, history, number, random).run, acts)
 
 
-async def killed_storm(random: random.Random, *, acts: int, pause: tuple[float, float]) -> History:
+async def killed_storm(random: random_module.Random, *, acts: int, pause: tuple[float, float]) -> History:
     """Return the history of a storm in which workers were killed, of which every check was passed."""
     history = History()
     async with watched_pool(CONFIG) as (pool, _):
@@ -128,7 +138,7 @@ async def killed_storm(random: random.Random, *, acts: int, pause: tuple[float, 
 
 
 @pytest.mark.trio
-async def test_history_of_a_killed_pool_stands_every_check(dspex_random: random.Random) -> None:
+async def test_history_of_a_killed_pool_stands_every_check(dspex_random: random_module.Random) -> None:
     """Nine clients at three sessions, two workers, kills and impatience: every answer has an explanation."""
     history = await killed_storm(dspex_random, acts=ACTS, pause=(0.05, 0.15))
     assert any(event.name == "closed" for event in history.events)
@@ -137,9 +147,77 @@ async def test_history_of_a_killed_pool_stands_every_check(dspex_random: random.
 
 
 @pytest.mark.trio
-async def test_histories_of_killed_pools_stand_every_check_in_a_soak(dspex_random: random.Random) -> None:
+async def test_histories_of_killed_pools_stand_every_check_in_a_soak(
+    dspex_random: random_module.Random,
+) -> None:
     """Ten times as long, a kill about every tenth of a second."""
     await killed_storm(dspex_random, acts=10 * ACTS, pause=(0.05, 0.15))
+
+
+# --- in simulated time ---------------------------------------------------------------------------------------------
+
+
+async def simulated_storm(random: random_module.Random, affinity: str) -> tuple[History, int]:
+    """Return the history of a storm on simulated workers of chance speed, and how many of them were killed."""
+    history, workers, killed = History(), CannedWorkers(), 0
+    workers.intercept = lambda _port, _request: Plan().after(random.choice([0, 0.001, 0.005, 0.02]))
+
+    async def rage() -> None:
+        nonlocal killed
+        while True:
+            await trio.sleep(random.uniform(0, 0.1))
+            if workers.live:
+                random.choice(list(workers.live)).die(signal=9)
+                killed += 1
+
+    async with open_sessions(workers, pool_size=2, cancel_grace=0.05, affinity=affinity) as sessions:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rage)
+            await storm(SimulatedPool(sessions), history, random, acts=15)
+            nursery.cancel_scope.cancel()
+    return history, killed
+
+
+class SimulatedPool:
+    """A session pool as a history wants it.
+
+    Args:
+        sessions: The session pool.
+    """
+
+    def __init__(self, sessions: SessionPool) -> None:
+        self.sessions = sessions
+
+    def statistics(self) -> PoolStatistics:
+        """Return gauges and counters."""
+        return self.sessions.workers.statistics()
+
+
+def check_simulated(random: random_module.Random, count: int) -> None:
+    """Check the histories of so many simulated storms, half of them with strict sessions."""
+    affected = killed = 0
+    for number in range(count):
+        affinity = ("hint", "strict")[number % 2]
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        own = random_module.Random(random.random())
+        history, kills = trio.run(simulated_storm, own, affinity, clock=clock)
+        check_history(history, own_outputs, errors=(*LAWFUL, "SessionLostError"))
+        killed += kills
+        affected += not not_vacuous(kills)(history)
+    assert killed
+    assert affected
+
+
+def test_histories_of_simulated_storms_stand_every_check(dspex_random: random_module.Random) -> None:
+    """After such storms a program was missing, or ran as an older one."""
+    check_simulated(dspex_random, 10)
+
+
+def test_histories_of_simulated_storms_stand_every_check_in_a_soak(
+    dspex_random: random_module.Random,
+) -> None:
+    """The same three hundred times."""
+    check_simulated(dspex_random, 300)
 
 
 # --- that it could have failed -------------------------------------------------------------------------------------
@@ -167,7 +245,7 @@ def forget_to_delete(planting: Planting) -> None:
 )
 @pytest.mark.trio
 async def test_planted_bug_is_seen_in_the_history(
-    plant: Callable[[Planting], None], told: str, dspex_random: random.Random
+    plant: Callable[[Planting], None], told: str, dspex_random: random_module.Random
 ) -> None:
     """A pool that deletes nothing, mixes programs up, serves the last first, or starts too many is found out."""
     history, planting = History(), Planting()
