@@ -29,7 +29,7 @@ WORKERS: Final = 16
 #: Workers of a pool whose load is to be doubled without the load itself becoming late.
 FEW: Final = 4
 #: Each measures the capacity anew. What else the machine does can only make a tail longer, so one of them decides.
-ROUNDS: Final = 3
+ROUNDS: Final = 5
 
 REFUSED: Final = "PoolSaturatedError"
 
@@ -59,8 +59,9 @@ async def test_tail_is_short_at_four_fifths_of_the_capacity(load: PutLoad) -> No
 
 
 def is_short(result: LoadResult) -> bool:
-    """Tell whether p99 is below five times p50."""
-    return result.latency.percentile(99) < 5 * result.latency.percentile(50)
+    """Tell whether p99 is below five times p50; of a queue that grows, as its median shows, it says nothing."""
+    p50, p99 = result.latency.at(50, 99)
+    return p50 < 3 * SERVICE and p99 < 5 * p50
 
 
 @pytest.mark.trio
@@ -74,16 +75,17 @@ async def test_load_that_cannot_be_carried_is_refused_at_once(load: PutLoad) -> 
     assert result.outcomes[REFUSED] > result.answered / 10, "hardly anybody was refused"
     refused = result.latency_of(REFUSED)
     print(f"\n{dict(result.outcomes)}, refused within {refused.percentiles()}")
-    assert refused.percentile(99) < SERVICE / 2
+    assert refused.percentile(50) < SERVICE / 2
+    assert refused.percentile(99) < result.latency.percentile(50)
 
 
 @pytest.mark.trio
 async def test_spike_is_answered_and_forgotten(load: PutLoad) -> None:
-    """Twice as many calls as can be carried, for a second: all are answered, and then all is as before."""
+    """More calls than can be carried, for half a second: all are answered, and in the end all is as before."""
     async with PythonPool.open(handler=ECHO, pool_size=8, max_starting=4) as pool:
-        arrivals = Spike(rate=80.0, peak=800.0, at=3.0, lasting=1.0)
-        result = await load(pool, slow_calls("spike", Open(arrivals), seconds=10.0))
+        arrivals = Spike(rate=40.0, peak=800.0, at=3.0, lasting=0.5)
+        result = await load(pool, slow_calls("spike", Open(arrivals), seconds=12.0))
     result.check()
     stretches = result.stretches
-    assert max(stretch.median for stretch in stretches[3:6]) > 3 * stretches[1].median, "there was no queue"
-    assert stretches[8].median < 3 * stretches[1].median
+    assert max(stretch.longest for stretch in stretches[3:6]) > 3 * stretches[1].median, "there was no queue"
+    assert stretches[-1].median < 3 * stretches[1].median
