@@ -22,6 +22,8 @@ __all__ = ["page_of"]
 
 #: Labels of the axis.
 _TICKS: Final = 8
+#: Seconds up to which the axis of time is labelled to the tenth of a millisecond.
+_SHORT: Final = 20.0
 #: Per cent of the width that a span needs to be named.
 _NAMED: Final = 5.0
 #: Lines in the list of everything.
@@ -110,7 +112,9 @@ def _places(axis: Axis, moments: Iterable[float]) -> list[str]:
 
 
 def _ticks(axis: Axis) -> list[tuple[str, str]]:
-    return [(f"{100 * axis.place(at):.2f}", _clock(at)) for at in axis.ticks(_TICKS)]
+    # Long before the last digit of a moment means anything, the labels of an hour stand on one another.
+    digits = _clock if axis.moments[-1] < _SHORT else "{:.3g}".format
+    return [(f"{100 * axis.place(at):.2f}", digits(at)) for at in axis.ticks(_TICKS)]
 
 
 # --- lanes -----------------------------------------------------------------------------------------------------
