@@ -29,7 +29,7 @@ PRINTS = [
     "{'answer': 'Water boils at 100 degrees at sea level.'}\n",
     "{'answer': 'Water boils at 100 degrees at sea level.'}\n",
     r"call_stop w-1 after 0\.\d{3} s\n1 healthy, 1 commands\n",
-    r"(?s).*3 passed in .*",
+    r"(?s).*4 passed in .*",
 ]
 
 
