@@ -153,7 +153,10 @@ class Reader:
 
     def _look(self, taken: int) -> None:
         """Nothing has happened for a while: sleep if there is nothing to do, else read in the main thread's stead."""
-        if not self._turn.locked():
+        if self._turn.acquire(blocking=False):
+            # The read that brought the request of this command may have brought more, of which no poll tells.
+            self._take_ahead()
+            self._turn.release()
             is_full = len(self._ahead) >= _MAX_WAITING_FRAMES
             self._poll.modify(self._stdin, self._end_of_stdin | (0 if is_full else select.POLLIN))
             return
@@ -169,9 +172,12 @@ class Reader:
             # The main thread may have taken meanwhile what we were told of, and begun the command.
             if self._input.poll(0):
                 self._read()
-                while (payload := self._next_frame()) is not None:
-                    self._ahead.append(payload)
+                self._take_ahead()
             self._turn.release()
+
+    def _take_ahead(self) -> None:
+        while (payload := self._next_frame()) is not None:
+            self._ahead.append(payload)
 
     def _end_with_stdin(self) -> NoReturn:
         """End the process: stdin has ended, perhaps behind requests that nobody waits for."""
