@@ -247,15 +247,23 @@ def forget_to_delete(planting: Planting) -> None:
 async def test_planted_bug_is_seen_in_the_history(
     plant: Callable[[Planting], None], told: str, dspex_random: random_module.Random
 ) -> None:
-    """A pool that deletes nothing, mixes programs up, serves the last first, or starts too many is found out."""
-    history, planting = History(), Planting()
-    try:
-        plant(planting)
-        with trio.fail_after(BOUND):
-            async with PythonPool.open(CONFIG) as pool:
-                await storm(pool, history, dspex_random, acts=12)
-    finally:
-        planting.undo()
-    found = [violation.text for checker in default_checkers(errors=LAWFUL) for violation in checker(history)]
-    assert any(told in text for text in found), found
-    assert any(operation.outcome is Outcome.OK for operation in history.operations)
+    """A pool that deletes nothing, mixes programs up, serves the last first, or starts too many is found out.
+
+    One storm in some twenty does not happen to meet the bug, so there are up to ten.
+    """
+    found: list[str] = []
+    for _ in range(10):
+        history, planting = History(), Planting()
+        try:
+            plant(planting)
+            with trio.fail_after(BOUND):
+                async with PythonPool.open(CONFIG) as pool:
+                    await storm(pool, history, dspex_random, acts=12)
+        finally:
+            planting.undo()
+        assert any(operation.outcome is Outcome.OK for operation in history.operations)
+        checks = (checker(history) for checker in default_checkers(errors=LAWFUL))
+        found = [violation.text for violations in checks for violation in violations]
+        if any(told in text for text in found):
+            return
+    raise AssertionError(f"nothing says {told!r} in the last of ten storms: {found}")
