@@ -102,9 +102,11 @@ async def test_kills_cost_only_the_calls_they_hit(
     """
     notes = tmp_path / "notes"
     async with watched_pool(light(pool_size=4, start_method=start_method)) as (pool, _):
+        # Where starts are slow, all kills would else be spent on workers that have not served yet.
+        await pool.wait_ready(4)
         killer = Killer(pool, dspex_random)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: killer.rage(pause=(0.1, 0.3), most=12))
+            nursery.start_soon(lambda: killer.rage(pause=(0.1, 0.3), spare=1, most=12))
             outcomes = await storm(pool, dspex_random, notes, turns=20, longest=0.03, until_hit=True)
             nursery.cancel_scope.cancel()
         await killer.wait_reaped()
