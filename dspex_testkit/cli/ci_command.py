@@ -62,9 +62,9 @@ def github_workflow(order: CiOrder) -> str:
     by_night = [name for name in _NIGHT if name in order.layers]
     parts = [_HEAD % values]
     if by_day:
-        parts.append(_DAY % (values | {"matrix": _matrix(by_day)}))
+        parts.append(_LAYERS % (values | _DAY | {"matrix": _matrix(by_day)}))
     if by_night:
-        parts.append(_LATE % (values | {"matrix": _matrix(by_night)}))
+        parts.append(_LAYERS % (values | _LATE | {"matrix": _matrix(by_night)}))
     if order.fuzz:
         parts.append(_FUZZ % (values | {"minutes": minutes}))
     return "\n".join(parts)
@@ -107,45 +107,31 @@ _UPLOAD: Final = """\
         with: { name: "%(name)s", path: out, if-no-files-found: ignore }
 """
 
-_RUN: Final = """\
+#: One job for each layer of a matrix; ``condition`` and ``more`` are lines of the job and of its command.
+_LAYERS: Final = """\
+  %(job)s:
+%(condition)s\
+    runs-on: ubuntu-latest
+    timeout-minutes: ${{ matrix.minutes }}
+    strategy:
+      fail-fast: false
+      matrix:
+        include:
+%(matrix)s
+    steps:
+%(set_up)s\
       - run: >-
           python -m pytest -m ${{ matrix.layer }} --dspex-report=out/reports
           -o dspex_enforce_budgets=${{ matrix.layer }} -o dspex_layer_budget_${{ matrix.layer }}=${{ matrix.budget }}
-"""
+%(more)s\
+""" + _UPLOAD.replace("%(name)s", "${{ matrix.layer }}")
 
-_DAY: Final = (
-    """\
-  layers:
-    runs-on: ubuntu-latest
-    timeout-minutes: ${{ matrix.minutes }}
-    strategy:
-      fail-fast: false
-      matrix:
-        include:
-%(matrix)s
-    steps:
-%(set_up)s"""
-    + _RUN
-    + _UPLOAD.replace("%(name)s", "${{ matrix.layer }}")
-)
-
-_LATE: Final = (
-    """\
-  night:
-    if: github.event_name == 'schedule'
-    runs-on: ubuntu-latest
-    timeout-minutes: ${{ matrix.minutes }}
-    strategy:
-      fail-fast: false
-      matrix:
-        include:
-%(matrix)s
-    steps:
-%(set_up)s"""
-    + _RUN.rstrip("\n")
-    + "\n          --dspex-seed=${{ github.run_number }}\n"
-    + _UPLOAD.replace("%(name)s", "${{ matrix.layer }}")
-)
+_DAY: Final = {"job": "layers", "condition": "", "more": ""}
+_LATE: Final = {
+    "job": "night",
+    "condition": "    if: github.event_name == 'schedule'\n",
+    "more": "          --dspex-seed=${{ github.run_number }}\n",
+}
 
 _FUZZ: Final = """\
   fuzz:

@@ -111,6 +111,13 @@ def test_night_runs_what_takes_time_and_keeps_what_it_found() -> None:
         assert "matrix" in upload["with"]["name"]
 
 
+def test_workflow_of_the_example_is_what_the_command_prints() -> None:
+    """Its file says so, and its page too."""
+    printed = CliRunner().invoke(app, ["ci", "--github"])
+    kept = ROOT / "examples" / "consumer" / ".github" / "workflows" / "tests.yml"
+    assert printed.output == kept.read_text(encoding="utf-8")
+
+
 def test_printed_workflow_has_a_job_for_each_layer_and_keeps_their_reports(tmp_path: Path) -> None:
     """It is valid YAML: every layer once with time limit and budget, chaos, stress and fuzzing at night alone."""
     printed = CliRunner().invoke(app, ["ci", "--github", "--fuzz", "tests/test_pool.py", "--budget", "20m"])
