@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import trio
 from trio.testing import MockClock
 
+from benchmarks.books import lend_once, ready_core, serving_line
 from benchmarks.guard.instructions import Count, InstructionCounter
 from benchmarks.tasks import Tasks
 from dspex_pool import PoolConfig, PythonPool, WorkerPool
@@ -19,13 +20,9 @@ from dspex_pool.bridge.logs import RequestLog, RequestScope
 from dspex_pool.bridge.loop import Loop
 from dspex_pool.bridge.outlet import Outlet
 from dspex_pool.bridge.process import Process
-from dspex_pool.config import PoolOptions
-from dspex_pool.core.records import Granted, Outcome, Start, Waiter
-from dspex_pool.pool_state import PoolState
 from dspex_pool.protocol import ClientConversation
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
 from dspex_pool.session_pool import SessionPool
-from dspex_pool.telemetry import Telemetry
 from dspex_testkit.mock_port import MockPort, MockPortFactory
 from dspex_testkit.trio_seam import order_of_tasks
 
@@ -63,44 +60,9 @@ async def _count_calls(call: Callable[[], Awaitable[object]]) -> Count:
         return counter.count.since(before, times=TIMES)
 
 
-def _started(pool_size: int) -> PoolState:
-    """Return a core to which nobody listens, with all workers idle."""
-    options = PoolOptions(pool_size=pool_size, max_starting=pool_size, health_check_interval=None)
-    state = PoolState(options, watch=Telemetry())
-    state.open(0.0)
-    for decision in list(state.decisions()):
-        if isinstance(decision, Start):
-            state.worker_started(decision.number, 0.0)
-    list(state.decisions())
-    return state
-
-
 def _core_lends(session: str | None) -> Count:
-    state = _started(4)
-
-    def lend() -> None:
-        lease = state.checkout(1.0, deadline=31.0, session=session)
-        assert isinstance(lease, Granted)
-        state.checkin(lease, 1.0, Outcome.CLEAN)
-        list(state.decisions())
-
-    return _count(lend)
-
-
-def _core_serves_line() -> Count:
-    state = _started(1)
-    lease = state.checkout(1.0, deadline=31.0)
-    for _ in range(64):
-        assert isinstance(state.checkout(1.0, deadline=31.0), Waiter)
-
-    def serve() -> None:
-        nonlocal lease
-        assert isinstance(lease, Granted)
-        assert isinstance(state.checkout(1.0, deadline=31.0), Waiter)
-        state.checkin(lease, 1.0, Outcome.CLEAN)
-        lease = next(each.lease for each in state.decisions() if hasattr(each, "lease"))
-
-    return _count(serve)
+    state = ready_core(4)
+    return _count(lambda: lend_once(state, session))
 
 
 def _conversation() -> Count:
@@ -187,7 +149,7 @@ def _bridge() -> Count:
 SUBJECTS: dict[str, Callable[[], Count]] = {
     "core: checkout and check-in": lambda: _core_lends(None),
     "core: checkout and check-in of a session": lambda: _core_lends("s"),
-    "core: check-in that serves a line of 64": _core_serves_line,
+    "core: check-in that serves a line of 64": lambda: _count(serving_line(64)),
     "protocol: request and answer": _conversation,
     "WorkerPool: one call": lambda: _in_virtual_time(_worker_pool),
     "SessionPool: one call": lambda: _in_virtual_time(_session_pool),

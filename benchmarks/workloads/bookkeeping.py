@@ -8,12 +8,9 @@ import random
 import time
 from typing import TYPE_CHECKING, ClassVar
 
+from benchmarks.books import lend_once, ready_core, serving_line
 from benchmarks.figures import Metric
 from benchmarks.workloads.workload import Settings, Workload
-from dspex_pool.config import PoolOptions
-from dspex_pool.core.records import Grant, Granted, Outcome, Start, Waiter
-from dspex_pool.pool_state import PoolState
-from dspex_pool.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -22,54 +19,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Bookkeeping"]
 
-_PATIENCE = 1e9
 _REPETITIONS = 5000
-
-
-def _ready_state(pool_size: int, entries: int) -> PoolState:
-    options = PoolOptions(
-        pool_size=pool_size, max_starting=pool_size, health_check_interval=None, max_sessions=entries + 1
-    )
-    state = PoolState(options, watch=Telemetry())
-    state.open(0.0)
-    for decision in list(state.decisions()):
-        if isinstance(decision, Start):
-            state.worker_started(decision.number, 0.0)
-    list(state.decisions())
-    return state
-
-
-def _lend(state: PoolState, session: str | None) -> None:
-    lease = state.checkout(1.0, deadline=_PATIENCE, session=session)
-    assert isinstance(lease, Granted)
-    state.checkin(lease, 1.0, Outcome.CLEAN)
-    list(state.decisions())
 
 
 def with_sessions(entries: int) -> Callable[[], None]:
     """Return a checkout and check-in of one of so many sessions, by chance."""
-    state, names = _ready_state(4, entries), [f"session-{number}" for number in range(entries)]
+    state, names = ready_core(4, max_sessions=entries + 1), [f"session-{number}" for number in range(entries)]
     for name in names:
-        _lend(state, name)
+        lend_once(state, name)
     choose = random.Random(0).choice
-    return lambda: _lend(state, choose(names))
-
-
-def with_waiters(entries: int) -> Callable[[], None]:
-    """Return a check-in that serves the first of so many waiters, while another takes a place at the end."""
-    state = _ready_state(1, entries)
-    lease = state.checkout(1.0, deadline=_PATIENCE)
-    for _ in range(entries):
-        assert isinstance(state.checkout(1.0, deadline=_PATIENCE), Waiter)
-
-    def serve() -> None:
-        nonlocal lease
-        assert isinstance(lease, Granted)
-        state.checkout(1.0, deadline=_PATIENCE)
-        state.checkin(lease, 1.0, Outcome.CLEAN)
-        lease = next(each.lease for each in state.decisions() if isinstance(each, Grant))
-
-    return serve
+    return lambda: lend_once(state, choose(names))
 
 
 class Bookkeeping(Workload):
@@ -85,7 +44,7 @@ class Bookkeeping(Workload):
     }
     books: ClassVar[Mapping[str, Callable[[int], Callable[[], None]]]] = {
         "idle sessions": with_sessions,
-        "waiters in line": with_waiters,
+        "waiters in line": serving_line,
     }
     subjects = tuple(books)
     reference = None
