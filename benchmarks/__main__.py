@@ -16,7 +16,7 @@ from benchmarks import plots, tables
 from benchmarks.contenders import CONTENDERS, versions
 from benchmarks.machine import describe_machine
 from benchmarks.rounds import nothing_left, run_case
-from benchmarks.stored import load_results, merged
+from benchmarks.stored import UnreadableResultsError, load_results, merged
 from benchmarks.targets import targets_table
 from benchmarks.workloads import WORKLOADS
 
@@ -47,18 +47,24 @@ def main(words: list[str]) -> int:
         for workload in WORKLOADS.values():
             print(f"{workload.letter}  {workload.title}: {', '.join(workload.cases)}")
         return 0
+    try:
+        before = load_results(options.output / STORED)
+    except UnreadableResultsError as error:
+        print(f"python -m benchmarks: {error}", file=sys.stderr)
+        return 2
     console, results = Console(), None
     facts = {"date": time.strftime("%Y-%m-%d"), **describe_machine(), **versions()}
     try:
         with nothing_left():
-            results = trio.run(_measure, options, facts, console)
+            results = trio.run(_measure, options, before, facts, console)
     except* KeyboardInterrupt:
         print("interrupted; finished cases are stored, nothing is left running", file=sys.stderr)
     if results is None:
         return 130
-    _write(results, facts, options.output)
+    everything = merged(before, results)
+    _write(everything, facts, options.output)
     if options.readme:
-        write_readme(load_results(options.output / STORED), facts)
+        write_readme(everything, facts)
     _draw(results, options.output, console)
     return int(_report_failures(results, console))
 
@@ -90,8 +96,10 @@ def _parse(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-async def _measure(options: argparse.Namespace, facts: dict[str, Any], console: Console) -> list[CaseResult]:
-    results = []
+async def _measure(
+    options: argparse.Namespace, before: list[CaseResult], facts: dict[str, Any], console: Console
+) -> list[CaseResult]:
+    results: list[CaseResult] = []
     for letter in options.only if not options.nothing else ():
         workload = WORKLOADS[letter]
         subjects = _subjects(workload, options)
@@ -108,7 +116,7 @@ async def _measure(options: argparse.Namespace, facts: dict[str, Any], console: 
                 )
             console.print(tables.rich_table(result))
             results.append(result)
-            _write(results, facts, options.output)
+            _write(merged(before, results), facts, options.output)
     return results
 
 
@@ -124,10 +132,8 @@ def _subjects(workload: Workload, options: argparse.Namespace) -> list[str]:
 
 def _write(results: list[CaseResult], facts: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    stored = folder / STORED
-    everything = merged(load_results(stored), results)
-    stored.write_text(tables.as_json(everything, facts), encoding="utf-8")
-    text = tables.as_markdown(everything, facts, targets_table(everything))
+    (folder / STORED).write_text(tables.as_json(results, facts), encoding="utf-8")
+    text = tables.as_markdown(results, facts, targets_table(results))
     (folder / "results.md").write_text(text, encoding="utf-8")
 
 

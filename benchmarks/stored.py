@@ -12,14 +12,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["load_results", "merged"]
+__all__ = ["UnreadableResultsError", "load_results", "merged"]
+
+
+class UnreadableResultsError(Exception):
+    """A file of stored results is none, or is of a shape that was written in another time."""
 
 
 def load_results(file: Path) -> list[CaseResult]:
-    """Return the results of a file of JSON, without cases that do not exist any more; none if there is no file."""
+    """Return the results of a file of JSON, without cases that do not exist any more; none if there is no file.
+
+    Raises:
+        UnreadableResultsError: The file holds something else.
+    """
     if not file.exists():
         return []
-    found = json.loads(file.read_text(encoding="utf-8"))["results"]
+    try:
+        return _read(file.read_text(encoding="utf-8"))
+    except (LookupError, TypeError, ValueError) as error:
+        raise UnreadableResultsError(
+            f"{file} holds no results that this version can read ({error!r}); remove it, or name another --output"
+        ) from error
+
+
+def _read(text: str) -> list[CaseResult]:
+    found = json.loads(text)["results"]
     return [
         CaseResult(
             each["workload"],

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.contenders import CONTENDERS, Entry, open_contender
 from benchmarks.contenders.contender import TrioContender, WrongAnswerError
 from benchmarks.rounds import nothing_left, run_case
@@ -37,6 +38,18 @@ def test_command_writes_tables_of_what_it_measured(tmp_path: Path) -> None:
     assert result["subjects"]["raw limit"]["p50"]["ratio"] == 1.0
     assert result["subjects"]["ours: WorkerPool"]["p50"]["ratio"] > 0
     assert "| ours: WorkerPool |" in (tmp_path / "results.md").read_text(encoding="utf-8")
+
+
+def test_stored_results_that_cannot_be_read_are_named_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file of an older shape ended the command with a KeyError, after the measuring, whose figures were lost."""
+    stored = tmp_path / "results.json"
+    for text in ("{", "[]", '{"results": [{"workload": "A", "case": "free processors"}]}'):
+        stored.write_text(text, encoding="utf-8")
+        assert main(["--nothing", "--output", str(tmp_path)]) == 2
+        assert str(stored) in capsys.readouterr().err
+        assert stored.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.trio
