@@ -51,6 +51,7 @@ class Alarm:
         #: What was seen when it went off; ``None`` if it did not.
         self.picture: str | None = None
         self._before: Any = None
+        self._ignored_interrupts = False
 
     @staticmethod
     def is_possible() -> bool:
@@ -62,6 +63,10 @@ class Alarm:
         )
 
     def __enter__(self) -> Self:
+        # A job that a script starts in the background ignores what this stops blocks with, and trio then does, too.
+        self._ignored_interrupts = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        if self._ignored_interrupts:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._before = signal.signal(signal.SIGALRM, self._on_signal)
         signal.setitimer(signal.ITIMER_REAL, self.seconds, _AGAIN)
         run_watch.attend()
@@ -71,6 +76,8 @@ class Alarm:
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._before)
+        if self._ignored_interrupts:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         run_watch.WATCHERS.remove(self._watch_run)
 
     def _watch_run(self, clock: Any) -> Any:

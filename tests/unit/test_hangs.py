@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
 import trio
 import trio.testing
 
-from dspex_testkit.hangs.alarm import draw
+from dspex_testkit import run_watch
+from dspex_testkit.hangs.alarm import Alarm, draw
 from dspex_testkit.hangs.tasks import redacted, stack_lines, task_lines
 
 pytestmark = pytest.mark.fast
@@ -56,3 +58,19 @@ async def test_tasks_show_where_each_of_them_waits(autojump_clock: trio.testing.
 def test_picture_says_why_it_was_drawn() -> None:
     """Without tasks and pools the reason is still told."""
     assert draw("not done after 3 s", None) == "hang: not done after 3 s"
+
+
+def test_hang_is_stopped_where_interrupts_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a job that a script had started in the background, no hang was ever stopped: such jobs ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with monkeypatch.context() as patch:
+            # The alarm around this very test would see the same.
+            patch.setattr(run_watch, "WATCHERS", [])
+            with pytest.raises(KeyboardInterrupt), Alarm(5.0) as alarm:
+                trio.run(trio.sleep_forever, clock=trio.testing.MockClock(autojump_threshold=0))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert alarm.picture is not None
+    assert "deadlock in virtual time" in alarm.picture
