@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import trio
-from trio.testing import MockClock
 
 from dspex_pool.adapters.python_pool import PythonPool
 from dspex_pool.session_store import MemorySessionStore
 from dspex_testkit.stage import Act, Scenario, Stage, cancel, canned, echo, kill_worker, prove_alive
-from dspex_testkit.trio_seam import FairOrder, require_seam, tasks_ordered_by
+from dspex_testkit.trio_seam import FairOrder, require_seam, tasks_ordered_by, virtual_clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -224,7 +223,7 @@ class _Player:
         self.runs += 1
         self.points += step is not None
         try:
-            return trio.run(self._play, seed, step, must_be_cut_short, clock=MockClock(autojump_threshold=0))
+            return trio.run(self._play, seed, step, must_be_cut_short, clock=virtual_clock())
         except BaseException as error:
             error.add_note(self._how_to_replay(seed, step))
             raise

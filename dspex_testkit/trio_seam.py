@@ -20,10 +20,11 @@ import random
 import threading
 from collections.abc import Callable
 from heapq import heappush
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import trio
 from trio._core import _run
+from trio.testing import MockClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,7 @@ __all__ = [
     "order_of_tasks",
     "require_seam",
     "tasks_ordered_by",
+    "virtual_clock",
 ]
 
 Task: TypeAlias = trio.lowlevel.Task
@@ -65,6 +67,16 @@ _ties = itertools.count()
 def age_of(task: Task) -> int:
     """Return a number that grows with each task that this process starts."""
     return task._counter
+
+
+def virtual_clock() -> MockClock:
+    """Return a mock clock that stands still while anything can run, and then jumps to the next deadline.
+
+    trio's own asks the real clock each time it is read, for a rate of zero: a twentieth of a simulated run.
+    """
+    clock: Any = MockClock(autojump_threshold=0)
+    clock.current_time = lambda: clock._virtual_base
+    return cast("MockClock", clock)
 
 
 class SeamBrokenError(RuntimeError):
@@ -202,7 +214,7 @@ def _try_out() -> None:
     trial = _Trial()
     try:
         with tasks_ordered_by(trial.order):
-            trio.run(trial.run)
+            trio.run(trial.run, clock=virtual_clock())
     except Exception as error:
         raise SeamBrokenError(f"a trial run ended with {error!r}") from error
     trial.check()
@@ -215,8 +227,11 @@ class _Trial:
     TASKS = 12
     #: How often the oldest of them is held back.
     HOLDS = 3
+    #: Virtual seconds.
+    NAP = 3_600.0
 
     def __init__(self) -> None:
+        self.slept = 0.0
         self.steps: list[int] = []
         self.deadlines: list[int] = []
         self.cancelled: list[int] = []
@@ -234,6 +249,9 @@ class _Trial:
         async with trio.open_nursery() as nursery:
             for number in range(self.TASKS):
                 nursery.start_soon(self._step, number, name=str(number))
+        before = trio.current_time()
+        await trio.sleep(self.NAP)
+        self.slept = trio.current_time() - before
         past = trio.current_time() - 1
         async with trio.open_nursery() as nursery:
             for number in range(self.TASKS):
@@ -260,6 +278,8 @@ class _Trial:
         numbers = list(range(self.TASKS))
         if self.steps != [*numbers[:0:-1], 0] or self._held != self.HOLDS:
             raise SeamBrokenError(f"tasks ran in the order {self.steps}, held back {self._held} times")
+        if self.slept != self.NAP:
+            raise SeamBrokenError(f"a sleep of {self.NAP} virtual seconds took {self.slept}")
         # The youngest was told to run first, so it began first.
         if self.deadlines != numbers[::-1]:
             raise SeamBrokenError(f"equal deadlines were met in the order {self.deadlines}")

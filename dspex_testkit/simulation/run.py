@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import trio
-from trio.testing import MockClock
 
 from dspex_testkit.simulation.schedulers import Schedule, Steering
 from dspex_testkit.simulation.world import World
-from dspex_testkit.trio_seam import require_seam, tasks_ordered_by
+from dspex_testkit.trio_seam import require_seam, tasks_ordered_by, virtual_clock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +61,7 @@ class Setup:
         error: BaseException | None = None
         try:
             with tasks_ordered_by(steering):
-                trio.run(self._main, world, clock=MockClock(autojump_threshold=0))
+                trio.run(self._main, world, clock=virtual_clock())
         except BaseException as caught:
             error = only_error(caught)
             if isinstance(error, KeyboardInterrupt | SystemExit):
