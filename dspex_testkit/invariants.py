@@ -6,7 +6,7 @@ purpose: an invariant that only used the public view could not see a book that c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dspex_pool.lifecycle import WorkerState
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dspex_testkit.mock_port import MockPortFactory
 
 __all__ = ["check_books", "check_gone", "check_steady", "check_timers"]
+
+
+_NONE: Final = dict.fromkeys(WorkerState, 0)
 
 
 def check_books(state: PoolState, *, processes_before: int = 0) -> None:
@@ -32,7 +35,7 @@ def check_books(state: PoolState, *, processes_before: int = 0) -> None:
 
 
 def _check_workers(state: PoolState) -> None:
-    counted = dict.fromkeys(WorkerState, 0)
+    counted = _NONE.copy()
     counted[WorkerState.DEAD] = state._tally[WorkerState.DEAD]
     slots, tokens = set(), set()
     for number, record in state.workers.items():

@@ -119,7 +119,8 @@ class WorkerModel:
 
     def feed(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """Put bytes on the worker's stdin."""
-        if self._keeps(functools.partial(self.feed, bytes(data))):
+        if self._kept is not None:
+            self._kept.append(functools.partial(self.feed, bytes(data)))
             return
         self.advance(now)
         if self.exit_status is None and not self._eof:
@@ -232,14 +233,16 @@ class WorkerModel:
             return math.inf
         if self._kept is not None:
             return self._exit_at if self._exit_with.signal is not None else math.inf
-        resume = self._running.resume_at if self._running is not None else math.inf
-        return min(self._exit_at, self._interrupt_at, resume)
+        if self._running is None:
+            return self._exit_at
+        return min(self._exit_at, self._interrupt_at, self._running.resume_at)
 
     def advance(self, now: float) -> None:
         """Do everything that was due until ``now``, in order."""
-        if self._kept is None:
+        if self._waiting and self._kept is None:
             self._start_waiting()
-        while (due := self.next_wakeup) <= now:
+        # An idle worker is asked the most.
+        while (self._running is not None or self._exit_at <= now) and (due := self.next_wakeup) <= now:
             self._now = due
             if due == self._exit_at:
                 self._end(self._exit_with)
@@ -248,10 +251,13 @@ class WorkerModel:
             else:
                 self._run()
             self._start_waiting()
-        self._now = max(self._now, now)
+        if now > self._now:
+            self._now = now
 
     def take_output(self) -> bytes:
         """Return what was written to stdout since the last call."""
+        if not self._output:
+            return b""
         output = bytes(self._output)
         self._output.clear()
         return output

@@ -145,10 +145,11 @@ class Outcomes:
 
 
 def _is_lawful(outcome: Outcome, patience: float, hit: Collection[int], starts_failed: bool) -> bool:
+    if outcome.kind == ANSWER:
+        return True
     call = outcome.call
     patience = call.patience * GRID if call.patience > 0 else patience
     laws: dict[str, Callable[[], bool]] = {
-        ANSWER: lambda: True,
         CANCELLED: lambda: bool(call.cancel or call.cancel_step),
         OWN_ERROR: lambda: call.fails,
         "WouldBlock": lambda: call.patience < 0,

@@ -1,7 +1,8 @@
 """A mock port whose attendant sleeps through requests and answers: they are a quarter of a simulated run.
 
 The mock port wakes whoever attends at every change. Here somebody who receives moves the worker on, and wakes the
-attendant when the worker has ended; while nobody receives, the attendant's own alarm does.
+attendant when the worker has ended; while nobody receives, the attendant's own alarm does. Sending sets no alarm: who
+sends receives next, or is cancelled in it.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ class QuietPort(MockPort):
         super()._signal(name, act)
         self._set_alarm()
 
-    def _read(self, now: float) -> None:
-        super()._read(now)
+    def go_on(self) -> None:
+        """Undo ``accept_only``, ``stop_reading`` and ``stop``."""
+        super().go_on()
         self._set_alarm()
 
     def _pull(self) -> None:

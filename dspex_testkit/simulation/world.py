@@ -210,7 +210,7 @@ class World:
             await self._attempt(call, outcome)
         outcome.ended = trio.current_time()
         self.recorder.entries.append((outcome.ended, ENDED, 0, call.number, outcome.kind))
-        self._note("ended", call.number, outcome.kind)
+        self.log.append((outcome.ended, "ended", call.number, outcome.kind))
 
     async def _attempt(self, call: Call, outcome: Outcome) -> None:
         try:
@@ -241,7 +241,7 @@ class World:
         async with checkout as lease:
             outcome.granted = trio.current_time()
             outcome.incarnation = lease.worker.incarnation
-            self._take(call.number, outcome.incarnation)
+            self._take(call.number, outcome)
             if lease.worker.port.has_unread():
                 raise BrokenPromiseError(f"call {call.number} is lent a worker that is no good")
             try:
@@ -268,9 +268,10 @@ class World:
         if call.keep:
             await trio.sleep(call.keep * GRID)
 
-    def _take(self, number: int, worker: int) -> None:
-        self._note("lent", number, worker)
-        self.recorder.entries.append((trio.current_time(), LENT, 0, number, worker))
+    def _take(self, number: int, outcome: Outcome) -> None:
+        worker = outcome.incarnation
+        self.log.append((outcome.granted, "lent", number, worker))
+        self.recorder.entries.append((outcome.granted, LENT, 0, number, worker))
         if worker in self._holders:
             raise BrokenPromiseError(
                 f"worker {worker} is lent to call {number} while call {self._holders[worker]} has it",
@@ -296,10 +297,10 @@ class World:
     def _note_event(
         self, event: tuple[str, ...], measurements: Mapping[str, float], metadata: Mapping[str, Any]
     ) -> None:
-        now, who = trio.current_time(), metadata.get("worker_id", "")
-        self.log.append((now, event[-1], who, str(metadata.get("reason", ""))))
-        self.recorder.entries.append((now, EVENT, 0, event[-1], measurements, metadata, None))
-        if event[-1] in ("checkout", "ping_start"):
+        now, name = trio.current_time(), event[-1]
+        self.log.append((now, name, metadata.get("worker_id", ""), str(metadata.get("reason", ""))))
+        self.recorder.entries.append((now, EVENT, 0, name, measurements, metadata, None))
+        if name in ("checkout", "ping_start"):
             self._check_lives(metadata["incarnation"], now)
 
     def check_round(self) -> None:
