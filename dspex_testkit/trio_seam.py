@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import math
 import random
 import threading
 from collections.abc import Callable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "Alarm",
     "FairOrder",
     "Order",
     "SeamBrokenError",
@@ -56,6 +58,8 @@ _NAMES = {
     "CancelStatus": "remembers whom a cancellation reaches",
     "Deadlines": "breaks ties between equal deadlines",
     "Deadlines.add": "enters a deadline with its tie-breaker",
+    "Deadlines.remove": "counts a deadline out",
+    "Runner.deadlines": "holds the deadlines of the run",
     "Runner.runq": "takes back a task that is held back",
     "Task._counter": "tells which task is older",
 }
@@ -77,6 +81,40 @@ def virtual_clock() -> MockClock:
     clock: Any = MockClock(autojump_threshold=0)
     clock.current_time = lambda: clock._virtual_base
     return cast("MockClock", clock)
+
+
+class Alarm:
+    """Calls a function at a moment of the trio run, without a scope that cancels a task to tell it the time.
+
+    A scope takes a tenth of a simulated call. An alarm stands among the deadlines as a scope does, so ties between
+    the two are broken alike.
+
+    Args:
+        ring: Called at the begin of the first round of the scheduler at that moment; must not raise.
+    """
+
+    __slots__ = ("_registered_deadline", "_ring")
+
+    def __init__(self, ring: Callable[[], object]) -> None:
+        self._ring = ring
+        self._registered_deadline = math.inf
+
+    def set(self, moment: float) -> None:
+        """Ring at ``moment`` of the run's clock and not when it was to ring before; never, if that is infinite."""
+        before = self._registered_deadline
+        if moment == before:
+            return
+        deadlines = _seam.GLOBAL_RUN_CONTEXT.runner.deadlines
+        if before != math.inf:
+            deadlines.remove(before, self)
+        self._registered_deadline = moment
+        if moment != math.inf:
+            deadlines.add(moment, self)
+
+    def _cancel(self, reason: object) -> None:
+        """Ring: trio calls this of what has met its deadline."""
+        self.set(math.inf)
+        self._ring()
 
 
 class SeamBrokenError(RuntimeError):
@@ -249,8 +287,9 @@ class _Trial:
         async with trio.open_nursery() as nursery:
             for number in range(self.TASKS):
                 nursery.start_soon(self._step, number, name=str(number))
-        before = trio.current_time()
-        await trio.sleep(self.NAP)
+        before, rung = trio.current_time(), trio.Event()
+        Alarm(rung.set).set(before + self.NAP)
+        await rung.wait()
         self.slept = trio.current_time() - before
         past = trio.current_time() - 1
         async with trio.open_nursery() as nursery:
@@ -279,7 +318,7 @@ class _Trial:
         if self.steps != [*numbers[:0:-1], 0] or self._held != self.HOLDS:
             raise SeamBrokenError(f"tasks ran in the order {self.steps}, held back {self._held} times")
         if self.slept != self.NAP:
-            raise SeamBrokenError(f"a sleep of {self.NAP} virtual seconds took {self.slept}")
+            raise SeamBrokenError(f"an alarm set to {self.NAP} virtual seconds rang after {self.slept}")
         # The youngest was told to run first, so it began first.
         if self.deadlines != numbers[::-1]:
             raise SeamBrokenError(f"equal deadlines were met in the order {self.deadlines}")

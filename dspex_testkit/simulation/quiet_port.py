@@ -1,18 +1,17 @@
 """A mock port whose attendant sleeps through requests and answers: they are a quarter of a simulated run.
 
-The mock port wakes whoever attends at every change. Here somebody who receives moves the worker on, and wakes the
-attendant when the worker has ended; while nobody receives, the attendant's own alarm does. Sending sets no alarm: who
-sends receives next, or is cancelled in it.
+The mock port wakes whoever attends at every change, and lets each who waits keep the time. Here one alarm of the port
+moves the worker on, and wakes those whom it concerns.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from dspex_testkit.mock_port import MockPort
+from dspex_testkit.trio_seam import Alarm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,47 +27,48 @@ class QuietPort(MockPort):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._attendant = trio.lowlevel.ParkingLot()
-        self._alarm = trio.CancelScope()
+        self._alarm = Alarm(self._move_on)
         #: Is told each frame that was received.
         self.on_answer: Callable[[bytes], object] = len
 
-    def _set_alarm(self) -> None:
+    def _move_on(self) -> None:
+        """Do what is due, and tell those who wait for it."""
+        self.model.advance(trio.current_time())
+        self._changed.unpark_all()
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        self._alarm.set(self.model.next_wakeup)
         if self.model.has_ended:
             self._attendant.unpark_all()
-        due = math.inf if self._receiving else self.model.next_wakeup
-        if self._alarm.deadline != due:
-            self._alarm.deadline = due
 
     def die(self, *, code: int | None = None, signal: int | None = None) -> None:
         """End the worker now, by itself; without arguments with status 1."""
         super().die(code=code, signal=signal)
-        self._set_alarm()
-
-    def _signal(self, name: str, act: Callable[[float], None]) -> None:
-        super()._signal(name, act)
-        self._set_alarm()
+        self._look_ahead()
 
     def go_on(self) -> None:
         """Undo ``accept_only``, ``stop_reading`` and ``stop``."""
         super().go_on()
-        self._set_alarm()
+        self._look_ahead()
 
-    def _pull(self) -> None:
-        super()._pull()
-        if self._ended:
-            self._attendant.unpark_all()
+    def _signal(self, name: str, act: Callable[[float], None]) -> None:
+        super()._signal(name, act)
+        self._look_ahead()
+
+    def _read(self, now: float) -> None:
+        super()._read(now)
+        self._look_ahead()
+
+    async def _wait_for_change(self) -> None:
+        await self._changed.park()
 
     async def receive(self) -> bytes:
         """Return the payload of the next frame; see ``MockPort.receive``.
 
         Cancellation: Loses nothing.
         """
-        try:
-            if self._alarm.deadline != math.inf:
-                self._alarm.deadline = math.inf
-            payload = await super().receive()
-        finally:
-            self._set_alarm()
+        payload = await super().receive()
         self.on_answer(payload)
         return payload
 
@@ -81,10 +81,7 @@ class QuietPort(MockPort):
         try:
             await trio.lowlevel.checkpoint()
             while not self.model.has_ended:
-                with trio.CancelScope() as self._alarm:
-                    self._set_alarm()
-                    await self._attendant.park()
-                self.model.advance(trio.current_time())
+                await self._attendant.park()
         finally:
             self._attending = False
         return await super().attend()
