@@ -39,6 +39,7 @@ __all__ = [
     "age_of",
     "order_of_tasks",
     "require_seam",
+    "sleep_until",
     "tasks_ordered_by",
     "virtual_clock",
 ]
@@ -115,6 +116,24 @@ class Alarm:
         """Ring: trio calls this of what has met its deadline."""
         self.set(math.inf)
         self._ring()
+
+
+async def sleep_until(moment: float) -> None:
+    """Sleep as ``trio.sleep_until`` does, without a scope that cancels the sleep.
+
+    Cancellation: The sleep ends.
+    """
+    if moment <= trio.current_time():
+        await trio.lowlevel.checkpoint()
+        return
+    alarm = Alarm(functools.partial(trio.lowlevel.reschedule, trio.lowlevel.current_task()))
+
+    def abort(_: object) -> trio.lowlevel.Abort:
+        alarm.set(math.inf)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    alarm.set(moment)
+    await trio.lowlevel.wait_task_rescheduled(abort)
 
 
 class SeamBrokenError(RuntimeError):
@@ -287,9 +306,8 @@ class _Trial:
         async with trio.open_nursery() as nursery:
             for number in range(self.TASKS):
                 nursery.start_soon(self._step, number, name=str(number))
-        before, rung = trio.current_time(), trio.Event()
-        Alarm(rung.set).set(before + self.NAP)
-        await rung.wait()
+        before = trio.current_time()
+        await sleep_until(before + self.NAP)
         self.slept = trio.current_time() - before
         past = trio.current_time() - 1
         async with trio.open_nursery() as nursery:

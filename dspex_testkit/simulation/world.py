@@ -30,6 +30,7 @@ from dspex_testkit.simulation.outcomes import (
 )
 from dspex_testkit.simulation.workers import SimulatedWorkers
 from dspex_testkit.simulation.workload import Workload, draw_workload
+from dspex_testkit.trio_seam import sleep_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -186,7 +187,7 @@ class World:
         arrivals += [(call.at, call) for call in workload.calls]
         async with trio.open_nursery() as nursery:
             for at, arrival in sorted(arrivals, key=lambda one: one[0]):
-                await trio.sleep_until(begin + at * GRID)
+                await sleep_until(begin + at * GRID)
                 if isinstance(arrival, OnWorker):
                     self.workers.strike(arrival)
                 else:
