@@ -100,14 +100,14 @@ class WorkerModel:
         self.received: list[Request] = []
         self._answer = answer
         self._version = version
-        self._timestamp = timestamp if timestamp is not None else self._own_time
+        self._now = -math.inf
+        self._timestamp = timestamp if timestamp is not None else lambda: self._now
         self._conversation = WorkerConversation(max_frame_bytes=max_frame_bytes, now=self._timestamp)
         self._decoder = FrameDecoder(max_frame_bytes=max_frame_bytes, peer="client")
         self._waiting: deque[Request] = deque()
         self._running: _Running | None = None
         self._output = bytearray()
         self._last_frame = b""
-        self._now = -math.inf
         self._interrupt_at = math.inf
         self._exit_at = math.inf
         self._exit_with = ExitStatus(code=0)
@@ -233,9 +233,8 @@ class WorkerModel:
             return math.inf
         if self._kept is not None:
             return self._exit_at if self._exit_with.signal is not None else math.inf
-        if self._running is None:
-            return self._exit_at
-        return min(self._exit_at, self._interrupt_at, self._running.resume_at)
+        running = self._running
+        return min(self._exit_at, self._interrupt_at, running.resume_at) if running else self._exit_at
 
     def advance(self, now: float) -> None:
         """Do everything that was due until ``now``, in order."""
@@ -251,15 +250,13 @@ class WorkerModel:
             else:
                 self._run()
             self._start_waiting()
-        if now > self._now:
-            self._now = now
+        self._now = max(self._now, now)
 
     def take_output(self) -> bytes:
         """Return what was written to stdout since the last call."""
         if not self._output:
             return b""
-        output = bytes(self._output)
-        self._output.clear()
+        output, self._output = bytes(self._output), bytearray()
         return output
 
     # --- inside --------------------------------------------------------------------------------------
@@ -397,9 +394,6 @@ class WorkerModel:
             case PartialFrame():
                 return encode_frame(self._success(running.request.id, step.result))[: step.size]
         raise TypeError(f"no such step: {step!r}")
-
-    def _own_time(self) -> float:
-        return self._now
 
     def _send(self, payload: bytes) -> None:
         self._last_frame = encode_frame(payload, max_frame_bytes=self.max_frame_bytes)

@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from dspex_pool.config import PoolConfig
 from dspex_pool.errors import PoolClosedError, PoolFailedError, SessionStoreError
-from dspex_pool.session_store import MemorySessionStore
-from dspex_pool.supervisor import PoolSupervisor
 from dspex_pool.telemetry import Telemetry
 from tests.bounded_waits import until
+from tests.front_door import TalkativeStore, supervise
 from tests.pool.sessions import Workers
-from tests.session_workers import CALM, CREATE, EventLog
+from tests.session_workers import CREATE, EventLog
 
 if TYPE_CHECKING:
+    from dspex_pool.supervisor import PoolSupervisor
     from dspex_testkit.ports.run import MakePool
 
 pytestmark = pytest.mark.ports("all")
-
-
-class TalkativeStore(MemorySessionStore):
-    """Notes when it is closed, beside what workers are alive; refuses what it is told to."""
-
-    def __init__(self, workers: Workers) -> None:
-        super().__init__()
-        #: Workers that lived when it was closed, one entry for each closing.
-        self.closings: list[int] = []
-        #: What it raises instead of keeping anything.
-        self.failure: Exception | None = None
-        self.workers = workers
-
-    async def _begin(self) -> None:
-        await super()._begin()
-        if self.failure is not None:
-            raise self.failure
-
-    async def aclose(self) -> None:
-        self.closings.append(len(self.workers.live))
-        await super().aclose()
-
-
-def supervise(workers: Workers, **options: Any) -> PoolSupervisor:
-    """Make a supervisor on workers of the test's kind."""
-    parts = {name: options.pop(name) for name in ("store", "telemetry") if name in options}
-    config = PoolConfig(**(CALM | {"pool_size": 2} | options))
-    return PoolSupervisor(config, ports=workers.ports, **parts)
 
 
 async def test_services_that_fail_are_started_again(
@@ -55,7 +26,7 @@ async def test_services_that_fail_are_started_again(
 ) -> None:
     """The pool serves on while its monitor and its housekeeping fail now and then, and says so."""
     workers, log = Workers(make_pool), EventLog()
-    async with supervise(workers, telemetry=log.telemetry, monitor_interval=0.05) as supervisor:
+    async with supervise(workers.ports, telemetry=log.telemetry, monitor_interval=0.05) as supervisor:
         pool = supervisor.pool
         await pool.execute_in_session("s", *CREATE)
         left = [RuntimeError("first"), RuntimeError("second")] * 2
@@ -91,7 +62,7 @@ async def test_service_that_fails_again_and_again_closes_the_pool(make_pool: Mak
             outcomes.append(error)
 
     async def serve(nursery: trio.Nursery) -> None:
-        async with supervise(workers, pool_size=1, store=store, monitor_interval=0.05) as supervisor:
+        async with supervise(workers.ports, pool_size=1, store=store, monitor_interval=0.05) as supervisor:
             await supervisor.pool.execute_in_session("s", *CREATE)
             async with supervisor.pool.workers.checkout():
                 nursery.start_soon(wait_for_a_worker, supervisor)
@@ -110,19 +81,20 @@ async def test_closing_ends_services_then_workers_then_the_store(make_pool: Make
     """The store is closed last and once; an error of the block leaves as it is, whatever the store says."""
     telemetry = Telemetry()
 
-    async def serve(store: TalkativeStore, error: Exception | None, failure: Exception | None) -> None:
-        async with supervise(store.workers, store=store, telemetry=telemetry) as supervisor:
-            await supervisor.pool.execute_in_session("s", *CREATE)
-            assert telemetry.observed
-            store.failure = failure
-            if error is not None:
-                raise error
+    async def serve(error: Exception | None, failure: Exception | None) -> None:
+        workers = Workers(make_pool)
+        store = TalkativeStore(workers)
+        try:
+            async with supervise(workers.ports, store=store, telemetry=telemetry) as supervisor:
+                await supervisor.pool.execute_in_session("s", *CREATE)
+                assert telemetry.observed
+                store.failure = failure
+                if error is not None:
+                    raise error
+        finally:
+            assert (workers.live, store.closings, telemetry.observed) == ([], [0], False)
 
     for failure in (None, SessionStoreError("the disk is full")):
-        store = TalkativeStore(Workers(make_pool))
-        await serve(store, None, failure)
-        assert (store.workers.live, store.closings, telemetry.observed) == ([], [0], False)
-        store = TalkativeStore(Workers(make_pool))
+        await serve(None, failure)
         with pytest.raises(KeyError, match="mine"):
-            await serve(store, KeyError("mine"), failure)
-        assert (store.workers.live, store.closings, telemetry.observed) == ([], [0], False)
+            await serve(KeyError("mine"), failure)

@@ -13,11 +13,11 @@ import trio.testing
 from dspex_pool import supervisor as supervisor_module
 from dspex_pool.config import PoolConfig
 from dspex_pool.errors import InvalidConfigError, SessionStoreError
-from dspex_pool.session_store import MemorySessionStore
 from dspex_pool.supervisor import PoolSupervisor, ports_for
 from dspex_pool.telemetry import Telemetry
 from tests.cancel_at_step import CancelAtStep
-from tests.session_workers import CALM, CannedWorkers
+from tests.front_door import TalkativeStore, supervise
+from tests.session_workers import CannedWorkers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,34 +25,6 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from dspex_pool.transport.subprocess import SubprocessOptions
-
-
-class TalkativeStore(MemorySessionStore):
-    """Notes when it is closed, beside what workers are alive; refuses what it is told to."""
-
-    def __init__(self, workers: CannedWorkers) -> None:
-        super().__init__()
-        #: Workers that lived when it was closed, one entry for each closing.
-        self.closings: list[int] = []
-        #: What it raises instead of keeping anything.
-        self.failure: Exception | None = None
-        self.workers = workers
-
-    async def _begin(self) -> None:
-        await super()._begin()
-        if self.failure is not None:
-            raise self.failure
-
-    async def aclose(self) -> None:
-        self.closings.append(len(self.workers.live))
-        await super().aclose()
-
-
-def supervise(workers: CannedWorkers, **options: Any) -> PoolSupervisor:
-    """Make a supervisor on mock workers."""
-    parts = {name: options.pop(name) for name in ("store", "telemetry") if name in options}
-    config = PoolConfig(**(CALM | {"pool_size": 2} | options))
-    return PoolSupervisor(config, ports=workers, **parts)
 
 
 @pytest.mark.trio
