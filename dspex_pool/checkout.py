@@ -49,7 +49,8 @@ class Checkout:
             self._lease = await pool._acquire(
                 timeout=self._timeout, session=self._session, affinity=self._affinity
             )
-            await pool._set_up(self._lease)
+            if pool._setup is not None:
+                await pool._set_up(self._lease)
         return self._lease
 
     @trio.lowlevel.enable_ki_protection

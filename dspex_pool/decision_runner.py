@@ -7,6 +7,7 @@ looks after each worker process for its whole life (``WorkerLife``); one more wa
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import outcome
@@ -67,7 +68,11 @@ class DecisionRunner:
         self._reset = reset
         self._parked: dict[int, _Place] = {}
         self._changed = trio.lowlevel.ParkingLot()
+        #: How many tasks are in ``until``. Nearly always none, and an empty lot is not looked at for nothing.
+        self._watchers = 0
         self._timer = trio.CancelScope()
+        # Its deadline, which trio takes long to tell.
+        self._timer_at = math.inf
         self._is_carrying_out = False
         self._nursery: trio.Nursery | None = None
         self._actions: dict[type[Decision], Callable[[Any], None]] = {
@@ -92,8 +97,12 @@ class DecisionRunner:
 
         Cancellation: Changes nothing.
         """
-        while not condition():
-            await self._changed.park()
+        self._watchers += 1
+        try:
+            while not condition():
+                await self._changed.park()
+        finally:
+            self._watchers -= 1
 
     async def stand_in_line(self, waiter: Waiter) -> Granted:
         """Wait for what the core decides of ``waiter``.
@@ -135,17 +144,20 @@ class DecisionRunner:
         if self._is_carrying_out:
             # A telemetry handler called the pool; the loop below is on the stack and goes on.
             return
-        self._is_carrying_out = True
-        try:
-            while self._state.has_decisions:
-                for decision in self._state.decisions():
-                    self._actions[type(decision)](decision)
-        finally:
-            self._is_carrying_out = False
+        state = self._state
+        if state.has_decisions:
+            self._is_carrying_out = True
+            try:
+                while state.has_decisions:
+                    for decision in state.decisions():
+                        self._actions[type(decision)](decision)
+            finally:
+                self._is_carrying_out = False
         # Also without decisions: while nobody listens to telemetry, a worker may come or go without any.
-        self._changed.unpark_all()
-        if self._state.wake_at < self._timer.deadline:
-            self._timer.deadline = self._state.wake_at
+        if self._watchers:
+            self._changed.unpark_all()
+        if state.wake_at < self._timer_at:
+            self._timer_at = self._timer.deadline = state.wake_at
 
     def _start(self, decision: Start) -> None:
         assert self._nursery is not None
@@ -203,7 +215,8 @@ class DecisionRunner:
     @trio.lowlevel.enable_ki_protection
     async def _keep_time(self) -> None:
         while True:
-            self._timer = trio.CancelScope(deadline=self._state.wake_at)
+            self._timer_at = self._state.wake_at
+            self._timer = trio.CancelScope(deadline=self._timer_at)
             with self._timer:
                 await trio.sleep_forever()
             self._state.tick(trio.current_time())

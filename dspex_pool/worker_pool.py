@@ -184,12 +184,13 @@ class WorkerPool:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._require_opened()
         patience = self.options.checkout_timeout if timeout is None else timeout
-        deadline = trio.current_time() + max(0.0, patience)
+        now = trio.current_time()
+        deadline = now + patience if patience > 0 else now
         holder = Holder(trio.lowlevel.current_task())
         place: Waiter | None = None
         while True:
             answer = self._state.checkout(
-                trio.current_time(),
+                now,
                 deadline=deadline,
                 session=session,
                 affinity=affinity,
@@ -200,15 +201,16 @@ class WorkerPool:
             if isinstance(answer, Waiter):
                 place = answer
                 answer = await self._runner.stand_in_line(answer)
-            elif self._state.has_decisions:
+            else:
                 self._runner.carry_out()
-            if isinstance(answer, WouldWaitError):
-                raise trio.WouldBlock from answer
             if not isinstance(answer, Granted):
+                if isinstance(answer, WouldWaitError):
+                    raise trio.WouldBlock from answer
                 raise answer
             lease = self._prove_clean(answer, session)
             if lease is not None:
                 return lease
+            now = trio.current_time()
 
     def _prove_clean(self, granted: Granted, session: str | None) -> Lease | None:
         """Make the lease, unless its worker died or said something unasked since it was last looked at."""

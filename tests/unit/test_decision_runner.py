@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from dspex_pool.config import PoolOptions
 from dspex_pool.worker_life import REAP_TIMEOUT
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPortFactory
@@ -39,3 +40,17 @@ async def test_closing_within_the_block_does_not_cancel_the_block(
     assert trio.current_time() == 11.0 + REAP_TIMEOUT
     assert pool.statistics().processes == 0
     assert "could not be reaped" in caplog.text
+
+
+@pytest.mark.trio
+async def test_lease_that_is_out_too_long_ends_although_nobody_listens(autojump_clock: MockClock) -> None:
+    """The pool's timer hears of a lease's bound at the grant, not only with the next decision.
+
+    Without a listener a grant makes no decision, and the timer slept until something else woke it.
+    """
+    options = PoolOptions(pool_size=1, lease_timeout=5.0, health_check_interval=None)
+    async with WorkerPool(MockPortFactory(), options) as pool:
+        await pool.wait_ready()
+        async with pool.checkout() as lease:
+            await lease.worker.exited.wait()
+            assert trio.current_time() == 5.0
