@@ -28,6 +28,7 @@ __all__ = ["PoolState"]
 
 _STARTING, _IDLE, _PINGING = WorkerState.STARTING, WorkerState.IDLE, WorkerState.PINGING
 _LEASED, _DRAINING, _RETIRING = WorkerState.LEASED, WorkerState.DRAINING, WorkerState.RETIRING
+_CLEAN, _UNUSED = Outcome.CLEAN, Outcome.UNUSED
 
 
 class PoolState(Upkeep):
@@ -64,8 +65,13 @@ class PoolState(Upkeep):
             The lease; or the place in line, to which a ``Grant`` or ``Refuse`` will come; or the error to raise.
         """
         self.counters.attempts += 1
-        if self._idle and not self.is_suspended and session is None:
-            return self._lend(self._idle.take(), now, place, holder)
+        if affinity == "hint" and not self.is_suspended:
+            bound_to = self._affinity.worker_of(session) if session is not None else None
+            chosen = self._idle.take_for(bound_to, strict=False)
+            if chosen is not None:
+                # Nothing can object: a pool that is closed or whose breaker is open has no idle worker.
+                waited = now - place.since if place is not None else 0.0
+                return self._lend(chosen, now, holder, session, waited)
         waiter = place or Waiter(
             0, now, deadline, session, affinity != "hint", affinity == "strict_nowait", holder
         )
@@ -75,7 +81,7 @@ class PoolState(Upkeep):
         bound_to = self._affinity.worker_of(session) if session is not None else None
         chosen = None if self.is_suspended else self._idle.take_for(bound_to, strict=waiter.strict)
         if chosen is not None:
-            return self._lend(chosen, now, waiter, holder)
+            return self._lend(chosen, now, holder, session, now - waiter.since, strict=waiter.strict)
         return self._queue(waiter, bound_to if waiter.strict else None, now, wait=wait)
 
     def _refusal(self, waiter: Waiter, now: float) -> DspexPoolError | None:
@@ -83,11 +89,11 @@ class PoolState(Upkeep):
         if self.is_closed:
             return refusals.pool_closed(self, waiter, now)
         session = waiter.session
-        if session is not None:
-            lost_worker = self._affinity.lost_worker_of(session) if waiter.strict else None
+        if waiter.strict and session is not None:
+            lost_worker = self._affinity.lost_worker_of(session)
             if lost_worker is not None:
                 return refusals.session_lost(session, lost_worker)
-            if waiter.strict and not self._affinity.has_room(session):
+            if not self._affinity.has_room(session):
                 return refusals.too_many_sessions(self, session)
             bound_to = self._affinity.worker_of(session)
             if waiter.nowait and bound_to is not None and bound_to not in self._idle:
@@ -121,7 +127,7 @@ class PoolState(Upkeep):
         if record is None:
             return None
         self.counters.attempts += 1
-        return self._lend(record, now, None, holder)
+        return self._lend(record, now, holder, None, 0.0)
 
     def reject(self, lease: Granted, now: float, reason: str) -> bool:
         """Undo a grant whose worker turned out not to be clean; the worker is retired.
@@ -164,10 +170,12 @@ class PoolState(Upkeep):
             return self._stale()
         self.counters.returned += 1
         held = now - record.since
-        if outcome is not Outcome.UNUSED:
+        if outcome is not _UNUSED:
             record.uses += 1
             record.last_used = record.last_seen = now
-        if outcome is Outcome.RETIRE:
+        if outcome is _CLEAN:
+            self._back_to_idle(record, now, "checkin", {"held": held}, outcome="clean")
+        elif outcome is Outcome.RETIRE:
             self._emit("checkin", {"held": held}, worker_id=record.worker_id, outcome="retire")
             self._retire(record, reason, now, polite=False)
             self._replenish(now)
@@ -176,9 +184,8 @@ class PoolState(Upkeep):
             self.wake_at = min(self.wake_at, now + self.options.cancel_grace)
             self._outbox.append(Drain(record.number))
         else:
-            self._back_to_idle(record, now, "checkin", {"held": held}, outcome=outcome.value)
-            if outcome is Outcome.UNUSED:
-                self._reschedule(now)
+            self._back_to_idle(record, now, "checkin", {"held": held}, outcome="unused")
+            self._reschedule(now)
         return True
 
     # --- facts about workers ----------------------------------------------------------------------
@@ -321,6 +328,7 @@ class PoolState(Upkeep):
             return
         self._emit("resized", {"from_size": self.pool_size, "to_size": pool_size})
         self.pool_size = pool_size
+        self.capacity = pool_size + self.options.max_overflow
         for record in list(self._idle):
             if self.live_count > self.capacity:
                 self._retire(record, "resized", now, polite=True)

@@ -70,6 +70,8 @@ class Books(Ledger):
         self.options = options
         #: Size that the pool is set to; ``resize`` changes it.
         self.pool_size = options.pool_size
+        #: Processes that may exist, those being ended included.
+        self.capacity = options.pool_size + options.max_overflow
         #: When ``tick`` next has something to do.
         self.wake_at = NEVER
         self.is_suspended = False
@@ -87,6 +89,9 @@ class Books(Ledger):
         self._left_slot_by: dict[int, str] = {}
         self._line = WaitLine()
         self._care = Care(options)
+        # Every lease asks for these three.
+        self._idle_due, self._lease_due = self._care.idle_due, self._care.lease_due
+        self._max_uses = NEVER if options.max_uses is None else options.max_uses
         time_to_live = NEVER if options.session_ttl is None else options.session_ttl
         self._affinity = AffinityTable(max_sessions=options.max_sessions, time_to_live=time_to_live)
         self._starts = StartPolicy(
@@ -108,11 +113,6 @@ class Books(Ledger):
         is_full = self.options.min_idle is None and not self.options.lazy
         floor = self.pool_size if is_full else max(self.options.floor, self._boot_target, *self._awaited)
         return min(floor, self.pool_size)
-
-    @property
-    def capacity(self) -> int:
-        """Processes that may exist, those being ended included."""
-        return self.pool_size + self.options.max_overflow
 
     def headcount(self) -> Headcount:
         """Return what care must know of the pool as a whole."""
@@ -146,7 +146,15 @@ class Books(Ledger):
     # --- lending and refusing ---------------------------------------------------------------------
 
     def _lend(
-        self, record: WorkerRecord, now: float, waiter: Waiter | None, holder: object, *, queued: bool = False
+        self,
+        record: WorkerRecord,
+        now: float,
+        holder: object,
+        session: str | None,
+        waited: float,
+        *,
+        strict: bool = False,
+        queued: bool = False,
     ) -> Granted:
         """Put an idle worker, already out of the idle set, into a caller's hands.
 
@@ -154,29 +162,29 @@ class Books(Ledger):
             queued: Whether it comes from the line; a waiter that asks again after an undone grant does not.
         """
         move(record, _LEASED)
-        self._tally[_IDLE] -= 1
-        self._tally[_LEASED] += 1
-        self._last_token += 1
-        record.token = self._last_token
+        tally = self._tally
+        tally[_IDLE] -= 1
+        tally[_LEASED] += 1
+        record.token = self._last_token = token = self._last_token + 1
         record.since = now
         record.holder = holder
-        record.session = session = waiter.session if waiter is not None else None
         record.leak_warned = False
         self.counters.granted += 1
-        waited = now - waiter.since if waiter is not None else 0.0
-        if self._care.lease_due < NEVER:
-            self.wake_at = min(self.wake_at, now + self._care.lease_due)
-        if waiter is not None and session is not None:
-            self._note_use(session, record, now, strict=waiter.strict)
+        due = now + self._lease_due
+        if due < self.wake_at:
+            self.wake_at = due
+        record.session = session
+        if session is not None:
+            self._note_use(session, record, now, strict=strict)
         if self.watch.hears("checkout"):
             self._emit_moved("checkout", record, _IDLE, {"wait": waited}, session=session, queued=queued)
-        return Granted(record.number, record.token, waited)
+        return Granted(record.number, token, waited)
 
     def _leased_record(self, lease: Granted) -> WorkerRecord | None:
         record = self.workers.get(lease.number)
-        if record is None or record.token != lease.token or record.state is not _LEASED:
-            return None
-        return record
+        if record is not None and record.token == lease.token and record.state is _LEASED:
+            return record
+        return None
 
     def _note_use(self, session: str, record: WorkerRecord, now: float, *, strict: bool) -> None:
         if not self._affinity.use(session, record.number, now, strict=strict):
@@ -200,7 +208,10 @@ class Books(Ledger):
                 continue
             self._idle.remove(record.number)
             self.counters.granted_after_wait += 1
-            lease = self._lend(record, now, waiter, waiter.holder, queued=True)
+            waited = now - waiter.since
+            lease = self._lend(
+                record, now, waiter.holder, waiter.session, waited, strict=waiter.strict, queued=True
+            )
             self._outbox.append(Grant(waiter.number, lease))
             return
 
@@ -286,12 +297,13 @@ class Books(Ledger):
             return
         self._moved(record, _IDLE, now, event, measurements, **metadata)
         self._idle.add(record)
-        self.wake_at = min(self.wake_at, now + self._care.idle_due, record.expires_at)
+        due = now + self._idle_due
+        if due < self.wake_at or record.expires_at < self.wake_at:
+            self.wake_at = min(due, record.expires_at)
         if self._line:
             self._offer(record, now)
 
     def _reason_to_leave(self, record: WorkerRecord, now: float) -> str | None:
-        options = self.options
         if self.is_closed:
             return "closed"
         if record.condemned is not None:
@@ -300,9 +312,10 @@ class Books(Ledger):
             return "drained"
         if record.expires_at <= now:
             return "max_lifetime"
-        if options.max_uses is not None and record.uses >= options.max_uses:
+        if record.uses >= self._max_uses:
             return "max_uses"
-        if self.live_count > self.capacity:
+        # Those being ended are no surplus. Mostly there is none even with them.
+        if len(self.workers) > self.capacity and self.live_count > self.capacity:
             return "resized"
         return None
 

@@ -36,11 +36,12 @@ class IdleSet:
 
     def add(self, record: WorkerRecord) -> None:
         """Put a worker among the idle."""
-        newest = next(reversed(self._workers.values()), None)
-        self._workers[record.number] = record
+        workers = self._workers
+        newest = next(reversed(workers.values())) if workers else record
+        workers[record.number] = record
         # A ping is no use. Were it put last, it would be lent next, and with pings no worker would be idle for long.
-        if newest is not None and newest.last_used > record.last_used:
-            self._workers = dict(sorted(self._workers.items(), key=lambda item: item[1].last_used))
+        if newest.last_used > record.last_used:
+            self._workers = dict(sorted(workers.items(), key=lambda item: item[1].last_used))
 
     def remove(self, number: int) -> WorkerRecord | None:
         """Take out one certain worker; ``None`` if it is not idle."""

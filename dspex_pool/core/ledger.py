@@ -69,15 +69,18 @@ class Ledger:
         **metadata: object,
     ) -> None:
         left = move(record, to)
-        self._tally[left] -= 1
-        self._tally[to] += 1
+        tally = self._tally
+        tally[left] -= 1
+        tally[to] += 1
         record.since = now
         if self.watch.hears(event):
             self._emit_moved(event, record, left, measurements, **metadata)
-        if left not in _IN_SERVICE and to in _IN_SERVICE and self.ready_count == 1:
-            self._emit("ready", {"workers": 1})
-        elif left in _IN_SERVICE and to not in _IN_SERVICE and self.ready_count == 0:
-            self._emit("unready", {"workers": 0})
+        is_in_service = to in _IN_SERVICE
+        if (left in _IN_SERVICE) is not is_in_service:
+            if is_in_service and self.ready_count == 1:
+                self._emit("ready", {"workers": 1})
+            elif not is_in_service and self.ready_count == 0:
+                self._emit("unready", {"workers": 0})
 
     def _emit_moved(
         self,
