@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from dspex_pool.session_call import CallTally
+
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Mapping
 
     from dspex_pool.session_pool import SessionPool
 
 __all__ = ["MonitorSnapshot", "Percentiles", "PoolMonitor"]
-
-#: How many of the latest durations the percentiles are taken from.
-SAMPLE_SIZE = 4096
-
-#: The events that are counted. All others are not even put together, unless somebody else listens to them.
-_COUNTED = ("checkout", "call_start", "call_stop", "call_exception", "worker_restarted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +88,20 @@ class PoolMonitor:
     def __init__(self, pool: SessionPool, *, interval: float) -> None:
         self._pool = pool
         self._interval = interval
-        self._waits: deque[float] = deque(maxlen=SAMPLE_SIZE)
-        self._calls: deque[float] = deque(maxlen=SAMPLE_SIZE)
+        self._tally = CallTally()
         self._restarts: Counter[str] = Counter()
         self._resident: dict[str, int] = {}
-        self._commands = 0
-        self._errors = 0
 
-    def listen(self) -> Any:
-        """Begin to count; returns the attachment, which ends it."""
-        return self._pool.telemetry.attach((), self._note, names=_COUNTED)
+    def listen(self) -> contextlib.ExitStack:
+        """Begin to count; what is returned ends it, by ``close`` or as a block that is left."""
+        listening = contextlib.ExitStack()
+        listening.enter_context(self._pool.telemetry.attach((), self._note, names=("worker_restarted",)))
+        self._pool.tallies = (*self._pool.tallies, self._tally)
+        listening.callback(self._stop_counting)
+        return listening
+
+    def _stop_counting(self) -> None:
+        self._pool.tallies = tuple(each for each in self._pool.tallies if each is not self._tally)
 
     async def run(self) -> None:
         """Measure memory at intervals, for ever; ``max_rss_bytes`` is applied to what is found.
@@ -120,10 +122,10 @@ class PoolMonitor:
             utilization=numbers.leased / numbers.ready if numbers.ready else 0.0,
             healthy_workers=numbers.ready,
             unhealthy_workers=numbers.retiring + missing,
-            total_commands=self._commands,
-            total_errors=self._errors,
-            wait=Percentiles.of(self._waits),
-            call=Percentiles.of(self._calls),
+            total_commands=self._tally.commands,
+            total_errors=self._tally.errors,
+            wait=Percentiles.of(self._tally.waits),
+            call=Percentiles.of(self._tally.durations),
             restarts=dict(self._restarts),
             resident_bytes=dict(self._resident),
         )
@@ -131,15 +133,4 @@ class PoolMonitor:
     def _note(
         self, event: tuple[str, ...], measurements: Mapping[str, float], metadata: Mapping[str, Any]
     ) -> None:
-        name = event[-1]
-        if name == "checkout":
-            self._waits.append(measurements["wait"])
-        elif name == "call_start":
-            self._commands += 1
-        elif name == "call_stop":
-            self._calls.append(measurements["duration"])
-        elif name == "call_exception":
-            self._calls.append(measurements["duration"])
-            self._errors += 1
-        elif name == "worker_restarted":
-            self._restarts[str(metadata.get("reason"))] += 1
+        self._restarts[str(metadata.get("reason"))] += 1

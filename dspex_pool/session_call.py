@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from dspex_pool.session_table import Session
     from dspex_pool.worker_memory import WorkerMemory
 
-__all__ = ["ANONYMOUS", "Call", "Reply", "check_affinity", "check_timeout", "own_copy"]
+__all__ = ["ANONYMOUS", "Call", "CallTally", "Reply", "check_affinity", "check_timeout", "own_copy"]
 
 #: The session of programs that belong to nobody in particular.
 ANONYMOUS = "anonymous"
@@ -39,6 +40,24 @@ class Reply(msgspec.Struct, frozen=True):
     duration_s: float = 0.0
     #: Tokens by model, where the command used one.
     usage: Mapping[str, Any] | None = None
+
+
+#: How many of the latest waits and durations a tally keeps.
+SAMPLE_SIZE = 4096
+
+
+@dataclass(slots=True, eq=False)
+class CallTally:
+    """What a monitor counts of every call. The pool writes here itself, since an event for each figure costs more."""
+
+    #: Commands sent to workers.
+    commands: int = 0
+    #: Commands that ended in an error.
+    errors: int = 0
+    #: Seconds that the latest commands waited for a worker.
+    waits: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLE_SIZE))
+    #: Seconds from sending to answer, of the latest commands.
+    durations: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLE_SIZE))
 
 
 @dataclass(slots=True)

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dspex_pool.lease import Lease
-    from dspex_pool.session_call import Call
+    from dspex_pool.session_call import Call, CallTally
     from dspex_pool.session_table import Session
+    from dspex_pool.telemetry import Telemetry
     from dspex_pool.worker_memory import DefaultModel, Step
 
-__all__ = ["SessionLease", "forget_ended", "memory_of"]
+__all__ = ["CALL_EVENTS", "SessionLease", "forget_ended", "memory_of"]
+
+#: The events that tell of a call in a worker.
+CALL_EVENTS = ("call_start", "call_stop", "call_exception")
 
 #: Commands that take away what a worker holds of all sessions.
 _EMPTYING = frozenset({"cleanup", "reset_state"})
@@ -80,6 +84,46 @@ class SessionLease:
         self._memory = memory_of(lease)
         self._model_before = 0
 
+    async def run_told(self, telemetry: Telemetry, tallies: tuple[CallTally, ...], attempt: int) -> Any:
+        """Do as ``run_counted``, and tell telemetry of it."""
+        about = {
+            "session": self._call.session_id,
+            "worker_id": self._lease.worker_id,
+            "command": self._call.command,
+            "attempts": attempt,
+        }
+        telemetry.emit("call_start", {"count": 1}, about)
+        began = trio.current_time()
+        try:
+            result = await self.run_counted(tallies)
+        except BaseException as error:
+            # What trio says of a cancellation has the address of a task in it.
+            reason = "cancelled" if isinstance(error, trio.Cancelled) else str(error)[:200]
+            about |= {"error": type(error).__name__, "reason": reason}
+            telemetry.emit("call_exception", {"duration": trio.current_time() - began}, about)
+            raise
+        telemetry.emit("call_stop", {"duration": trio.current_time() - began}, about)
+        return result
+
+    async def run_counted(self, tallies: tuple[CallTally, ...]) -> Any:
+        """Do as ``run``, and have it counted."""
+        if not tallies:
+            return await self.run()
+        for tally in tallies:
+            tally.commands += 1
+            tally.waits.append(self._lease.granted.waited)
+        began = trio.current_time()
+        errors = 1
+        try:
+            result = await self.run()
+            errors = 0
+        finally:
+            duration = trio.current_time() - began
+            for tally in tallies:
+                tally.durations.append(duration)
+                tally.errors += errors
+        return result
+
     async def run(self) -> Any:
         """Bring the worker up to date, and run the command.
 
@@ -90,21 +134,31 @@ class SessionLease:
 
         Cancellation: The caller leaves at once; what the worker then holds is in doubt, and told again.
         """
-        call, timeout = self._call, self._call.timeout
-        self._require_program()
+        call = self._call
+        session, timeout = call.session, call.timeout
+        if session is not None and call.command in USING:
+            self._require_program(session)
         steps = self._steps_ahead()
-        if steps and timeout is not None:
-            deadline = trio.current_time() + timeout
-            for step in steps:
-                await self._send_ahead(step, deadline - trio.current_time())
-            timeout = deadline - trio.current_time()
-        else:
+        if steps:
+            timeout = await self._send_all_ahead(steps, timeout)
+        if session is not None:
+            self._require_live()
+            self._memory.meet(session.id)
+        if call.command in BEGINNING:
+            self._doubt_what_changes()
+        call.begun = True
+        return await self._run_command(timeout)
+
+    async def _send_all_ahead(self, steps: list[Step], timeout: float | None) -> float | None:
+        """Send steps ahead; return how much of the timeout they have left."""
+        if timeout is None:
             for step in steps:
                 await self._send_ahead(step, None)
-        self._require_live()
-        self._doubt_what_changes()
-        call.begun = True
-        return await self._run_command(None if timeout is None else max(0.0, timeout))
+            return None
+        deadline = trio.current_time() + timeout
+        for step in steps:
+            await self._send_ahead(step, deadline - trio.current_time())
+        return max(0.0, deadline - trio.current_time())
 
     def _steps_ahead(self) -> list[Step]:
         call, memory = self._call, self._memory
@@ -157,14 +211,11 @@ class SessionLease:
                 session_id=session.id,
             )
 
-    def _require_program(self) -> None:
+    def _require_program(self, session: Session) -> None:
         """See that the program was not deleted while the call waited for its worker.
 
         The worker may hold one of that id all the same: replaced long ago, or never committed.
         """
-        session = self._call.session
-        if session is None or self._call.command not in USING:
-            return
         program_id: str = self._call.args["program_id"]
         if session.program(program_id) is not None:
             return
@@ -174,10 +225,6 @@ class SessionLease:
     def _doubt_what_changes(self) -> None:
         """Note that what the worker holds is in doubt until the change is committed."""
         call = self._call
-        if call.session is not None:
-            self._memory.meet(call.session.id)
-        if call.command not in BEGINNING:
-            return
         call.memory = self._memory
         if call.command == "configure_lm":
             self._model_before = self._memory.model_of(self._model_owner)

@@ -8,7 +8,6 @@ worker can be lost at any instant, and no session with it.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -21,7 +20,7 @@ from dspex_pool.errors import DspexPoolError, ProgramError, SessionStoreError
 from dspex_pool.session_answers import BEGINNING, USING, answer
 from dspex_pool.session_books import SessionBooks
 from dspex_pool.session_call import ANONYMOUS, Call, Reply, check_affinity, check_timeout, own_copy
-from dspex_pool.session_lease import SessionLease, forget_ended
+from dspex_pool.session_lease import CALL_EVENTS, SessionLease, forget_ended
 from dspex_pool.session_store import MemorySessionStore
 from dspex_pool.session_table import check_session_id
 from dspex_pool.worker_memory import DefaultModel, WorkerMemory
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from dspex_pool.protocol import Event
     from dspex_pool.session_books import Kept
+    from dspex_pool.session_call import CallTally
     from dspex_pool.session_store import SessionStore
     from dspex_pool.session_table import Session
     from dspex_pool.telemetry import Telemetry
@@ -68,6 +68,8 @@ class SessionPool:
         self.config = config if config is not None else PoolConfig()
         self.workers = WorkerPool(ports, self.config, telemetry=telemetry)
         self.telemetry = self.workers.telemetry
+        #: Where calls are counted; each monitor has its own.
+        self.tallies: tuple[CallTally, ...] = ()
         self._books = SessionBooks(
             store if store is not None else MemorySessionStore(),
             time_to_live=self.config.session_ttl,
@@ -274,7 +276,8 @@ class SessionPool:
 
     async def _run(self, call: Call) -> Reply:
         began = trio.current_time()
-        for attempt in itertools.count(1):
+        attempt = 1
+        while True:
             try:
                 result, worker_id = await self._try(call, attempt)
             except DspexPoolError as error:
@@ -284,13 +287,13 @@ class SessionPool:
                 )
                 if delay is None:
                     raise
+                attempt += 1
                 about = {"session": call.session_id, "command": call.command, "reason": type(error).__name__}
-                self.telemetry.emit("call_retry", {"attempt": attempt + 1}, about)
+                self.telemetry.emit("call_retry", {"attempt": attempt}, about)
                 await trio.sleep(delay)
             else:
                 usage = result.get("usage") if isinstance(result, dict) else None
                 return Reply(result, worker_id, attempt, trio.current_time() - began, usage)
-        raise AssertionError("unreachable")
 
     async def _try(self, call: Call, attempt: int) -> tuple[Any, str]:
         call.begun = False
@@ -298,25 +301,10 @@ class SessionPool:
         session_id = call.session_id if call.session_id != ANONYMOUS else None
         async with self.workers.checkout(session=session_id, affinity=call.affinity) as lease:
             work = SessionLease(lease, call, default=self._default_model, is_live=self._books.table.is_live)
-            if not self.telemetry.observed:
-                return await work.run(), lease.worker_id
-            about = {
-                "session": call.session_id,
-                "worker_id": lease.worker_id,
-                "command": call.command,
-                "attempts": attempt,
-            }
-            self.telemetry.emit("call_start", {"count": 1}, about)
-            began = trio.current_time()
-            try:
-                result = await work.run()
-            except BaseException as error:
-                # What trio says of a cancellation has the address of a task in it.
-                reason = "cancelled" if isinstance(error, trio.Cancelled) else str(error)[:200]
-                about |= {"error": type(error).__name__, "reason": reason}
-                self.telemetry.emit("call_exception", {"duration": trio.current_time() - began}, about)
-                raise
-            self.telemetry.emit("call_stop", {"duration": trio.current_time() - began}, about)
+            if self.telemetry.hears_any(CALL_EVENTS):
+                result = await work.run_told(self.telemetry, self.tallies, attempt)
+            else:
+                result = await work.run_counted(self.tallies)
             return result, lease.worker_id
 
     # --- housekeeping ----------------------------------------------------------------------------------------

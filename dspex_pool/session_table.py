@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -51,9 +51,11 @@ def check_session_id(session_id: object) -> str:
 class Session:
     """One live session: the record that the store keeps, and what only this process knows."""
 
-    __slots__ = ("is_kept", "lm_revision", "lm_secrets", "lock", "record", "revision", "users")
+    __slots__ = ("id", "is_kept", "lm_revision", "lm_secrets", "lock", "record", "revision", "users")
 
     def __init__(self, record: SessionRecord, *, is_kept: bool = False) -> None:
+        #: The session's id.
+        self.id: Final = record.id
         self.record = record
         #: Whether the store has anything of it. Until then it is only about to begin.
         self.is_kept = is_kept
@@ -67,11 +69,6 @@ class Session:
         self.lm_revision = 1 if record.lm is not None else 0
         #: Arguments of ``configure_lm`` that must not be stored; they end with this process.
         self.lm_secrets: dict[str, Any] = {}
-
-    @property
-    def id(self) -> str:
-        """The session's id."""
-        return self.record.id
 
     def program(self, program_id: str) -> ProgramRecord | None:
         """Return the program of this id, or ``None``."""
@@ -163,7 +160,7 @@ class SessionTable:
 
     def expire(self, now: float) -> list[Session]:
         """Remove and return the sessions whose time to live is over; none that is in use."""
-        gone = []
+        gone: list[Session] = []
         for _ in range(len(self._sessions)):
             session = next(iter(self._sessions.values()))
             idle = now - session.record.last_used

@@ -112,11 +112,11 @@ class PoolSupervisor:
         )
         self._pool = SessionPool(self._ports, self.config, telemetry=self._telemetry, store=store)
         self._monitor = PoolMonitor(self._pool, interval=self.config.monitor_interval)
-        self._attachment = self._monitor.listen()
+        self._listening = self._monitor.listen()
         try:
             await self._pool.__aenter__()
         except BaseException:
-            self._attachment.detach()
+            self._listening.close()
             raise
         self._nursery = await self._services.__aenter__()
         self._nursery.start_soon(self._keep_running, "monitor", self._monitor.run)
@@ -136,7 +136,7 @@ class PoolSupervisor:
             try:
                 await self.pool.__aexit__(kind, error, traceback)
             finally:
-                self._attachment.detach()
+                self._listening.close()
         if self._failure is not None:
             raise self._failure
 

@@ -67,11 +67,10 @@ class WorkerMemory:
             default: The pool's language model, or ``None`` if none was set.
             needs_model: Whether the command may ask a language model.
         """
-        steps = self.cleaning()
+        steps = self.cleaning() if self._stale else []
         if needs_model:
             steps += self._missing_model(session, default)
-        program = session.program(program_id) if session is not None and program_id is not None else None
-        if session is None or program is None:
+        if session is None or program_id is None or (program := session.program(program_id)) is None:
             return steps
         # Nothing is left of the session once it was cleaned up.
         is_cleaned = any(step.args["session_id"] == session.id for step in steps if _cleans(step))
