@@ -85,7 +85,10 @@ class SessionLease:
         self._model_before = 0
 
     async def run_told(self, telemetry: Telemetry, tallies: tuple[CallTally, ...], attempt: int) -> Any:
-        """Do as ``run_counted``, and tell telemetry of it."""
+        """Do as ``run_counted``, and tell telemetry of it.
+
+        Cancellation: As of ``run``; it is told as an exception.
+        """
         about = {
             "session": self._call.session_id,
             "worker_id": self._lease.worker_id,
@@ -106,7 +109,10 @@ class SessionLease:
         return result
 
     async def run_counted(self, tallies: tuple[CallTally, ...]) -> Any:
-        """Do as ``run``, and have it counted."""
+        """Do as ``run``, and have it counted.
+
+        Cancellation: As of ``run``; it is counted as an error.
+        """
         if not tallies:
             return await self.run()
         for tally in tallies:

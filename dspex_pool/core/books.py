@@ -50,6 +50,17 @@ def _shedding_for(options: PoolOptions) -> ControlledDelay | None:
     return ControlledDelay(target=options.codel_target, interval=options.codel_interval)
 
 
+def _starts_for(options: PoolOptions, random: random_module.Random) -> StartPolicy:
+    return StartPolicy(
+        max_starting=options.max_starting,
+        backoff_min=options.backoff_min,
+        backoff_max=options.backoff_max,
+        breaker_after=options.breaker_after,
+        spawn_timeout=options.spawn_timeout,
+        random=random,
+    )
+
+
 class Books(Ledger):
     """Everything that a pool knows of itself.
 
@@ -94,14 +105,7 @@ class Books(Ledger):
         self._max_uses = NEVER if options.max_uses is None else options.max_uses
         time_to_live = NEVER if options.session_ttl is None else options.session_ttl
         self._affinity = AffinityTable(max_sessions=options.max_sessions, time_to_live=time_to_live)
-        self._starts = StartPolicy(
-            max_starting=options.max_starting,
-            backoff_min=options.backoff_min,
-            backoff_max=options.backoff_max,
-            breaker_after=options.breaker_after,
-            spawn_timeout=options.spawn_timeout,
-            random=random or random_module.Random(),
-        )
+        self._starts = _starts_for(options, random or random_module.Random())
         self._shedding = _shedding_for(options)
 
     @property
