@@ -46,9 +46,7 @@ class Checkout:
         self._is_entered = True
         pool = self._pool
         if self._lease is None:
-            self._lease = await pool._acquire(
-                timeout=self._timeout, session=self._session, affinity=self._affinity
-            )
+            self._lease = await pool._acquire(self._timeout, self._session, self._affinity)
             if pool._setup is not None:
                 await pool._set_up(self._lease)
         return self._lease

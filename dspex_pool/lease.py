@@ -20,15 +20,17 @@ __all__ = ["Lease"]
 class Lease:
     """A worker in a caller's hands, from ``async with pool.checkout()`` until that block ends."""
 
-    __slots__ = ("_is_ended", "_reason", "_sent_before", "granted", "session", "worker")
+    __slots__ = ("_is_ended", "_reason", "_sent_before", "granted", "session", "since", "worker")
 
-    def __init__(self, worker: PoolWorker, granted: Granted, session: str | None) -> None:
+    def __init__(self, worker: PoolWorker, granted: Granted, session: str | None, since: float = 0.0) -> None:
         #: The worker lent.
         self.worker = worker
         #: What the pool's core knows of this lease.
         self.granted = granted
         #: The session that it was checked out for.
         self.session = session
+        #: When its holder got it, on the clock of trio.
+        self.since = since
         self._is_ended = False
         self._reason: str | None = None
         self._sent_before = worker.port.bytes_sent

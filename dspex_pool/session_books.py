@@ -244,7 +244,8 @@ class SessionBooks:
     def expire(self) -> list[Session]:
         """End and return the sessions whose time to live is over; ``save`` takes them out of the store."""
         gone = self.table.expire(self._wall_clock())
-        self._undeleted.update(dict.fromkeys(session.id for session in gone if session.is_kept))
+        if gone:
+            self._undeleted.update(dict.fromkeys(session.id for session in gone if session.is_kept))
         return gone
 
     async def save(self) -> None:

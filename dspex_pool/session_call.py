@@ -81,6 +81,8 @@ class Call:
     on_event: Callable[[Event], None] | None = None
     #: Whether the last try got as far as the command itself.
     begun: bool = False
+    #: When the last try ended, on the clock of trio.
+    ended: float = 0.0
     #: The memory of the worker that carried it out, and the mark that stands there for what it changes.
     memory: WorkerMemory | None = None
     mark: int = 0
@@ -108,7 +110,11 @@ def check_timeout(timeout: float | None) -> float | None:
     Raises:
         InvalidArgumentError: It is negative or no number.
     """
-    if timeout is None or timeout == math.inf:
+    if timeout is None:
+        return None
+    if type(timeout) is float and 0.0 <= timeout < math.inf:
+        return timeout
+    if timeout == math.inf:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
         raise InvalidArgumentError(

@@ -113,18 +113,16 @@ class SessionLease:
 
         Cancellation: As of ``run``; it is counted as an error.
         """
-        if not tallies:
-            return await self.run()
         for tally in tallies:
             tally.commands += 1
             tally.waits.append(self._lease.granted.waited)
-        began = trio.current_time()
         errors = 1
         try:
             result = await self.run()
             errors = 0
         finally:
-            duration = trio.current_time() - began
+            self._call.ended = trio.current_time()
+            duration = self._call.ended - self._lease.since
             for tally in tallies:
                 tally.durations.append(duration)
                 tally.errors += errors

@@ -142,7 +142,8 @@ class SessionPool:
 
         Cancellation: The caller leaves at once. The change of a session is in the store if its commit had begun.
         """
-        session_id = check_session_id(session_id)
+        if not isinstance(session_id, str) or session_id not in self._books.table:
+            check_session_id(session_id)
         self.workers.require_open()
         args = {} if args is None else args
         if command == "cleanup_session":
@@ -155,10 +156,10 @@ class SessionPool:
             return Reply(known)
         if command == "delete_program" and session is not None:
             return Reply(await self._books.delete_program(session, args["program_id"]))
-        call = self._call(session_id, command, {**args, "session_id": session_id}, timeout, on_event)
+        call = self._call(session_id, command, args, timeout, on_event)
         call.retries = self.config.retries if retries is None else retries
         call.idempotent = idempotent
-        call.affinity = check_affinity(self.config.affinity if affinity is None else affinity)
+        call.affinity = self.config.affinity if affinity is None else check_affinity(affinity)
         if session is None and command in BEGINNING:
             session = self._books.begin(session_id)
         call.session = session
@@ -240,6 +241,8 @@ class SessionPool:
     ) -> Call:
         timeout = check_timeout(self.config.call_timeout if timeout is None else timeout)
         args = own_copy(args) if command in BEGINNING else dict(args)
+        if session_id is not None:
+            args["session_id"] = session_id
         return Call(session_id, None, command, args, timeout, on_event=on_event)
 
     async def _run_in(self, session: Session, call: Call) -> Reply:
@@ -247,7 +250,11 @@ class SessionPool:
         self._books.enter(session)
         try:
             reply = await self._run(call)
-            kept = await self._books.commit(session, call.command, call.args)
+            kept = (
+                await self._books.commit(session, call.command, call.args)
+                if call.command in BEGINNING
+                else None
+            )
         except ProgramError:
             self._count(call)
             raise
@@ -293,7 +300,7 @@ class SessionPool:
                 await trio.sleep(delay)
             else:
                 usage = result.get("usage") if isinstance(result, dict) else None
-                return Reply(result, worker_id, attempt, trio.current_time() - began, usage)
+                return Reply(result, worker_id, attempt, call.ended - began, usage)
 
     async def _try(self, call: Call, attempt: int) -> tuple[Any, str]:
         call.begun = False

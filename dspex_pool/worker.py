@@ -85,7 +85,7 @@ class PoolWorker:
     @property
     def owes_answer(self) -> bool:
         """Whether an answer is due that nobody waits for."""
-        return bool(self._conversation.awaiting_abandoned)
+        return self._conversation.is_owed
 
     def why_unclean(self) -> str | None:
         """Return why this worker cannot be proven clean, or ``None`` if it is."""
@@ -152,7 +152,7 @@ class PoolWorker:
         Cancellation: Before the first byte nothing was sent. Later the command may run on; the worker owes an
             answer that will be dropped, or was left with half a frame (``is_torn``).
         """
-        if self.owes_answer:
+        if self._conversation.is_owed:
             raise LocalProtocolError(
                 f"worker {self.worker_id} still owes the answer to an earlier request. Return the lease and "
                 "check out again.",
@@ -160,7 +160,7 @@ class PoolWorker:
             )
         if timeout is None:
             return await self._exchange(command, args, None, on_event)
-        with trio.move_on_after(timeout) as scope:
+        with trio.CancelScope(deadline=trio.current_time() + timeout) as scope:
             return await self._exchange(command, args, timeout, on_event)
         assert scope.cancelled_caught
         raise CallTimeoutError(

@@ -180,9 +180,10 @@ class WorkerPool:
         return Checkout(self, NO_PATIENCE, session, affinity)
 
     @trio.lowlevel.enable_ki_protection
-    async def _acquire(self, *, timeout: float | None, session: str | None, affinity: str) -> Lease:
+    async def _acquire(self, timeout: float | None, session: str | None, affinity: str) -> Lease:
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._require_opened()
+        if self._nursery is None:
+            raise self._not_open()
         patience = self.options.checkout_timeout if timeout is None else timeout
         now = trio.current_time()
         deadline = now + patience if patience > 0 else now
@@ -201,6 +202,7 @@ class WorkerPool:
             if isinstance(answer, Waiter):
                 place = answer
                 answer = await self._runner.stand_in_line(answer)
+                now = trio.current_time()
             else:
                 self._runner.carry_out()
             if not isinstance(answer, Granted):
@@ -209,8 +211,8 @@ class WorkerPool:
                 raise answer
             lease = self._prove_clean(answer, session)
             if lease is not None:
+                lease.since = now
                 return lease
-            now = trio.current_time()
 
     def _prove_clean(self, granted: Granted, session: str | None) -> Lease | None:
         """Make the lease, unless its worker died or said something unasked since it was last looked at."""
@@ -287,14 +289,15 @@ class WorkerPool:
 
     def require_open(self) -> None:
         """Raise ``PoolClosedError`` if the pool is not open yet, is closing or closed."""
-        self._require_opened()
+        if self._nursery is None:
+            raise self._not_open()
         if self._state.is_closed:
             raise PoolClosedError("the pool is closed. Use it only inside its 'async with' block.")
 
-    def _require_opened(self) -> None:
+    @staticmethod
+    def _not_open() -> PoolClosedError:
         # Before, nobody would start a worker, and nobody would watch the time of who waits for one.
-        if self._nursery is None:
-            raise PoolClosedError("the pool is not open yet. Enter its 'async with' block first.")
+        return PoolClosedError("the pool is not open yet. Enter its 'async with' block first.")
 
     def statistics(self) -> PoolStatistics:
         """Return a snapshot of gauges and counters."""

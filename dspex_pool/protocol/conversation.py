@@ -124,9 +124,14 @@ class ClientConversation:
         return frozenset(self._abandoned)
 
     @property
+    def is_owed(self) -> bool:
+        """Whether a late answer is still to come and will be dropped."""
+        return bool(self._abandoned)
+
+    @property
     def is_clean(self) -> bool:
         """Whether the worker owes nothing and the protocol was kept: it may serve somebody else."""
-        return not self._awaited and not self._abandoned and self._broken is None
+        return not (self._awaited or self._abandoned or self._broken is not None)
 
     def request(
         self,

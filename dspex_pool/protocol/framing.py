@@ -31,6 +31,9 @@ HEADER_BYTES: Final = 4
 #: Longest payload that a header can announce, in bytes; no limit can be set above it.
 LARGEST_FRAME_BYTES: Final = 256**HEADER_BYTES - 1
 
+# Copying so much twice costs less than a view of it.
+_SHORT_BYTES: Final = 4096
+
 # Enough to recognise a print or the head of a traceback in an error message.
 _EXCERPT_BYTES: Final = 64
 
@@ -52,8 +55,8 @@ def encode_frame(payload: bytes, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYT
         Erlang ``open_port/2``, option ``{packet, 4}``.
     """
     size = len(payload)
-    limit = min(max_frame_bytes, LARGEST_FRAME_BYTES)
-    if size > limit:
+    if size > max_frame_bytes or size > LARGEST_FRAME_BYTES:
+        limit = min(max_frame_bytes, LARGEST_FRAME_BYTES)
         raise LocalFrameTooLargeError(
             f"the message is {size} bytes long, but a frame may hold {limit} bytes; "
             "nothing was sent. Send less, or raise max_frame_bytes on both sides.",
@@ -84,6 +87,11 @@ class FrameDecoder:
     def buffered(self) -> int:
         """Bytes held that no frame has given back yet."""
         return len(self._buffer)
+
+    @property
+    def holds_any(self) -> bool:
+        """Whether ``next_frame`` may have something to tell without further bytes: bytes or the end are held."""
+        return bool(self._buffer) or self._eof
 
     @property
     def at_eof(self) -> bool:
@@ -129,9 +137,12 @@ class FrameDecoder:
         if held < end:
             self._check_eof(end)
             return None
-        # Slicing the bytearray itself would copy a large payload twice.
-        with memoryview(buffer) as view:
-            payload = bytes(view[HEADER_BYTES:end])
+        if size <= _SHORT_BYTES:
+            payload = bytes(buffer[HEADER_BYTES:end])
+        else:
+            # Slicing the bytearray itself would copy a large payload twice.
+            with memoryview(buffer) as view:
+                payload = bytes(view[HEADER_BYTES:end])
         del buffer[:end]
         return payload
 

@@ -11,8 +11,12 @@ import errno
 import os
 import select
 import sys
+from typing import TYPE_CHECKING
 
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 __all__ = ["PIPE_BYTES", "READ_BYTES", "PipeReader", "PipeWriter", "grow_pipe"]
 
@@ -154,17 +158,17 @@ class PipeReader(_PipeEnd):
         self._poll.register(descriptor, select.POLLIN)
         self._block: memoryview | None = None
 
-    async def wait(self) -> None:
-        """Wait until there is something to read, or the stream has ended.
+    def wait(self) -> Awaitable[None]:
+        """Wait, when awaited, until there is something to read, or the stream has ended.
 
         Raises:
-            trio.ClosedResourceError: This end was closed.
+            trio.ClosedResourceError: This end was closed, now or while it is awaited.
             trio.BusyResourceError: Another task is waiting.
 
         Cancellation:
             Nothing is read, so nothing is lost.
         """
-        await trio.lowlevel.wait_readable(self._open_descriptor())
+        return trio.lowlevel.wait_readable(self._open_descriptor())
 
     def read_now(self) -> bytes | None:
         """Return up to 64 KiB, ``b""`` at the end of the stream, ``None`` if nothing is there yet.

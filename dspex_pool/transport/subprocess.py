@@ -7,7 +7,6 @@ the pipes. Everything but the start runs in the trio thread, so nothing here nee
 
 from __future__ import annotations
 
-import contextlib
 import math
 import signal
 from typing import TYPE_CHECKING
@@ -157,7 +156,7 @@ class SubprocessPort:
         Cancellation:
             Loses nothing: what was read of a frame stays buffered.
         """
-        if self._decoder.buffered or self._decoder.at_eof:
+        if self._decoder.holds_any:
             await trio.lowlevel.checkpoint_if_cancelled()
             frame = self._next_frame()
             if frame is not None:
@@ -167,10 +166,12 @@ class SubprocessPort:
 
     async def _receive_waiting(self) -> bytes:
         while True:
-            # Closed by attend, while this task waited: then attend has read the rest and the end.
-            with contextlib.suppress(trio.ClosedResourceError):
+            try:
                 await self._stdout.wait()
                 self._read_stdout()
+            except trio.ClosedResourceError:
+                # By attend, while this task waited: then attend has read the rest and the end.
+                pass
             frame = self._next_frame()
             if frame is not None:
                 return frame
