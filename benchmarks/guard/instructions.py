@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ class InstructionCounter:
 
     def __init__(self) -> None:
         self._own = self._libraries = 0
+        #: Those of ``dspex_pool`` by module, as a path within the package.
+        self.by_module: Counter[str] = Counter()
 
     @property
     def count(self) -> Count:
@@ -71,7 +74,9 @@ class InstructionCounter:
         return self._count_own if name.startswith(_OWN) else self._count_library
 
     def _count_own(self, frame: FrameType, event: str, _: Any) -> Any:
-        self._own += event == "opcode"
+        if event == "opcode":
+            self._own += 1
+            self.by_module[frame.f_code.co_filename[len(_OWN) + 1 :]] += 1
         return self._count_own
 
     def _count_library(self, frame: FrameType, event: str, _: Any) -> Any:

@@ -27,11 +27,11 @@ from dspex_testkit.mock_port import MockPort, MockPortFactory
 from dspex_testkit.trio_seam import order_of_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from dspex_pool.bridge.reader import Reader
 
-__all__ = ["SUBJECTS", "count_all"]
+__all__ = ["SUBJECTS", "count_all", "count_parts"]
 
 #: Repetitions before anything is counted, and those that are counted.
 WARM_UP, TIMES = 5, 10
@@ -105,9 +105,15 @@ async def _session_pool() -> Count:
 
 
 async def _python_pool() -> Count:
+    async with _one_python_pool() as call:
+        return await _count_calls(call)
+
+
+@contextlib.asynccontextmanager
+async def _one_python_pool() -> AsyncIterator[Callable[[], Awaitable[object]]]:
     async with PythonPool.open(PoolConfig(pool_size=1), ports=MockPortFactory(_echo)) as pool:
         await pool.wait_ready()
-        return await _count_calls(lambda: pool.call("s", "echo", _ARGUMENTS, timeout=10.0))
+        yield lambda: pool.call("s", "echo", _ARGUMENTS, timeout=10.0)
 
 
 class _Requests:
@@ -161,3 +167,46 @@ SUBJECTS: dict[str, Callable[[], Count]] = {
 def count_all() -> dict[str, Count]:
     """Count everything once."""
     return {name: count() for name, count in SUBJECTS.items()}
+
+
+#: The parts of a call's way, and the modules that belong to each by the beginning of their path.
+_PARTS = {
+    "the public API": ("adapters/", "supervisor.py"),
+    "the session: whose it is, what the worker lacks, figures": (
+        "session_", "worker_memory.py", "call_policy.py", "monitor.py",
+    ),
+    "lending: the lease, its proof, carrying out": (
+        "worker_pool.py", "checkout.py", "lease.py", "decision_runner.py", "background.py",
+    ),
+    "the pure core": ("pool_state.py", "core/", "lifecycle.py"),
+    "telemetry: asking whether anybody listens": ("telemetry/",),
+    "request and answer": ("worker.py",),
+    "messages and frames, those of the scripted worker included": ("protocol/",),
+}  # fmt: skip
+
+
+def count_parts() -> dict[str, int]:
+    """Count one call of ``PythonPool`` by the parts of its way."""
+
+    async def measure() -> Count:
+        async with _one_python_pool() as call:
+            for _ in range(WARM_UP):
+                await call()
+            with counter.counting():
+                for _ in range(TIMES):
+                    await call()
+        return counter.count
+
+    counter = InstructionCounter()
+    everything = _in_virtual_time(measure)
+    parts = {
+        part: round(sum(n for path, n in counter.by_module.items() if path.startswith(begins)) / TIMES)
+        for part, begins in _PARTS.items()
+    }
+    known = tuple(begin for begins in _PARTS.values() for begin in begins)
+    other = sum(n for path, n in counter.by_module.items() if not path.startswith(known))
+    parts["anything else of ours"] = round(other / TIMES)
+    parts["libraries: trio's scheduling, scope, clock (that of tests here)"] = round(
+        everything.libraries / TIMES
+    )
+    return parts

@@ -36,6 +36,8 @@ class Interrupts:
     def __init__(self) -> None:
         self._shields = 0
         self._kept_back = False
+        # The number of the main thread is kept by a fork, and is cheaper to compare than the thread.
+        self._main = threading.main_thread().ident
 
     def install(self) -> None:
         """Take over SIGINT. Main thread only."""
@@ -51,7 +53,7 @@ class Interrupts:
 
     def shield(self) -> contextlib.AbstractContextManager[object]:
         """Return a context in which no exception is raised by SIGINT, on whatever thread this is called."""
-        return self if threading.current_thread() is threading.main_thread() else contextlib.nullcontext()
+        return self if threading.get_ident() == self._main else contextlib.nullcontext()
 
     def __enter__(self) -> None:
         self._shields += 1

@@ -13,8 +13,6 @@ from dspex_pool.protocol.framing import encode_frame
 from dspex_pool.protocol.messages import ErrorInfo, Failure, Request, encode_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dspex_pool.bridge.handler import Answer
     from dspex_pool.bridge.interrupts import Interrupts
     from dspex_pool.bridge.process import Process
@@ -74,20 +72,21 @@ class Outlet:
             LocalProtocolError: The result cannot be carried by JSON, or does not fit a frame. Nothing was
                 written, and the request can still be failed.
         """
-        self._answer(
-            lambda: self._conversation.succeed(
+        with self._interrupts.shield(), self._lock:
+            payload = self._conversation.succeed(
                 request_id, answer.result, usage=answer.usage, duration_s=duration_s
             )
-        )
+            self._running = None
+            self._write(payload)
 
     def fail(self, request_id: int, error: str, info: ErrorInfo) -> None:
         """Answer a request with a failure. It always arrives; what does not fit a frame is cut."""
         try:
-            self._answer(lambda: self._conversation.fail(request_id, error, info))
+            self._fail(request_id, error, info)
         except LocalProtocolError:
             short = error.encode("ascii", "replace").decode()[:_SHORT_ERROR_CHARS]
             info = ErrorInfo(type=info.type[:_SHORT_ERROR_CHARS], message="")
-            self._answer(lambda: self._conversation.fail(request_id, short, info))
+            self._fail(request_id, short, info)
 
     def event(self, kind: str, data: dict[str, Any]) -> bool:
         """Tell the client of an event of the running request.
@@ -109,24 +108,25 @@ class Outlet:
             self._write(payload)
             return True
 
-    def _answer(self, encode: Callable[[], bytes]) -> None:
+    def _fail(self, request_id: int, error: str, info: ErrorInfo) -> None:
         with self._interrupts.shield(), self._lock:
-            payload = encode()
+            payload = self._conversation.fail(request_id, error, info)
             self._running = None
             self._write(payload)
 
     def _write(self, payload: bytes) -> None:
         self._holder = threading.get_ident()
-        unwritten = memoryview(encode_frame(payload, max_frame_bytes=self._max_frame_bytes))
+        frame = encode_frame(payload, max_frame_bytes=self._max_frame_bytes)
         try:
-            while unwritten:
-                unwritten = unwritten[self._write_some(unwritten) :]
+            written = self._write_some(frame)
+            while written < len(frame):
+                written += self._write_some(memoryview(frame)[written:])
         except OSError:
             self._process.end(0)  # nobody reads any more
         finally:
             self._holder = None
 
-    def _write_some(self, data: memoryview) -> int:
+    def _write_some(self, data: bytes | memoryview) -> int:
         try:
             return os.write(self._fd, data)
         except BlockingIOError:

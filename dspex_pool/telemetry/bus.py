@@ -40,8 +40,9 @@ class Telemetry:
         self._attachments: tuple[Attachment, ...] = ()
         # By name, as ``emit`` is given it: the whole name, and whom it is for. Made anew with every change.
         self._routes: dict[str | tuple[str, ...], _Route] = {}
-        # What ``hears_any`` was asked, and its answers. Made anew with every change as well.
-        self._heard: dict[tuple[str, ...], bool] = {}
+        # What ``hears`` and ``hears_any`` were asked, and the answers. Made anew with every change as well.
+        self._heard: dict[str | tuple[str, ...], bool] = {}
+        self._heard_any: dict[tuple[str, ...], bool] = {}
         # Reentrant, because the hook below may attach or detach.
         self._changing = threading.RLock()
 
@@ -74,12 +75,18 @@ class Telemetry:
 
     def hears(self, name: str) -> bool:
         """Tell whether any handler is called for the event ``name``, given as for ``emit``."""
-        return self.observed and bool(self._route(name)[1])
+        if not self.observed:
+            return False
+        # Taken before the routes are read, as in ``_route``.
+        heard = self._heard
+        answer = heard.get(name)
+        if answer is None:
+            answer = heard[name] = bool(self._route(name)[1])
+        return answer
 
     def hears_any(self, names: tuple[str, ...]) -> bool:
         """Tell whether any handler is called for any of these events: a look into a table."""
-        # Taken before the routes are read, as in ``_route``.
-        heard = self._heard
+        heard = self._heard_any
         answer = heard.get(names)
         if answer is None:
             answer = heard[names] = any(self.hears(name) for name in names)
@@ -118,6 +125,7 @@ class Telemetry:
         self._attachments = attachments
         self._routes = {}
         self._heard = {}
+        self._heard_any = {}
         was_observed, self.observed = self.observed, bool(attachments)
         if was_observed != self.observed and self.on_observed is not None:
             self.on_observed(self.observed)
