@@ -120,13 +120,12 @@ class SessionLease:
         try:
             result = await self.run()
             errors = 0
+            return result
         finally:
-            self._call.ended = trio.current_time()
-            duration = self._call.ended - self._lease.since
+            self._call.ended = ended = trio.current_time()
             for tally in tallies:
-                tally.durations.append(duration)
+                tally.durations.append(ended - self._lease.since)
                 tally.errors += errors
-        return result
 
     async def run(self) -> Any:
         """Bring the worker up to date, and run the command.

@@ -306,13 +306,12 @@ class SessionPool:
         call.begun = False
         # Nobody's programs have no home: they go wherever there is room.
         session_id = call.session_id if call.session_id != ANONYMOUS else None
+        telemetry = self.telemetry
         async with self.workers.checkout(session=session_id, affinity=call.affinity) as lease:
             work = SessionLease(lease, call, default=self._default_model, is_live=self._books.table.is_live)
-            if self.telemetry.hears_any(CALL_EVENTS):
-                result = await work.run_told(self.telemetry, self.tallies, attempt)
-            else:
-                result = await work.run_counted(self.tallies)
-            return result, lease.worker_id
+            if telemetry.observed and telemetry.hears_any(CALL_EVENTS):
+                return await work.run_told(telemetry, self.tallies, attempt), lease.worker.worker_id
+            return await work.run_counted(self.tallies), lease.worker.worker_id
 
     # --- housekeeping ----------------------------------------------------------------------------------------
 

@@ -98,6 +98,22 @@ def test_client_stamps_requests_with_the_time_in_utc_by_default() -> None:
     assert stamp.utcoffset() == datetime.timedelta(0)
 
 
+@pytest.mark.parametrize("after", [0.0, 0.25, 0.999999, 1.0, 61.5])
+def test_time_stamps_go_on_within_a_second_and_beyond_it(
+    after: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept of one second is not said of another."""
+    begin = datetime.datetime(2026, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
+    conversation = ClientConversation(peer="worker w-1")
+    for seconds in (0.0, after):
+        now = begin.timestamp() + seconds
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        stamp = json.loads(conversation.request("run", {})[1])["timestamp"]
+        assert datetime.datetime.fromisoformat(stamp) - begin == pytest.approx(
+            datetime.timedelta(seconds=seconds), abs=datetime.timedelta(microseconds=2)
+        )
+
+
 def test_client_uses_up_no_id_for_args_that_cannot_be_sent() -> None:
     """A caller's NaN leaves the conversation as it was."""
     client = new_client()
