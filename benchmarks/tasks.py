@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,12 @@ def wait(seconds: float) -> float:
     return seconds
 
 
+def deaf(seconds: float) -> float:
+    """Take so long, and heed no interrupt meanwhile or later."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return wait(seconds)
+
+
 def hold(seconds: float) -> int:
     """Take so long, and return which process this is."""
     time.sleep(seconds)
@@ -56,7 +63,13 @@ def predict(seconds: float) -> int:
 
 
 #: The tasks by name. Each takes one JSON value and returns one.
-TASKS: dict[str, Callable[[Any], Any]] = {"echo": echo, "wait": wait, "hold": hold, "predict": predict}
+TASKS: dict[str, Callable[[Any], Any]] = {
+    "echo": echo,
+    "wait": wait,
+    "deaf": deaf,
+    "hold": hold,
+    "predict": predict,
+}
 
 
 class Tasks(Handler):

@@ -39,7 +39,11 @@ _POOLS = {
     "ours: PythonPool, telemetry": "open_watched_python_pool",
 }
 
-_VARIANTS = {"ours: idempotent calls": "open_idempotent", "ours: template": "open_template"}
+_VARIANTS = {
+    "ours: idempotent calls": "open_idempotent",
+    "ours: template": "open_template",
+    "ours: template, no grace": "open_strict_template",
+}
 
 CONTENDERS: dict[str, Entry] = {
     RAW: Entry("raw:open_raw"),

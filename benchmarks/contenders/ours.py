@@ -25,6 +25,7 @@ __all__ = [
     "open_port",
     "open_python_pool",
     "open_session_pool",
+    "open_strict_template",
     "open_template",
     "open_watched_python_pool",
     "open_watched_session_pool",
@@ -95,6 +96,10 @@ class _OfPythonPool(TrioContender):
         self._pool = pool
         self._is_idempotent = is_idempotent
 
+    def resize(self, workers: int) -> None:
+        """Have the pool hold so many workers from now on."""
+        self._pool.sessions.workers.resize(workers)
+
     async def call(self, task: str, argument: Any, *, timeout: float | None = None) -> Any:
         reply = await self._pool.call(
             "bench",
@@ -112,7 +117,7 @@ def our_ports() -> SubprocessPortFactory:
 
 
 def our_config(workers: int, **settings: Any) -> PoolConfig:
-    usual: dict[str, Any] = {"max_starting": workers, "handler": HANDLER, "worker_cwd": str(ROOT)}
+    usual: dict[str, Any] = {"max_starting": max(workers, 16), "handler": HANDLER, "worker_cwd": str(ROOT)}
     return PoolConfig.load(pool_size=workers, **(usual | settings))
 
 
@@ -198,7 +203,20 @@ async def open_idempotent(workers: int) -> AsyncIterator[TrioContender]:
 @contextlib.asynccontextmanager
 async def open_template(workers: int) -> AsyncIterator[TrioContender]:
     """Open what users open, with workers that are forked from a process that has imported DSPy."""
-    config = our_config(workers, start_method="template", handler=WARM_HANDLER)
+    async with _open_template(workers) as contender:
+        yield contender
+
+
+@contextlib.asynccontextmanager
+async def open_strict_template(workers: int) -> AsyncIterator[TrioContender]:
+    """Open the same, with workers that are killed at once when a call is given up."""
+    async with _open_template(workers, cancel_grace=0.001) as contender:
+        yield contender
+
+
+@contextlib.asynccontextmanager
+async def _open_template(workers: int, **settings: Any) -> AsyncIterator[TrioContender]:
+    config = our_config(workers, start_method="template", handler=WARM_HANDLER, **settings)
     async with PythonPool.open(config) as pool:
         await pool.wait_ready(workers)
         yield _OfPythonPool(pool)

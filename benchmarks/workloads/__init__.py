@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.workloads.bookkeeping import Bookkeeping
 from benchmarks.workloads.cold_start import ColdStart
 from benchmarks.workloads.command_rows import CommandRows
+from benchmarks.workloads.further_workers import FurtherWorkers
 from benchmarks.workloads.hanging_call import HangingCall
 from benchmarks.workloads.holdings import Holdings
 from benchmarks.workloads.killed_worker import KilledWorker
@@ -31,5 +32,6 @@ WORKLOADS: dict[str, Workload] = {
         StartUp(),
         CommandRows(),
         Holdings(),
+        FurtherWorkers(),
     )
 }

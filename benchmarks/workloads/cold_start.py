@@ -29,7 +29,9 @@ class ColdStart(PoolWorkload):
         Metric("memory of the tree", "bytes", has_ratio=False),
         Metric("memory a worker", "bytes", has_ratio=False),
     )
-    cases: ClassVar[Mapping[str, Settings]] = {"4 workers": {"workers": 4}, "16 workers": {"workers": 16}}
+    cases: ClassVar[Mapping[str, Settings]] = {
+        f"{count} worker{'s' * (count > 1)}": {"workers": count} for count in (1, 4, 16)
+    }
     quick: ClassVar[Settings] = {"workers": 2}
     subjects = (
         "ours: PythonPool",

@@ -20,10 +20,21 @@ if TYPE_CHECKING:
 __all__ = ["HangingCall"]
 
 
+_SETTINGS: Settings = {
+    "workers": 4,
+    "callers": 7,
+    "seconds": 0.005,
+    "timeout": 0.5,
+    "hang": 3.0,
+    "task": "wait",
+}
+
+
 class HangingCall(PoolWorkload):
     """When its caller is free, when all workers serve again, whether the worker was kept, and who else was hurt.
 
-    The call hangs for three seconds, not for ever: pools that cannot end it wait it out.
+    A deaf one heeds no interrupt, so its worker can only be killed. The call hangs for three seconds, not for ever:
+    pools that cannot end it wait it out.
     """
 
     letter = "G"
@@ -35,10 +46,11 @@ class HangingCall(PoolWorkload):
         Metric("other calls lost", "", has_ratio=False),
     )
     cases: ClassVar[Mapping[str, Settings]] = {
-        "4 workers": {"workers": 4, "callers": 7, "seconds": 0.005, "timeout": 0.5, "hang": 3.0}
+        "4 workers": _SETTINGS,
+        "4 workers, deaf": {**_SETTINGS, "task": "deaf"},
     }
     quick: ClassVar[Settings] = {"workers": 2, "callers": 3}
-    subjects = ("ours: WorkerPool", "ours: PythonPool", "ours: template", *PEERS)
+    subjects = ("ours: WorkerPool", "ours: PythonPool", "ours: template", "ours: template, no grace", *PEERS)
     reference = None
     rounds = 3
 
@@ -51,7 +63,7 @@ class HangingCall(PoolWorkload):
             await traffic.until_served_by(workers, since=0.0, within=10.0)
             before, began = set(traffic.served), trio.current_time()
             with contextlib.suppress(Exception):
-                await contender.call("wait", settings["hang"], timeout=timeout)
+                await contender.call(settings["task"], settings["hang"], timeout=timeout)
             free = trio.current_time()
             back = await traffic.until_served_by(workers, since=free, within=2 * settings["hang"])
             others = await traffic.lost(within=1.0)

@@ -11,6 +11,7 @@ import trio
 from benchmarks.contenders import PEERS
 from benchmarks.figures import Metric
 from benchmarks.traffic import Traffic
+from benchmarks.workloads.start_up import ask_worker
 from benchmarks.workloads.workload import PoolWorkload, Settings
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class KilledWorker(PoolWorkload):
     metrics = (
         Metric("calls lost", "", has_ratio=False),
         Metric("until full capacity", has_ratio=False),
+        Metric("a cold start beside it", has_ratio=False),
     )
     cases: ClassVar[Mapping[str, Settings]] = {"4 workers": {"workers": 4, "callers": 8, "seconds": 0.01}}
     quick: ClassVar[Settings] = {"workers": 2, "callers": 4}
@@ -60,5 +62,10 @@ class KilledWorker(PoolWorkload):
             os.kill(busy, signal.SIGKILL)
             back = await traffic.until_served_by(workers, since=killed, within=3.0)
             lost = await traffic.lost(within=1.0)
+            began = trio.current_time()
+            await trio.to_thread.run_sync(ask_worker)
+            cold = trio.current_time() - began
             nursery.cancel_scope.cancel()
-        return {"calls lost": lost} | ({} if back is None else {"until full capacity": back - killed})
+        return {"calls lost": lost, "a cold start beside it": cold} | (
+            {} if back is None else {"until full capacity": back - killed}
+        )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from benchmarks.workloads.workload import Round
 
-__all__ = ["StartUp"]
+__all__ = ["FIRST_ANSWER", "StartUp", "ask_worker"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _REQUEST = b'{"id":1,"command":"echo","args":{"value":1},"timestamp":""}'
@@ -36,14 +36,15 @@ _BEGUN: Mapping[str, Sequence[str]] = {
     "dspex-pool --help": ("-m", "dspex_pool.cli", "--help"),
     "dspex-pool run --help": ("-m", "dspex_pool.cli", "run", "--help"),
 }
-_WORKER = "a worker to its first answer, without DSPy"
+FIRST_ANSWER = "a worker to its first answer, without DSPy"
 
 
 def _run(arguments: Sequence[str]) -> None:
     subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
 
 
-def _ask_worker() -> None:
+def ask_worker() -> None:
+    """Start a worker, have one answer of it, and see it end."""
     command = [sys.executable, "-m", "dspex_pool.bridge", "--mode", "pool-worker", "--handler", HANDLER]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
@@ -61,7 +62,7 @@ class StartUp(Workload):
     title = "from the start of a process"
     metrics = (Metric("elapsed"), Metric("CPU"))
     cases: ClassVar[Mapping[str, Settings]] = {"with bytecode files": {}}
-    subjects = (*_BEGUN, _WORKER)
+    subjects = (*_BEGUN, FIRST_ANSWER)
     reference = "an empty interpreter"
     rounds = 9
 
@@ -69,7 +70,7 @@ class StartUp(Workload):
     async def prepare(self, subject: str, settings: Settings) -> AsyncIterator[Round]:
         """Run it once, so that files are read and compiled."""
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-        begin = _ask_worker if subject == _WORKER else functools.partial(_run, _BEGUN[subject])
+        begin = ask_worker if subject == FIRST_ANSWER else functools.partial(_run, _BEGUN[subject])
         begin()
 
         async def measure() -> dict[str, float]:
