@@ -75,10 +75,12 @@ class Shrinker:
         small = self.best
         for number, workload in enumerate(small.case.workloads):
             for index, call in enumerate(workload.calls if len(workload.calls) > FEW else ()):
+                if self._is_over:
+                    return
                 longer = msgspec.structs.replace(call, keep=LONG)
                 calls = (*workload.calls[:index], longer, *workload.calls[index + 1 :])
                 run = self._play(_CallsOf(number).put(small.case, calls))
-                if self._tell_apart(run) == self._failure and not self._is_over:
+                if self._tell_apart(run) == self._failure:
                     self.best = run
                     self._cut(_CallsOf(number))
                     if size_of(self.best.case) < size_of(small.case):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
+from dspex_testkit.simulation import shrink
 from dspex_testkit.simulation.explore import Explorer, NotDeterministicError, VacuousError, explore
 from dspex_testkit.simulation.faults import GRID, Deaf, FailStart, Kill, swarm
 from dspex_testkit.simulation.outcomes import BrokenPromiseError, Outcome, Outcomes
 from dspex_testkit.simulation.run import Setup
 from dspex_testkit.simulation.schedulers import PORTFOLIO, Schedule
 from dspex_testkit.simulation.sessions import SessionWorld
+from dspex_testkit.simulation.shrink import Shrinker
 from dspex_testkit.simulation.steady import simulate_hours
 from dspex_testkit.simulation.workload import Call, Case, Workload, of_token
 from tests.bugbench.catalogue import BUGS, planted
@@ -22,6 +25,7 @@ from tests.search_profiles import depth
 if TYPE_CHECKING:
     from dspex_testkit.fuzz.hunter import Hunter
     from dspex_testkit.simulation.faults import Fault
+    from dspex_testkit.simulation.run import Run
     from dspex_testkit.simulation.world import World
 
 pytestmark = pytest.mark.chaos
@@ -142,6 +146,22 @@ def test_schedule_is_shrunk_to_the_turns_that_matter() -> None:
     case = of_token(token_of(failure_of(Setup(race))))
     assert case.calls <= 2
     assert 1 <= len(case.schedule.turns) <= 3
+
+
+def test_shrinking_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even a detour goes on. It once played every call of the run anew after the end: minutes, in a long one."""
+    setup = Setup(serve, {"pool_size": 2})
+    run, now, plays = setup.play(Case(1)), 0.0, list[Case]()
+    monkeypatch.setattr(shrink, "time", SimpleNamespace(process_time=lambda: now))
+
+    def play(case: Case) -> Run:
+        nonlocal now
+        now += 0.4
+        plays.append(case)
+        return run
+
+    assert Shrinker(play, run, seconds=1.0).shrink() is run
+    assert len(plays) == 3
 
 
 @pytest.mark.parametrize("policy", ["fair", "hold-back", "hold-long", "pct"])
