@@ -24,7 +24,7 @@ from dspex_testkit.simulation.faults import swarm
 pytestmark = pytest.mark.chaos
 
 
-@pytest.mark.parametrize("number", range({count}))
+@pytest.mark.parametrize("number", range({first}, {first} + {count}))
 @explore(seeds=50, faults=swarm(), cancel="everywhere", pool_size=2, shrink_seconds={seconds})
 async def test_claim(world, number):
     """A claim that does not hold, drawn from the number."""
@@ -65,12 +65,18 @@ def pytest_runtest_makereport(item, call):
     return (yield)
 """
 
+#: Forks have the hash seed of the process that they are forked from, which has imported all and run no test.
 REPLAY_MANY = """
-import json, sys
+import gc, json, os, sys
 import pytest
 
+assert not pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider"])
+gc.freeze()
 for nodeid, token in json.load(sys.stdin):
-    pytest.main([nodeid, "--dspex-replay=" + token, "-q", "-p", "no:cacheprovider"])
+    if not (fork := os.fork()):
+        pytest.main([nodeid, "--dspex-replay=" + token, "-q", "-p", "no:cacheprovider"])
+        os._exit(0)
+    assert os.waitpid(fork, 0)[1] == 0
 """
 
 
@@ -94,9 +100,10 @@ class Failure(NamedTuple):
         return self.line.rpartition("--dspex-replay=")[2]
 
 
-def write_project(folder: Path, count: int, *, shrink_seconds: float = 0.3) -> None:
-    """Write ``count`` tests that fail."""
-    (folder / "test_claims.py").write_text(TESTS.format(count=count, seconds=shrink_seconds))
+def write_project(folder: Path, count: int, *, first: int = 0, shrink_seconds: float = 0.1) -> None:
+    """Write ``count`` tests that fail, numbered from ``first``: each number is another claim."""
+    text = TESTS.format(first=first, count=count, seconds=shrink_seconds)
+    (folder / "test_claims.py").write_text(text)
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "replay_many.py").write_text(REPLAY_MANY)
     (folder / "pytest.ini").write_text("[pytest]\naddopts = " + OTHERS_PLUGINS)
@@ -117,7 +124,7 @@ def replay(folder: Path, failure: Failure, *, hash_seed: int) -> Failure:
 def replay_many(
     folder: Path, failures: Iterable[tuple[str, Failure]], *, hash_seed: int
 ) -> dict[str, Failure]:
-    """Repeat failures one after the other in one fresh process, each in a pytest run of its own."""
+    """Repeat failures one after the other, each in a pytest run and a process of its own, forked from a fresh one."""
     tokens = json.dumps([(name, failure.token) for name, failure in failures])
     return _run(folder, ["replay_many.py"], hash_seed, tokens)
 

@@ -13,21 +13,25 @@ if TYPE_CHECKING:
 
     from tests.planted_failures import Failure
 
-pytestmark = [pytest.mark.chaos, pytest.mark.budget(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.budget(120)]
 
 FAILURES = 100
-#: Replays in one process: each process has another hash seed, and replays in another order.
-BATCH = 10
+#: Tests that fail and replay them side by side.
+PARTS = 4
+#: Replays with one hash seed, each in a process of its own.
+BATCH = 13
 
 
-def test_soak_hundred_of_hundred_failures_replay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_soak_hundred_of_hundred_failures_replay(part: int, tmp_path: Path) -> None:
     """In fresh processes, with other hash seeds and in other orders, each test fails as it did, and says so."""
-    write_project(tmp_path, FAILURES)
+    share = FAILURES // PARTS
+    write_project(tmp_path, share, first=part * share)
     failures = fail_all(tmp_path, hash_seed=1)
-    assert len(failures) == FAILURES
+    assert len(failures) == share
     assert all(failure.kind == "AssertionError" for failure in failures.values())
     again: dict[str, Failure] = {}
     backwards = list(failures.items())[::-1]
-    for begin in range(0, FAILURES, BATCH):
-        again |= replay_many(tmp_path, backwards[begin : begin + BATCH], hash_seed=100 + begin)
+    for begin in range(0, share, BATCH):
+        again |= replay_many(tmp_path, backwards[begin : begin + BATCH], hash_seed=100 * (1 + part) + begin)
     assert again == failures
