@@ -40,8 +40,9 @@ class Slow(dspy.Module):
         return self.answer(context=context, question=question)
 """
 
-#: Seconds between two kills.
-PAUSE = 0.5
+#: Seconds between two kills, and rows that are answered between them: where workers take seconds to start, a row
+#: would else be hit as often as it may be retried, always by the worker that has just come.
+PAUSE, ROWS = 0.5, 8
 
 
 @pytest.fixture
@@ -58,8 +59,8 @@ def questions(count: int, seconds: float) -> list[dict[str, Any]]:
     return [{**row, "id": f"row-{number}", "seconds": seconds} for number, row in enumerate(rows)]
 
 
-def kill_workers(run: subprocess.Popen[str], draw: random.Random, seconds: float) -> list[int]:
-    """Kill a random worker of a run every half second; return the process ids of those that were hit."""
+def kill_workers(shell: Shell, run: subprocess.Popen[str], draw: random.Random, seconds: float) -> list[int]:
+    """Kill a random worker every half second in which rows are answered; return the process ids of those hit."""
     hit, deadline = list[int](), time.monotonic() + seconds
     while time.monotonic() < deadline:
         workers = sorted(worker.pid for worker in psutil.Process(run.pid).children() if is_alive(worker))
@@ -67,7 +68,9 @@ def kill_workers(run: subprocess.Popen[str], draw: random.Random, seconds: float
             pid = draw.choice(workers)
             os.kill(pid, signal.SIGKILL)
             hit.append(pid)
+        recorded = shell.recorded()
         time.sleep(PAUSE)
+        wait_until(lambda: run.poll() is not None or shell.recorded() >= recorded + ROWS, "rows are answered")  # noqa: B023 - awaited here
     return hit
 
 
@@ -85,7 +88,7 @@ def run_under_kills(shell: Shell, draw: random.Random, rows: list[dict[str, Any]
     words = ("run", "slow:Slow", "rows.jsonl", "-o", "answers.jsonl", "--allow", "slow")
     with shell.started(*words, "--session-field", "tenant", "--workers", "4", "--retries", "3") as run:
         wait_until(lambda: shell.recorded() > 0, "a row is recorded", seconds=30)
-        hit = kill_workers(run, draw, seconds)
+        hit = kill_workers(shell, run, draw, seconds)
         assert run.poll() is None, "the run was over before the killing: more rows are needed"
         _, told = run.communicate(timeout=120)
     assert run.returncode == 0, told
