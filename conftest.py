@@ -14,12 +14,15 @@ pytest_plugins = ["pytester"]
 #: Plugins that are installed to test ours beside them: where a test runs pytest, they are out unless it wants them.
 NEIGHBOURS = ("anyio", "asyncio", "randomly", "timeout", "pytest_cov")
 OPTIONS = " ".join(f"-p no:{name}" for name in NEIGHBOURS)
+#: What else small runs do without: these import Hypothesis, half of the CPU seconds of their start.
+UNUSED = " ".join(f"-p no:{name}" for name in ("faker", "hypothesispytest", "trio"))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Leave the neighbours out of inner runs; make the profiles known before Hypothesis' plugin loads one."""
     os.environ.setdefault("PYTEST_ADDOPTS", OPTIONS)
+    config.addinivalue_line("markers", "with_trio: runs pytest with pytest-trio and Hypothesis' plugin.")
     # Other runs need not import Hypothesis here.
     if config.getoption("--hypothesis-profile", None):
         importlib.import_module("tests.search_profiles")
@@ -32,8 +35,14 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture
-def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """Runs pytest apart, as pytest's own fixture does, without the neighbours."""
+def pytester(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> pytest.Pytester:
+    """Runs pytest apart, as pytest's own fixture does, without the neighbours.
+
+    Also without pytest-trio and Hypothesis' plugin, unless the test is marked ``with_trio``.
+    """
     # Pytest's fixture forgets the options of the outer run.
-    monkeypatch.setenv("PYTEST_ADDOPTS", OPTIONS)
+    wanted = request.node.get_closest_marker("with_trio")
+    monkeypatch.setenv("PYTEST_ADDOPTS", OPTIONS if wanted else f"{OPTIONS} {UNUSED}")
     return pytester

@@ -81,7 +81,7 @@ for nodeid, token in json.load(sys.stdin):
 
 
 #: Each costs every process a part of its start-up.
-OTHERS_PLUGINS = " ".join(f"-p no:{name}" for name in ("faker", "anyio", "asyncio", "randomly", "timeout"))
+OTHERS_PLUGINS = " ".join(f"-p no:{name}" for name in ("faker", "hypothesispytest", "trio"))
 
 
 class Failure(NamedTuple):

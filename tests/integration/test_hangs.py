@@ -126,6 +126,7 @@ SAYS = {
 }
 
 
+@pytest.mark.with_trio
 def test_each_planted_hang_is_named_and_the_run_goes_on(pytester: pytest.Pytester) -> None:
     """Ten hangs fail with who holds what and which line waits; keys are not shown; the next test runs."""
     pytester.makepyfile(PLANTED)

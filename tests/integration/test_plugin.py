@@ -184,6 +184,7 @@ def test_fast_test_may_sleep_a_little(project: Callable[..., pytest.RunResult]) 
     project(code, "-o", "dspex_sleep_budget=0.035", folder="again").assert_outcomes(failed=2)
 
 
+@pytest.mark.with_trio
 def test_fast_test_may_not_sleep_in_trio_on_the_real_clock(project: Callable[..., pytest.RunResult]) -> None:
     """Deadlines that pass in real time count as sleep; virtual time, threads and short waits do not."""
     code = """

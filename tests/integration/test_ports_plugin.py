@@ -100,6 +100,7 @@ async def test_that_fails(pool):
 """
 
 
+@pytest.mark.with_trio
 @pytest.mark.parametrize("words", [(), ("-p", "no:trio")], ids=["with", "without"])
 def test_bodies_run_with_and_without_pytest_trio(pytester: pytest.Pytester, words: tuple[str, ...]) -> None:
     """Each body runs once for each kind of port that it is for, in classes, with parameters, under Hypothesis."""
@@ -122,6 +123,7 @@ def test_option_chooses_among_the_kinds_that_a_body_is_for(pytester: pytest.Pyte
     result.stdout.no_fnmatch_line("*[[]process]*")
 
 
+@pytest.mark.with_trio
 def test_trio_mode_and_its_fixtures_go_on_as_before(pytester: pytest.Pytester) -> None:
     """In ``trio_mode`` tests of pytest-trio keep their fixtures and clocks, and ours run beside them."""
     pytester.makeini("[pytest]\ntrio_mode = true\n")
@@ -129,6 +131,7 @@ def test_trio_mode_and_its_fixtures_go_on_as_before(pytester: pytest.Pytester) -
     pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error").assert_outcomes(passed=2)
 
 
+@pytest.mark.with_trio
 def test_what_cannot_be_is_refused_with_the_reason(pytester: pytest.Pytester) -> None:
     """Another clock, a plain function and an unknown kind are named; a failing assertion is shown as itself."""
     pytester.makepyfile(test_wrong=WRONG)
