@@ -183,10 +183,11 @@ async def test_pool_tells_when_it_is_ready_and_when_not(make_pool: MakePool) -> 
     async with make_pool.worker_pool(ports=ports, telemetry=log.telemetry, pool_size=2) as pool:
         await pool.wait_ready(2)
         ports.kill_all()
-        await until(lambda: ports.ended == 2, "both are gone")
+        # The pool hears of an end after it has happened.
+        await until(lambda: pool.statistics().counters.reaped == 2, "both are gone")
         await pool.wait_ready(2)
         ports.end(ports.live[0])
-        await until(lambda: ports.ended == 3, "one is gone")
+        await until(lambda: pool.statistics().counters.reaped == 3, "one is gone")
     told = [(name, dict(measured)) for name, measured, _ in log.events if name in ("ready", "unready")]
     assert told == [("ready", {"workers": 1}), ("unready", {"workers": 0})] * 2
     for name, event in (("ready", "worker_started"), ("unready", "worker_retiring")):
