@@ -328,7 +328,6 @@ class PoolState(Upkeep):
             return
         self._emit("resized", {"from_size": self.pool_size, "to_size": pool_size})
         self.pool_size = pool_size
-        self.capacity = pool_size + self.options.max_overflow
         for record in list(self._idle):
             if self.live_count > self.capacity:
                 self._retire(record, "resized", now, polite=True)

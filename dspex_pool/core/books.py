@@ -81,8 +81,6 @@ class Books(Ledger):
         self.options = options
         #: Size that the pool is set to; ``resize`` changes it.
         self.pool_size = options.pool_size
-        #: Processes that may exist, those being ended included.
-        self.capacity = options.pool_size + options.max_overflow
         #: When ``tick`` next has something to do.
         self.wake_at = NEVER
         self.is_suspended = False
@@ -117,6 +115,11 @@ class Books(Ledger):
         is_full = self.options.min_idle is None and not self.options.lazy
         floor = self.pool_size if is_full else max(self.options.floor, self._boot_target, *self._awaited)
         return min(floor, self.pool_size)
+
+    @property
+    def capacity(self) -> int:
+        """Processes that may exist, those being ended included."""
+        return self.pool_size + self.options.max_overflow
 
     def headcount(self) -> Headcount:
         """Return what care must know of the pool as a whole."""

@@ -34,7 +34,7 @@ from dspex_testkit.plan import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from dspex_pool.bridge.handler import HandlerContext
 
@@ -77,11 +77,11 @@ class PlannedCommands:
         """Have the loop's own answer to this command go nowhere."""
         outlet = self._outlet
 
-        def swallow(encode: Callable[[], bytes]) -> None:
+        def swallow(*_: object, **__: object) -> None:
             outlet._running = None
-            del outlet._answer
+            del outlet.succeed, outlet.fail
 
-        outlet._answer = swallow
+        outlet.succeed = outlet.fail = swallow
 
     def _do(self, step: Step, request_id: int) -> None:
         match step:
