@@ -62,9 +62,7 @@ class KilledWorker(PoolWorkload):
             os.kill(busy, signal.SIGKILL)
             back = await traffic.until_served_by(workers, since=killed, within=3.0)
             lost = await traffic.lost(within=1.0)
-            began = trio.current_time()
-            await trio.to_thread.run_sync(ask_worker)
-            cold = trio.current_time() - began
+            cold = await trio.to_thread.run_sync(ask_worker, "hold", settings["seconds"])
             nursery.cancel_scope.cancel()
         return {"calls lost": lost, "a cold start beside it": cold} | (
             {} if back is None else {"until full capacity": back - killed}
