@@ -104,7 +104,9 @@ def _row(target: Target, result: CaseResult, base: float | None) -> list[str]:
     metric = next(each for each in result.metrics if each.name == target.metric)
     ours = _value(target, result.figure(target.subject, metric), base)
     sign = "≥" if metric.more_is_better else "≤"
-    if ours is None:
+    if target.of and target.of != REFERENCE and base is None:
+        shown, holds = "nothing to compare with", ""
+    elif ours is None:
         shown, holds = result.failures.get(target.subject, "never"), "no"
     else:
         is_better = ours >= target.limit if metric.more_is_better else ours <= target.limit
