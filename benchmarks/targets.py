@@ -101,7 +101,7 @@ def judge(results: Iterable[CaseResult]) -> list[list[str]]:
 
 
 def _row(target: Target, result: CaseResult, base: float | None) -> list[str]:
-    metric = next(each for each in result.metrics if each.name == target.metric)
+    metric = _metric(result, target.metric)
     ours = _value(target, result.figure(target.subject, metric), base)
     sign = "≥" if metric.more_is_better else "≤"
     if target.of and target.of != REFERENCE and base is None:

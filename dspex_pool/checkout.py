@@ -47,8 +47,7 @@ class Checkout:
         pool = self._pool
         if self._lease is None:
             self._lease = await pool._acquire(self._timeout, self._session, self._affinity)
-            if pool._setup is not None:
-                await pool._set_up(self._lease)
+            await pool._set_up(self._lease)
         return self._lease
 
     @trio.lowlevel.enable_ki_protection

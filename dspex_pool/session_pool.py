@@ -250,11 +250,7 @@ class SessionPool:
         self._books.enter(session)
         try:
             reply = await self._run(call)
-            kept = (
-                await self._books.commit(session, call.command, call.args)
-                if call.command in BEGINNING
-                else None
-            )
+            kept = await self._books.commit(session, call.command, call.args)
         except ProgramError:
             self._count(call)
             raise
@@ -309,7 +305,7 @@ class SessionPool:
         telemetry = self.telemetry
         async with self.workers.checkout(session=session_id, affinity=call.affinity) as lease:
             work = SessionLease(lease, call, default=self._default_model, is_live=self._books.table.is_live)
-            if telemetry.observed and telemetry.hears_any(CALL_EVENTS):
+            if telemetry.hears_any(CALL_EVENTS):
                 return await work.run_told(telemetry, self.tallies, attempt), lease.worker.worker_id
             return await work.run_counted(self.tallies), lease.worker.worker_id
 

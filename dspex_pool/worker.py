@@ -152,7 +152,7 @@ class PoolWorker:
         Cancellation: Before the first byte nothing was sent. Later the command may run on; the worker owes an
             answer that will be dropped, or was left with half a frame (``is_torn``).
         """
-        if self._conversation.is_owed:
+        if self.owes_answer:
             raise LocalProtocolError(
                 f"worker {self.worker_id} still owes the answer to an earlier request. Return the lease and "
                 "check out again.",

@@ -42,7 +42,6 @@ class Telemetry:
         self._routes: dict[str | tuple[str, ...], _Route] = {}
         # What ``hears`` and ``hears_any`` were asked, and the answers. Made anew with every change as well.
         self._heard: dict[str | tuple[str, ...], bool] = {}
-        self._heard_any: dict[tuple[str, ...], bool] = {}
         # Reentrant, because the hook below may attach or detach.
         self._changing = threading.RLock()
 
@@ -86,7 +85,7 @@ class Telemetry:
 
     def hears_any(self, names: tuple[str, ...]) -> bool:
         """Tell whether any handler is called for any of these events: a look into a table."""
-        heard = self._heard_any
+        heard = self._heard
         answer = heard.get(names)
         if answer is None:
             answer = heard[names] = any(self.hears(name) for name in names)
@@ -125,7 +124,6 @@ class Telemetry:
         self._attachments = attachments
         self._routes = {}
         self._heard = {}
-        self._heard_any = {}
         was_observed, self.observed = self.observed, bool(attachments)
         if was_observed != self.observed and self.on_observed is not None:
             self.on_observed(self.observed)
