@@ -48,7 +48,7 @@ def _can_stop(item: pytest.Item) -> bool:
     """Tell whether a test that hangs can be stopped here, and should be."""
     from dspex_testkit.hangs.alarm import Alarm
 
-    return Alarm.is_possible() and not item.config.getoption("usepdb")
+    return Alarm.is_possible() and not item.config.getoption("usepdb", False)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

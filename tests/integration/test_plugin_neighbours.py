@@ -131,3 +131,12 @@ def test_layers_hold_beside_other_plugins(
     result.stdout.fnmatch_lines(["*a fast test started a process*"])
     result.stdout.fnmatch_lines(["*opened at test_it.py:* in test_leak: def test_leak(): KEPT.append*"])
     result.stdout.fnmatch_lines([f"fast * {fast} tests *", "protocol * 1 tests *"])
+
+
+@pytest.mark.parametrize("name", ["debugging", "logging", "capture", "tmpdir", "terminal"])
+def test_tests_run_without_a_part_of_pytest(run: Callable[..., pytest.RunResult], name: str) -> None:
+    """Bug: without pytest's debugging every test of a layer failed on an option that was not there."""
+    result = run(
+        "import pytest\npytestmark = pytest.mark.fast\nasync def test_it(pool): pass", "-p", f"no:{name}"
+    )
+    assert result.ret == 0, result.stdout.str()
