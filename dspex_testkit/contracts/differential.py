@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["DifferenceError", "Played", "compare", "of_programs", "play_all", "played_on"]
 
 #: Settings of a pool in which each conversation has one course only.
-ONE_WORKER: Final[Mapping[str, Any]] = {"pool_size": 1, "cancel_grace": 0.2, "terminate_grace": 0.2}
+ONE_WORKER: Final[Mapping[str, Any]] = {"pool_size": 1, "cancel_grace": 1.0, "terminate_grace": 0.2}
 
 _FACTS: Final = (
     *("type", "code", "status", "retry_after", "retryable", "attempts", "request_sent"),
