@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -29,9 +30,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Have Hypothesis build its table of characters, once in a working copy: some test would pay 2 s for it."""
+    """Pay here what would be some test's: Hypothesis' table of characters, and garbage collection of what stays.
+
+    The table takes 2 s, once in a working copy. What is imported and collected by now lives until the end, so looking
+    for garbage in it is in vain, and pytest looks in all there is before it ends, five times.
+    """
     if "hypothesis" in sys.modules and not Path(".hypothesis", "unicode_data").exists():
         importlib.import_module("hypothesis.strategies").text().validate()
+    gc.freeze()
 
 
 @pytest.fixture
