@@ -178,13 +178,18 @@ class Start:
     began_at: float
     #: When it ended; ``None`` while it goes on.
     ended_at: float | None = None
+    #: When the orders to starts let it pass; ``None`` before, and if it was given up before.
+    passed_at: float | None = None
     #: ``None`` while it goes on, else ``started``, or the class of what ended it.
     outcome: str | None = None
 
     @property
-    def took(self) -> float:
-        """Seconds that it has taken so far."""
-        return (trio.current_time() if self.ended_at is None else self.ended_at) - self.began_at
+    def held_for(self) -> float:
+        """Seconds for which orders have held it back so far. What it took afterwards is the machine's affair."""
+        for end in (self.passed_at, self.ended_at):
+            if end is not None:
+                return end - self.began_at
+        return trio.current_time() - self.began_at
 
 
 class LinedPorts(OrderedStarts[LinedPort]):
@@ -221,6 +226,8 @@ class LinedPorts(OrderedStarts[LinedPort]):
         return port
 
     async def _open(self, worker_id: str, incarnation: int) -> LinedPort:
+        start = next(start for start in reversed(self.starts) if start.worker_id == worker_id)
+        start.passed_at = trio.current_time()
         port = await self.factory.open(worker_id=worker_id, incarnation=incarnation)
         return LinedPort(port, worker_id, self._taps, self.max_frame_bytes)
 

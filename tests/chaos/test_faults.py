@@ -15,11 +15,13 @@ from dspex_testkit.chaos.catalogue import CATALOGUE
 from dspex_testkit.chaos.chaos import Chaos
 from dspex_testkit.chaos.fault import FaultDidNotHappenError
 from dspex_testkit.chaos.line_fault import LineFault
+from dspex_testkit.chaos.ports import lined_ports_of
 from tests.chaos.fault_cases import CASES, Case
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from dspex_pool.transport.port import Port, PortFactory
     from dspex_testkit.ports.handle import PoolHandle
 
 pytestmark = pytest.mark.chaos
@@ -116,6 +118,35 @@ async def test_block_fails_whose_fault_did_not_happen(pool: PoolHandle, chaos: C
     """Nobody need ask for the proof: the end of the block does."""
     with pytest.raises(FaultDidNotHappenError, match=r"Corrupt\(.*\): it was to happen"), chaos(of.Corrupt()):
         await pool.steady()
+
+
+@pytest.mark.ports("sim")
+@pytest.mark.parametrize("fault", [of.HangStart(seconds=1.0), of.SlowStart(seconds=1.0)])
+async def test_start_that_takes_long_by_itself_proves_nothing(
+    pool: PoolHandle, chaos: Chaos, fault: of.HangStart | of.SlowStart
+) -> None:
+    """Bug: a start that took as long on a busy machine as the fault would have made it counted as its work."""
+    ports = lined_ports_of(pool)
+    ports.factory = _Busy(ports.factory)
+    disarmed = chaos.disarmed()(fault)
+    pool.kill(0)
+    await pool.steady()
+    assert trio.current_time() > 1.5
+    with pytest.raises(FaultDidNotHappenError, match="happened 0 times"):
+        disarmed.happened()
+    with pytest.raises(FaultDidNotHappenError):
+        disarmed.__exit__(None, None, None)
+
+
+class _Busy:
+    """A machine on which each start takes long."""
+
+    def __init__(self, factory: PortFactory) -> None:
+        self._factory = factory
+
+    async def open(self, *, worker_id: str, incarnation: int) -> Port:
+        await trio.sleep(1.5)
+        return await self._factory.open(worker_id=worker_id, incarnation=incarnation)
 
 
 @pytest.mark.ports("sim")

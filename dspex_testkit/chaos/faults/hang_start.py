@@ -32,9 +32,9 @@ class HangStart(Fault, frozen=True, kw_only=True):
         def look() -> list[str]:
             hanging = starts.starts[before:]
             return [
-                f"{start.worker_id} hung for {start.took:.3g} s"
+                f"{start.worker_id} hung for {start.held_for:.3g} s"
                 for start in hanging
-                if start.took >= 0.999 * self.seconds
+                if start.passed_at is None and start.held_for >= 0.999 * self.seconds
             ]
 
         return look

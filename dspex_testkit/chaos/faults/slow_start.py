@@ -17,7 +17,7 @@ class SlowStart(Fault, frozen=True, kw_only=True):
 
     #: Seconds that each takes longer while the fault lasts.
     seconds: float
-    proof = "a start that began meanwhile took so long, or was given up"
+    proof = "a start that began meanwhile was held back for so long"
 
     def inject(self, to: Injection) -> Witness:
         """Delay starts."""
@@ -27,7 +27,9 @@ class SlowStart(Fault, frozen=True, kw_only=True):
         to.afterwards(setattr, starts, "start_delay", 0.0)
 
         def look() -> list[str]:
-            took = (start.took for start in starts.starts[before:])
-            return [f"a start took {seconds:.3g} s" for seconds in took if seconds >= 0.999 * self.seconds]
+            held = (start.held_for for start in starts.starts[before:])
+            return [
+                f"a start was held for {seconds:.3g} s" for seconds in held if seconds >= 0.999 * self.seconds
+            ]
 
         return look
