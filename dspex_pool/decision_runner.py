@@ -215,12 +215,27 @@ class DecisionRunner:
     @trio.lowlevel.enable_ki_protection
     async def _keep_time(self) -> None:
         while True:
-            self._timer_at = self._state.wake_at
+            self._timer_at = min(
+                self._state.wake_at, *(worker.deadline for worker in self._workers()), math.inf
+            )
             self._timer = trio.CancelScope(deadline=self._timer_at)
             with self._timer:
                 await trio.sleep_forever()
-            self._state.tick(trio.current_time())
+            now = trio.current_time()
+            for worker in self._workers():
+                if worker.deadline <= now:
+                    worker.deadline = math.inf
+                    worker.expire()
+            self._state.tick(now)
             self.carry_out()
+
+    def _workers(self) -> list[PoolWorker]:
+        return [life.worker for life in self.lives.values() if life.worker is not None]
+
+    def _watch_deadline(self, deadline: float) -> None:
+        """Have the deadline of a worker's request watched, without a cancel scope for each request."""
+        if deadline < self._timer_at:
+            self._timer_at = self._timer.deadline = deadline
 
     @trio.lowlevel.enable_ki_protection
     async def _live(self, life: WorkerLife) -> None:
@@ -235,6 +250,9 @@ class DecisionRunner:
             self.carry_out()
 
     def _worker_started(self, number: int) -> None:
+        worker = self.worker(number)
+        assert worker is not None
+        worker.watch = self._watch_deadline
         self._state.worker_started(number, trio.current_time())
         self.carry_out()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from dspex_pool.errors import (
 )
 from dspex_pool.protocol import HEADER_BYTES, PROTOCOL_VERSION, ClientConversation, Event, Success
 from dspex_pool.remote_failures import error_from_failure
+from dspex_pool.transport.port import WaitExpiredError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,6 +79,12 @@ class PoolWorker:
         self.is_cut = False
         #: Whether the worker broke the protocol.
         self.is_garbled = False
+        #: When the answer to the running request is due at the latest.
+        self.deadline = math.inf
+        #: Who keeps the time of requests: is told each deadline, and calls ``expire`` once it has come.
+        self.watch: Callable[[float], None] | None = None
+        self._is_late = False
+        self._expire_port: Callable[[], None] | None = getattr(port, "expire", None)
         self._conversation = ClientConversation(peer=f"worker {worker_id}")
 
     def __repr__(self) -> str:
@@ -160,10 +168,28 @@ class PoolWorker:
             )
         if timeout is None:
             return await self._exchange(command, args, None, on_event)
-        with trio.CancelScope(deadline=trio.current_time() + timeout) as scope:
+        deadline = trio.current_time() + timeout
+        if self.watch is not None and self._expire_port is not None and timeout > 0:
+            self.deadline = deadline
+            self.watch(deadline)
+            try:
+                return await self._exchange(command, args, timeout, on_event)
+            except WaitExpiredError:
+                raise self._too_late(command, timeout) from None
+            finally:
+                self.deadline = math.inf
+        with trio.CancelScope(deadline=deadline):
             return await self._exchange(command, args, timeout, on_event)
-        assert scope.cancelled_caught
-        raise CallTimeoutError(
+        raise self._too_late(command, timeout)
+
+    def expire(self) -> None:
+        """End the running request: its deadline has come."""
+        assert self._expire_port is not None
+        self._is_late = True
+        self._expire_port()
+
+    def _too_late(self, command: str, timeout: float) -> CallTimeoutError:
+        return CallTimeoutError(
             f"worker {self.worker_id} did not answer {command!r} within {timeout:g} s. The command is asked to "
             "stop; the worker is replaced if it does not.",
             worker_id=self.worker_id,
@@ -180,6 +206,7 @@ class PoolWorker:
         timeout: float | None,
         on_event: Callable[[Event], None] | None,
     ) -> Any:
+        self._is_late = False
         request_id, payload = self._conversation.request(command, args, timeout_s=timeout)
         sent_before = self.port.bytes_sent
         try:
@@ -205,12 +232,14 @@ class PoolWorker:
         )
 
     async def _await_reply(self, on_event: Callable[[Event], None] | None) -> Reply:
-        while True:
+        # Late before the answer is waited for: while the request was written, or an event told.
+        while not self._is_late:
             message = self._conversation.receive(await self.port.receive())
             if isinstance(message, Event):
                 self._handle_event(message, on_event)
             elif message is not None:
                 return message
+        raise WaitExpiredError
 
     @trio.lowlevel.enable_ki_protection
     def _leave(self, request_id: int, *, sent: int, whole: int) -> None:

@@ -16,7 +16,7 @@ import trio
 
 from dspex_pool.errors import PortClosedError
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES, FrameDecoder, encode_frame
-from dspex_pool.transport.port import ExitStatus
+from dspex_pool.transport.port import ExitStatus, WaitExpiredError
 from dspex_testkit.ordered_starts import OrderedStarts
 from dspex_testkit.origins import note_port
 from dspex_testkit.script import Script, Scripted
@@ -72,6 +72,7 @@ class MockPort(Scripted):
         self._ended = False
         self._changed = trio.lowlevel.ParkingLot()
         self._sending = self._receiving = self._attending = False
+        self._is_expired = False
         self._unread_frames = 0
         note_port(self)
 
@@ -168,7 +169,10 @@ class MockPort(Scripted):
         self._sending = True
         written = 0
         try:
+            self._is_expired = False
             while written < len(frame):
+                if self._is_expired:
+                    raise WaitExpiredError
                 if not (taken := self._write(frame, written)):
                     await self._changed.park()
                 written += taken
@@ -219,13 +223,21 @@ class MockPort(Scripted):
             self._pull()
             if (payload := self._decoder.next_frame()) is not None:
                 await trio.lowlevel.cancel_shielded_checkpoint()
+            self._is_expired = False
             while payload is None:
+                if self._is_expired:
+                    raise WaitExpiredError
                 await self._wait_for_change()
                 self._pull()
                 payload = self._decoder.next_frame()
             return payload
         finally:
             self._receiving = False
+
+    def expire(self) -> None:
+        """End the ``send`` or ``receive`` that waits now, with ``WaitExpiredError``."""
+        self._is_expired = True
+        self._changed.unpark_all()
 
     def _pull(self) -> None:
         self.model.advance(trio.current_time())

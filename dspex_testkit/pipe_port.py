@@ -11,6 +11,7 @@ import trio
 from dspex_pool.errors import PortClosedError
 from dspex_pool.protocol.framing import FrameDecoder, encode_frame
 from dspex_pool.transport.pipes import PipeReader, PipeWriter
+from dspex_pool.transport.port import WaitExpiredError
 from dspex_testkit.bridge_mock_server import BridgeMockServer
 from dspex_testkit.origins import note_port
 from dspex_testkit.unread import whole_frames
@@ -96,12 +97,20 @@ class PipePort:
             Loses nothing.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        self._stdout.is_expired = False
         while (payload := self._decoder.next_frame()) is None:
+            if self._stdout.is_expired:
+                raise WaitExpiredError
             # Closed by attend while this task waited: then attend has read the rest and the end.
             with contextlib.suppress(trio.ClosedResourceError):
                 await self._stdout.wait()
                 self._take(self._stdout.read_now())
         return payload
+
+    def expire(self) -> None:
+        """End the ``send`` or ``receive`` that waits now, with ``WaitExpiredError``."""
+        self._stdin.expire()
+        self._stdout.expire()
 
     def _take(self, data: bytes | None) -> None:
         if data:

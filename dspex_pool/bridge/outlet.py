@@ -26,8 +26,9 @@ _SHORT_ERROR_CHARS = 100
 class Outlet:
     """Says what the conversation allows, in whole frames.
 
-    Every method is shielded against SIGINT and takes one lock, so that no frame is torn or mixed with another.
-    When nobody reads any more, the process ends.
+    Every method takes one lock, so that no frame is mixed with another, and none is torn by SIGINT: ``event``, which
+    runs inside of commands, is shielded against it, and what is called between two commands needs no shield. When
+    nobody reads any more, the process ends.
 
     Args:
         fd: Where frames are written.
@@ -57,7 +58,7 @@ class Outlet:
         Returns:
             The request, to be answered once. ``None`` if it was none; the client has been told then.
         """
-        with self._interrupts.shield(), self._lock:
+        with self._lock:
             message = self._conversation.receive(payload)
             if isinstance(message, Failure):
                 self._write(encode_failure(message))
@@ -72,7 +73,7 @@ class Outlet:
             LocalProtocolError: The result cannot be carried by JSON, or does not fit a frame. Nothing was
                 written, and the request can still be failed.
         """
-        with self._interrupts.shield(), self._lock:
+        with self._lock:
             payload = self._conversation.succeed(
                 request_id, answer.result, usage=answer.usage, duration_s=duration_s
             )
@@ -109,7 +110,7 @@ class Outlet:
             return True
 
     def _fail(self, request_id: int, error: str, info: ErrorInfo) -> None:
-        with self._interrupts.shield(), self._lock:
+        with self._lock:
             payload = self._conversation.fail(request_id, error, info)
             self._running = None
             self._write(payload)

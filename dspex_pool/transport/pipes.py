@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from dspex_pool.transport.port import WaitExpiredError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
@@ -62,6 +64,8 @@ class _PipeEnd:
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor: int | None = descriptor
+        #: Whether the time of who waits is up; to be cleared before the waiting begins.
+        self.is_expired = False
 
     @property
     def closed(self) -> bool:
@@ -75,6 +79,12 @@ class _PipeEnd:
         if descriptor is not None:
             trio.lowlevel.notify_closing(descriptor)
             os.close(descriptor)
+
+    def expire(self) -> None:
+        """Wake a task that waits for this end, with ``trio.ClosedResourceError``, and set ``is_expired``."""
+        self.is_expired = True
+        if self._descriptor is not None:
+            trio.lowlevel.notify_closing(self._descriptor)
 
     def _open_descriptor(self) -> int:
         # Asked for again after every wait: the end may have been closed, and its number given to another
@@ -115,6 +125,7 @@ class PipeWriter(_PipeEnd):
             OSError: ``EPIPE``, when nobody reads any more.
             trio.ClosedResourceError: This end was closed.
             trio.BusyResourceError: Another task is writing; nothing was written.
+            WaitExpiredError: ``expire`` was called while this waited.
 
         Cancellation:
             Before the first byte nothing is written. Later, ``torn_bytes`` tells how much was not.
@@ -128,11 +139,18 @@ class PipeWriter(_PipeEnd):
 
     async def _write_rest(self, data: bytes, written: int) -> None:
         self._has_waiter = True
+        self.is_expired = False
         view = memoryview(data)
         try:
             while written < len(data):
                 await trio.lowlevel.wait_writable(self._open_descriptor())
                 written += self._write_now(view[written:])
+                if self.is_expired and written < len(data):
+                    raise WaitExpiredError
+        except trio.ClosedResourceError:
+            if self.is_expired:
+                raise WaitExpiredError from None
+            raise
         finally:
             self._has_waiter = False
             if written:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ["ExitStatus", "KeptPortFactory", "Port", "PortFactory", "keeping"]
+__all__ = [
+    "ExitStatus",
+    "ExpiringPort",
+    "KeptPortFactory",
+    "Port",
+    "PortFactory",
+    "WaitExpiredError",
+    "keeping",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +119,20 @@ class Port(Protocol):
 
         Cancellation:
             The process stays as it is. The owner then calls ``kill`` and attends again, shielded.
+        """
+
+
+class WaitExpiredError(Exception):
+    """Its port was told to ``expire`` while a ``send`` or ``receive`` waited."""
+
+
+class ExpiringPort(Port, Protocol):
+    """A port that can be told that time is up. Calls on any other need a cancel scope each, a tenth of their cost."""
+
+    def expire(self) -> None:
+        """End the ``send`` or ``receive`` that waits now, with ``WaitExpiredError``; if none waits, do nothing.
+
+        What is lost is what a cancellation at the same moment would lose.
         """
 
 

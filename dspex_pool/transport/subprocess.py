@@ -18,6 +18,7 @@ from dspex_pool.protocol.framing import FrameDecoder, encode_frame
 from dspex_pool.transport.launch import Launched, launch
 from dspex_pool.transport.options import SubprocessOptions, default_worker_command
 from dspex_pool.transport.pipes import READ_BYTES, PipeReader, PipeWriter
+from dspex_pool.transport.port import WaitExpiredError
 from dspex_pool.transport.stderr_drain import LAST_STDERR_WAIT, ForgivingHandler, StderrDrain
 
 if TYPE_CHECKING:
@@ -165,16 +166,23 @@ class SubprocessPort:
         return await self._receive_waiting()
 
     async def _receive_waiting(self) -> bytes:
-        while True:
+        self._stdout.is_expired = False
+        while not self._stdout.is_expired:
             try:
                 await self._stdout.wait()
                 self._read_stdout()
             except trio.ClosedResourceError:
-                # By attend, while this task waited: then attend has read the rest and the end.
+                # By expire, or by attend, while this task waited: then attend has read the rest and the end.
                 pass
             frame = self._next_frame()
             if frame is not None:
                 return frame
+        raise WaitExpiredError
+
+    def expire(self) -> None:
+        """End the ``send`` or ``receive`` that waits now, with ``WaitExpiredError``. See ``ExpiringPort``."""
+        self._stdin.expire()
+        self._stdout.expire()
 
     # Protected from Ctrl-C: what was read must reach the decoder.
     @trio.lowlevel.enable_ki_protection

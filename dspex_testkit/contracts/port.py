@@ -25,7 +25,7 @@ from dspex_pool.errors import LocalFrameTooLargeError, PortClosedError, RemoteFr
 from dspex_pool.protocol.conversation import ClientConversation
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES, HEADER_BYTES
 from dspex_pool.protocol.messages import Event, Failure, Success
-from dspex_pool.transport.port import ExitStatus
+from dspex_pool.transport.port import ExitStatus, WaitExpiredError
 from dspex_testkit.server_faults import Fault
 
 if TYPE_CHECKING:
@@ -169,6 +169,26 @@ class PortContract(ABC):
                 nursery.start_soon(client.hear)
                 await trio.testing.wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
+            await self._interrupt_until_unread(client)
+            assert await client.hear() == "Cancelled"
+
+    async def test_expired_receiver_leaves_and_loses_nothing(self) -> None:
+        """One that waits leaves at once, the answer is there for the next; where none waits, nothing happens.
+
+        A port without ``expire`` leaves the time to cancel scopes, and is cancelled instead.
+        """
+        async with self.connected(Fault("get_stats", "hang")) as client:
+            expire: Callable[[], None] | None = getattr(client.port, "expire", None)
+            if expire is not None:
+                expire()
+            await client.say("get_stats")
+            async with trio.open_nursery() as nursery:
+                if expire is None:
+                    nursery.start_soon(client.port.receive)
+                else:
+                    nursery.start_soon(_error_of, WaitExpiredError, client.port.receive)
+                await trio.testing.wait_all_tasks_blocked()
+                (expire or nursery.cancel_scope.cancel)()
             await self._interrupt_until_unread(client)
             assert await client.hear() == "Cancelled"
 

@@ -52,6 +52,7 @@ class WatchedPort(PortFacts):
         self.terminate = self._noted("terminate", port.terminate)
         self.kill = self._noted("kill", port.kill)
         self.receive = port.receive
+        self.expire: Callable[[], None] | None = getattr(port, "expire", None)
         self.has_unread = port.has_unread
         self.attend = port.attend
 

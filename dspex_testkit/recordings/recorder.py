@@ -77,6 +77,7 @@ class RecordingPort:
 
     def __init__(self, port: Port, recorder: Recorder, worker_id: str = "w-0", incarnation: int = 0) -> None:
         self.port = port
+        self.expire: Callable[[], None] | None = getattr(port, "expire", None)
         self._recorder = recorder
         self._key = (worker_id, incarnation)
         #: The frame that is being sent, and the count of bytes at which it is.

@@ -59,6 +59,27 @@ async def test_nobody_reads_another_callers_answer(seed: int, make_pool: MakePoo
     assert all(own == read for own, read in answered)
 
 
+async def test_each_call_ends_at_its_own_time(make_pool: MakePool) -> None:
+    """One timer keeps the time of all calls, and a later call may have to end earlier. [property 110]"""
+    unit = make_pool.unit
+    ended: list[float] = []
+
+    async def call(timeout: float) -> None:
+        with pytest.raises(CallTimeoutError):
+            async with pool.checkout() as lease:
+                await lease.request(*planned(Plan().stall()), timeout=timeout)
+        ended.append(timeout)
+
+    async with make_pool.worker_pool(pool_size=3, cancel_grace=30.0) as pool:
+        await pool.wait_ready(3)
+        async with trio.open_nursery() as nursery:
+            for timeout in (6 * unit, 2 * unit, 4 * unit):
+                nursery.start_soon(call, timeout)
+                await wait_all_tasks_blocked()
+        assert await serving(pool) in {1, 2, 3}
+    assert ended == [2 * unit, 4 * unit, 6 * unit]
+
+
 async def test_late_answer_is_dropped_and_the_worker_kept(make_pool: MakePool) -> None:
     """An answer to a call that was given up reaches nobody and costs nothing. [property 51]"""
     unit = make_pool.unit

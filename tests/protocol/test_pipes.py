@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex_pool.transport.pipes import PIPE_BYTES, PipeReader, PipeWriter, grow_pipe
+from dspex_pool.transport.port import WaitExpiredError
 from tests.cancel_at_step import CancelAtStep, run_in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 pytestmark = pytest.mark.protocol
 
@@ -155,6 +156,27 @@ async def test_writer_writes_a_short_piece_without_yielding() -> None:
             await writer.write(b"short")
             assert (writer.bytes_written, turns) == (5, [])
         writer.close()
+
+
+@pytest.mark.trio
+async def test_writer_whose_time_is_up_tells_how_much_is_lacking() -> None:
+    """It leaves as if cancelled; told so while nobody waits, it writes on as ever."""
+    with small_pipe() as (reading, writing):
+        writer = PipeWriter(writing)
+        writer.expire()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(expired, writer.write, b"x" * (PIPE_BYTES + 1))
+            await trio.testing.wait_all_tasks_blocked()
+            writer.expire()
+        assert writer.torn_bytes == PIPE_BYTES + 1 - writer.bytes_written > 0
+        writer.close()
+        assert len(rest_of(reading)) == writer.bytes_written
+
+
+async def expired(wait: Callable[..., Awaitable[object]], *args: object) -> None:
+    """Wait for what never comes, until told that the time is up."""
+    with pytest.raises(WaitExpiredError):
+        await wait(*args)
 
 
 @pytest.mark.trio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -109,6 +110,50 @@ async def test_call_that_takes_too_long_leaves_an_answer_due(autojump_clock: Moc
     assert worker.why_unclean() == "answer_due"
     with pytest.raises(LocalProtocolError, match="still owes the answer"):
         await worker.request("echo", {})
+
+
+@pytest.mark.parametrize("late_by", ["the answer", "an event", "a full pipe"])
+async def test_call_whose_time_somebody_else_keeps_ends_as_one_with_a_scope(
+    late_by: str, autojump_clock: MockClock
+) -> None:
+    """Whatever it waits for; also if it was about to go on when its time was up, and would wait again."""
+    events = Plan().after(1.0).event("progress", {"done": 1}).after(5.0).reply()
+    worker, port = await greeted(slow=events if late_by == "an event" else Plan().after(5.0).reply())
+    told: list[float] = []
+    worker.watch = told.append
+    if late_by == "a full pipe":
+        port.accept_only(5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_expire_at, worker, 1.0)
+        with pytest.raises(CallTimeoutError, match="'slow' within 1 s") as caught:
+            await worker.request("slow", {}, timeout=1.0, on_event=lambda _: worker.expire())
+    assert told == [1.0]
+    assert trio.current_time() == 1.0
+    assert (worker.deadline, caught.value.request_sent) == (math.inf, True)
+    assert worker.why_unclean() == ("torn_frame" if late_by == "a full pipe" else "answer_due")
+
+
+async def _expire_at(worker: PoolWorker, deadline: float) -> None:
+    await trio.sleep_until(deadline)
+    worker.expire()
+
+
+async def test_answer_that_came_in_time_is_taken_whoever_keeps_it(autojump_clock: MockClock) -> None:
+    """Between the answer and its caller's turn the time ran out; the next request is not touched either."""
+    worker, port = await greeted(slow=Plan().after(1.0).reply("in time"))
+    worker.watch = lambda _: None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_expire_after_the_answer, worker, port)
+        assert await worker.request("slow", {}, timeout=2.0) == "in time"
+    assert await worker.request("echo", {"x": 1}, timeout=2.0) == {"x": 1}
+
+
+async def _expire_after_the_answer(worker: PoolWorker, port: MockPort) -> None:
+    await trio.sleep_until(0.5)
+    with trio.move_on_at(1.0):
+        await trio.sleep_forever()
+    assert port.has_unread()
+    worker.expire()
 
 
 async def test_call_without_time_sends_nothing() -> None:
