@@ -31,15 +31,28 @@ _log = logging.getLogger("dspex_pool")
 
 
 class _Place:
-    """Where a caller waits for what the core decides of it."""
+    """Where a caller waits for what the core decides of it.
 
-    __slots__ = ("answer", "sleeper")
+    Args:
+        number: Number of the caller in the line.
+        take_out: Takes that number out of the line; tells whether it was still in it.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_number", "_take_out", "answer", "sleeper")
+
+    def __init__(self, number: int, take_out: Callable[[int], bool]) -> None:
+        self._number = number
+        self._take_out = take_out
         #: The caller's task, once it sleeps.
         self.sleeper: trio.lowlevel.Task | None = None
         #: What it gets, if that came before it slept: a telemetry handler may serve or refuse it.
         self.answer: outcome.Value[Granted] | outcome.Error | None = None
+
+    @trio.lowlevel.enable_ki_protection
+    def leave(self, _: object) -> trio.lowlevel.Abort:
+        """Give up the place, as trio wants it when the caller is cancelled."""
+        # If not, its turn has come, and a telemetry handler that was told of that has cancelled it.
+        return trio.lowlevel.Abort.SUCCEEDED if self._take_out(self._number) else trio.lowlevel.Abort.FAILED
 
 
 class DecisionRunner:
@@ -112,24 +125,20 @@ class DecisionRunner:
 
         Cancellation: The waiter is out of the line before anything else can happen.
         """
-        number = waiter.number
-
-        @trio.lowlevel.enable_ki_protection
-        def leave(_: object) -> trio.lowlevel.Abort:
-            if not self._state.cancel_waiter(number, trio.current_time()):
-                # Its turn has come, and a telemetry handler that was told of that has cancelled it.
-                return trio.lowlevel.Abort.FAILED
-            del self._parked[number]
-            self.carry_out()
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        place = self._parked[number] = _Place()
+        place = self._parked[waiter.number] = _Place(waiter.number, self._take_out)
         self.carry_out()
         if place.answer is not None:
             return place.answer.unwrap()
         place.sleeper = trio.lowlevel.current_task()
-        granted: Granted = await trio.lowlevel.wait_task_rescheduled(leave)
+        granted: Granted = await trio.lowlevel.wait_task_rescheduled(place.leave)
         return granted
+
+    def _take_out(self, number: int) -> bool:
+        if not self._state.cancel_waiter(number, trio.current_time()):
+            return False
+        del self._parked[number]
+        self.carry_out()
+        return True
 
     def worker(self, number: int) -> PoolWorker | None:
         """Return the worker of an incarnation, if its process exists."""

@@ -367,14 +367,15 @@ class Books(Ledger):
 
     def _replenish(self, now: float) -> None:
         """Start the workers that waiters and the floor need, as far as limits allow."""
-        if self.is_closed or not self._is_opened:
+        room = self.capacity - len(self.workers)
+        # Mostly the pool is full, and there is no failed start to be made up for.
+        if self.is_closed or not self._is_opened or (room <= 0 and not self._starts.failures):
             return
         starting = self._tally[_STARTING]
         unserved = max(0, self._line.open_count - len(self._idle))
         missing = max(0, self.floor - (self.live_count - starting))
         # While the breaker is open nobody may wait, so the probe that can close it needs no demand.
         wanted = max(unserved + missing, 1 if self._starts.is_open else 0) - starting
-        room = self.capacity - len(self.workers)
         for _ in range(min(wanted, room, self._starts.allowance(now, starting))):
             self._start(now)
         if wanted > 0 and self._starts.failures and not self._tally[_STARTING]:
