@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -162,11 +163,16 @@ def run_parts(layer: Layer, options: argparse.Namespace, limit: float | None) ->
             )
             running.append((stack.enter_context(process), output))
         failures = set()
-        for process, output in running:
-            failures.add(wait_for(process, limit))
-            if output is not None:
-                output.seek(0)
-                print(output.read().decode(errors="replace"), end="", flush=True)
+        try:
+            for process, output in running:
+                failures.add(wait_for(process, limit))
+                if output is not None:
+                    output.seek(0)
+                    print(output.read().decode(errors="replace"), end="", flush=True)
+        except SystemExit:
+            for process, _ in running:
+                process.terminate()
+            raise
     return reports, failures - {""}
 
 
@@ -230,6 +236,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     REPORTS.mkdir(parents=True, exist_ok=True)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Ctrl-C at a terminal comes to pytest as well; this comes to nobody else.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         outcomes = [run_layer(LAYERS[name], options) for name in options.layers]
     except KeyboardInterrupt:
