@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from dspex_pool.bridge.command_line import parse_arguments
 from dspex_pool.bridge.core_commands import CoreCommands
 from dspex_pool.bridge.handler import HandlerContext, commands_of, import_named
+from dspex_pool.bridge.importing import importing
 from dspex_pool.bridge.interrupts import Interrupts
 from dspex_pool.bridge.logs import RequestLog, RequestScope
 from dspex_pool.bridge.loop import Loop
@@ -21,55 +22,15 @@ from dspex_pool.bridge.process import (
 )
 from dspex_pool.bridge.reader import Reader
 from dspex_pool.bridge.secrets import Secrets
-from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
+    from dspex_pool.bridge.command_line import Arguments
     from dspex_pool.bridge.process import Wires
 
-__all__ = ["main", "parse_arguments", "run"]
-
-DEFAULT_HANDLER = "dspex_pool.bridge.dspy_handler:DspyHandler"
-# Every failure fits this, whatever it has to say.
-MIN_MAX_FRAME_BYTES = 1024
-
-
-def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
-    """Read the command line; end the process with status 2 if it is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dspex_pool.bridge",
-        description="Serve one client: frames of a 4-byte length and a JSON object, on stdin and stdout.",
-    )
-    parser.add_argument("--mode", choices=("standalone", "pool-worker"), default="standalone")
-    parser.add_argument("--worker-id", metavar="ID", help="name of this worker, told in answers and logs")
-    parser.add_argument(
-        "--handler", metavar="PACKAGE.MODULE:CLASS", default=DEFAULT_HANDLER, help="what serves the commands"
-    )
-    parser.add_argument(
-        "--allow",
-        metavar="PREFIX",
-        action="append",
-        default=[],
-        help="module whose functions requests may name, as factories and tools; with all modules below it",
-    )
-    parser.add_argument(
-        "--max-frame-bytes",
-        metavar="N",
-        type=frame_limit,
-        default=DEFAULT_MAX_FRAME_BYTES,
-        help="largest payload",
-    )
-    return parser.parse_args(words)
-
-
-def frame_limit(word: str) -> int:
-    """Read the size of the largest payload, in bytes."""
-    limit = int(word)
-    if not MIN_MAX_FRAME_BYTES <= limit < 2**32:
-        raise argparse.ArgumentTypeError(f"{word} is not between {MIN_MAX_FRAME_BYTES} and {2**32 - 1}")
-    return limit
+__all__ = ["main", "run"]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -77,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> None:
     run(parse_arguments(sys.argv[1:] if words is None else words))
 
 
-def run(arguments: argparse.Namespace) -> NoReturn:
+def run(arguments: Arguments) -> NoReturn:
     """Run the worker that ``parse_arguments`` has read of, until its client leaves."""
     process, interrupts = Process(), Interrupts()
     try:
@@ -98,7 +59,7 @@ def run(arguments: argparse.Namespace) -> NoReturn:
 
 
 def _serve(
-    arguments: argparse.Namespace,
+    arguments: Arguments,
     process: Process,
     interrupts: Interrupts,
     wires: Wires,
@@ -128,7 +89,9 @@ def _load_handler(
 ) -> tuple[Any, dict[str, Any]]:
     # Who writes the command line may run any code anyway; the allow-list is for names that requests bring.
     try:
-        handler = import_named(name, argument="handler")(context)
+        with importing():
+            kind = import_named(name, argument="handler")
+        handler = kind(context)
         commands = commands_of(handler, core.commands)
     except Exception as error:
         process.end(EXIT_USAGE, f"dspex_pool.bridge: the handler {name} cannot be used: {error!r}")

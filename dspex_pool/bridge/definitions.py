@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,4 +99,6 @@ def _check_fit(definition: Definition) -> None:
 
 
 def _has_sandbox() -> bool:
+    import shutil  # with its archives, for one question in a worker's life
+
     return importlib.util.find_spec("deno") is not None or shutil.which("deno") is not None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dspex_pool.bridge.arguments import mapping, number, optional_mapping, positive_int, refusal, text
 from dspex_pool.bridge.definitions import read_definition
 from dspex_pool.bridge.handler import Answer, Handler, HandlerContext, command
+from dspex_pool.bridge.importing import importing
 from dspex_pool.bridge.lm import EXTRACTIVE_MODEL, read_settings
 from dspex_pool.bridge.sessions import Program, Sessions
 from dspex_pool.bridge.signatures import validate_inputs
@@ -229,7 +230,7 @@ class DspyHandler(Handler):
         """Return the module that knows DSPy, and import it when it is first needed."""
         if self._dspy is None:
             # An import that is interrupted leaves half a package behind, which fails differently next time.
-            with self.context.shield():
+            with self.context.shield(), importing():
                 try:
                     from dspex_pool.bridge import programs
                 except ImportError as error:

@@ -36,24 +36,29 @@ _MarkedT = TypeVar("_MarkedT", bound=Callable[..., Any])
 _MARK = "_dspex_command"
 
 
-@dataclass(slots=True)
+# Making a dataclass takes a millisecond of every start of a worker: these are written out.
 class Answer:
     """A result with what is told about it besides."""
 
-    #: Any JSON value.
-    result: Any
-    #: Tokens by model, as DSPy counts them; told to clients of version 2.
-    usage: dict[str, Any] | None = None
+    __slots__ = ("result", "usage")
+
+    def __init__(self, result: Any, usage: dict[str, Any] | None = None) -> None:
+        #: Any JSON value.
+        self.result = result
+        #: Tokens by model, as DSPy counts them; told to clients of version 2.
+        self.usage = usage
 
 
-@dataclass(slots=True)
 class Counters:
     """What the loop counts."""
 
-    #: Requests received, valid or not.
-    command_count: int = 0
-    #: Requests answered with a failure.
-    error_count: int = 0
+    __slots__ = ("command_count", "error_count")
+
+    def __init__(self) -> None:
+        #: Requests received, valid or not.
+        self.command_count = 0
+        #: Requests answered with a failure.
+        self.error_count = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,16 +19,18 @@ MAX_RECORDS_PER_REQUEST = 1000
 MAX_RECORD_CHARS = 8_000
 
 
-@dataclass(slots=True)
 class RequestScope:
     """The request that the main thread is busy with."""
 
-    #: Its id, or ``None`` when there is none.
-    request_id: int | None = None
-    #: The session it belongs to, if it names one.
-    session_id: str | None = None
-    #: Log records that it made.
-    record_count: int = 0
+    __slots__ = ("record_count", "request_id", "session_id")
+
+    def __init__(self) -> None:
+        #: Its id, or ``None`` when there is none.
+        self.request_id: int | None = None
+        #: The session it belongs to, if it names one.
+        self.session_id: str | None = None
+        #: Log records that it made.
+        self.record_count = 0
 
     def enter(self, request_id: int, session_id: object) -> None:
         """Begin a request."""

@@ -10,8 +10,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -54,8 +53,7 @@ _THREAD_LIMITS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Wires:
+class Wires(NamedTuple):
     """The private descriptors that carry the protocol. No process that is started inherits them."""
 
     #: Where the client's frames are read.

@@ -20,7 +20,8 @@ import sys
 import traceback
 from typing import TYPE_CHECKING
 
-from dspex_pool.bridge.__main__ import parse_arguments, run
+from dspex_pool.bridge.__main__ import run
+from dspex_pool.bridge.command_line import parse_arguments
 from dspex_pool.bridge.forks import become_worker, find_hazards
 from dspex_pool.bridge.handler import Handler, import_named, marked_names
 from dspex_pool.bridge.process import EXIT_USAGE, claim_wires, limit_library_threads

@@ -37,7 +37,7 @@ def loaded_by_first_ping(*words: str) -> set[str]:
 
 def test_dspy_handler_loads_neither_dspy_nor_the_pool_for_its_first_answer() -> None:
     """The handshake costs the standard library and the codec, and the child stays another program."""
-    loaded = loaded_by_first_ping()
+    loaded = loaded_by_first_ping("--mode", "pool-worker", "--worker-id", "w-1")
     assert "dspex_pool.bridge.signatures" in loaded
     top = {name.partition(".")[0] for name in loaded}
     assert not top & {
@@ -51,6 +51,8 @@ def test_dspy_handler_loads_neither_dspy_nor_the_pool_for_its_first_answer() -> 
         "asyncio",
         "dspex_testkit",
     }
+    # Of the standard library, what is slow to import and serves people, archives or shells.
+    assert not loaded & {"argparse", "gettext", "locale", "shutil", "subprocess", "importlib.metadata"}
     ours = {name for name in loaded if name.startswith("dspex_pool.")}
     allowed = ("dspex_pool.bridge", "dspex_pool.protocol", "dspex_pool.errors")
     assert {name for name in ours if not name.startswith(allowed)} == set()

@@ -140,10 +140,10 @@ def test_bad_definition_is_refused() -> None:
 def test_program_of_thought_needs_its_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it there is a clear error; with it the definition is read."""
     args = {"signature": "q -> a", "program_type": "program_of_thought", "max_iters": 2}
-    monkeypatch.setattr("dspex_pool.bridge.definitions.shutil.which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr("dspex_pool.bridge.definitions.importlib.util.find_spec", lambda name: None)
     assert "Deno sandbox" in refusal_of(read_definition, args).message
-    monkeypatch.setattr("dspex_pool.bridge.definitions.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     assert read_definition(args).max_iters == 2
 
 
