@@ -234,7 +234,7 @@ class DecisionRunner:
             for worker in self._workers():
                 if worker.deadline <= now:
                     worker.deadline = math.inf
-                    worker.expire()
+                    _expire(worker)
             self._state.tick(now)
             self.carry_out()
 
@@ -303,3 +303,14 @@ class DecisionRunner:
         await worker.settle()
         if self._reset is not None:
             await self._reset(worker)
+
+
+def _expire(worker: PoolWorker) -> None:
+    try:
+        worker.expire()
+    except Exception:
+        # A port of somebody's own. Nothing else ends the call in time, and the timer of all others must go on.
+        _log.exception(
+            "worker %s cannot be told that the time of its call is up; it is killed", worker.worker_id
+        )
+        worker.port.kill()

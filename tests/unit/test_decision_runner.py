@@ -8,9 +8,11 @@ import pytest
 import trio
 
 from dspex_pool.config import PoolOptions
+from dspex_pool.errors import WorkerDiedError
 from dspex_pool.worker_life import REAP_TIMEOUT
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.mock_port import MockPortFactory
+from dspex_testkit.plan import Plan
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -54,3 +56,26 @@ async def test_lease_that_is_out_too_long_ends_although_nobody_listens(autojump_
         async with pool.checkout() as lease:
             await lease.worker.exited.wait()
             assert trio.current_time() == 5.0
+
+
+@pytest.mark.trio
+async def test_port_that_cannot_be_told_of_a_deadline_costs_its_worker_and_not_the_timer(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error of somebody's port in the pool's timer would have ended the pool."""
+
+    def faulty(port: MockPort) -> None:
+        port.answer("slow", Plan().stall(deaf=True))
+        port.expire = _fail  # type: ignore[method-assign] # as a port of somebody's own would
+
+    options = PoolOptions(pool_size=1, health_check_interval=None)
+    async with WorkerPool(MockPortFactory(faulty), options) as pool:
+        for _ in range(2):
+            async with pool.checkout() as lease:
+                with pytest.raises(WorkerDiedError):
+                    await lease.request("slow", timeout=1.0)
+    assert "cannot be told that the time of its call is up" in caplog.text
+
+
+def _fail() -> None:
+    raise RuntimeError("not today")
