@@ -4,6 +4,9 @@ The codec alone would turn NaN into null, sets into arrays and the key 1 into "1
 over each value in Python to prevent that costs more than the whole message, so the payload is decoded
 again and compared, all in C; only if that fails is the value searched for the culprit. (10,000 floats in
 100 arrays, CPython 3.11: the codec alone 0.28 ms, with the comparison 0.73 ms, the walk 5.3 ms.)
+
+Decoding costs by the byte, though, and walking by the value: a long payload of few values is proven by a walk
+that gives up as soon as it has seen too many.
 """
 
 from __future__ import annotations
@@ -27,6 +30,14 @@ decode_json: Final = msgspec.json.Decoder().decode
 # Deeper than the interpreter's default recursion limit lets the codec go.
 _MAX_DEPTH: Final = 1000
 _MAX_PLACE_CHARS: Final = 80
+# A value takes a walk as long as decoding and comparing takes for some hundred bytes of text.
+_BYTES_A_VALUE: Final = 512
+# Below, too few values may be looked at to find any message plain.
+_LONG_BYTES: Final = 32 * _BYTES_A_VALUE
+# Far from where the codec runs out of stack: it needs more of it to decode than to encode.
+_MAX_PLAIN_DEPTH: Final = 64
+_LEAST_INT: Final = -(2**63)
+_INT_END: Final = 2**64
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -44,6 +55,8 @@ def encode_json(fields: dict[str, Any]) -> bytes:
     reason = "the message cannot be carried by JSON"
     try:
         payload = _encode(fields)
+        if len(payload) > _LONG_BYTES and _is_plain(fields, len(payload) // _BYTES_A_VALUE):
+            return payload
         if decode_json(payload) == fields:
             return payload
     except (TypeError, *MALFORMED) as error:
@@ -53,6 +66,50 @@ def encode_json(fields: dict[str, Any]) -> bytes:
     if objection is None and payload is not None:
         return payload
     raise LocalProtocolError(f"{objection or reason}; nothing was sent")
+
+
+def _is_plain(fields: dict[str, Any], most_values: int) -> bool:
+    """Tell whether what was encoded arrives as it is, because each value is of a kind that always does.
+
+    Lone surrogates are no matter of this: the codec itself refuses them.
+
+    Args:
+        fields: What the codec has taken.
+        most_values: After so many values the walk is given up, and nothing is told.
+    """
+    level: list[Any] = [fields]
+    for _ in range(_MAX_PLAIN_DEPTH):
+        below: list[Any] = []
+        for container in level:
+            most_values -= len(container)
+            if most_values < 0 or not _adds_plain(container, below):
+                return False
+        if not below:
+            return True
+        level = below
+    return False
+
+
+def _adds_plain(container: Any, below: list[Any]) -> bool:
+    """Look at what a container holds, and add the containers in it to those that are to be looked at."""
+    values = container
+    if type(container) is dict:
+        for key in container:
+            if type(key) is not str:
+                return False
+        values = container.values()
+    for value in values:
+        kind = type(value)
+        if kind is str or kind is bool or value is None:
+            continue
+        if kind is dict or kind is list or kind is tuple:
+            below.append(value)
+        elif kind is int:
+            if not _LEAST_INT <= value < _INT_END:
+                return False
+        elif kind is not float or not math.isfinite(value):
+            return False
+    return True
 
 
 def _find_objection(fields: dict[str, Any]) -> str | None:

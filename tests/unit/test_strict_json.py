@@ -11,10 +11,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dspex_pool.errors import LocalProtocolError
 from dspex_pool.protocol import strict_json
 from dspex_pool.protocol.strict_json import decode_json, encode_json
+from dspex_testkit import strategies
 from tests.cases import case
 
 
@@ -29,6 +32,58 @@ class Colour(enum.Enum):
 
 class Named(enum.StrEnum):
     RED = "red"
+
+
+class Text(str):
+    """A text that JSON carries, of a kind of its own."""
+
+    __slots__ = ()
+
+
+class Fields(dict[str, Any]):
+    """An object that JSON carries, of a kind of its own."""
+
+
+def outcome(fields: dict[str, Any]) -> bytes | str:
+    """Return the payload, or what is said instead."""
+    try:
+        return encode_json(fields)
+    except LocalProtocolError as error:
+        return str(error)
+
+
+def outcome_of_comparing(fields: dict[str, Any]) -> bytes | str:
+    """Return the same where no payload is long enough to be walked over."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strict_json, "_LONG_BYTES", 2**60)
+        return outcome(fields)
+
+
+def outcome_of_walking(fields: dict[str, Any]) -> bytes | str:
+    """Return the same where every payload is, and as far as need be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strict_json, "_LONG_BYTES", 0)
+        patch.setattr(strict_json, "_BYTES_A_VALUE", 1)
+        return outcome(fields)
+
+
+def any_values() -> st.SearchStrategy[Any]:
+    """Draw values that JSON carries, and values that it does not."""
+    edges = [
+        math.nan, math.inf, -math.inf, -(2**63), -(2**63) - 1, 2**64 - 1, 2**64, 10**400, "\ud800", Text("x"),
+        Named.RED, Colour.RED, Point(), b"", {1}, frozenset(), object(), decimal.Decimal("1.5"), 1j,
+    ]  # fmt: skip
+    keys = strategies.texts() | st.sampled_from([1, None, True, 1.5, "\udfff", Text("k"), Named.RED, (1,)])
+    return st.recursive(
+        strategies.json_values() | st.sampled_from(edges),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.lists(inner, max_size=3).map(tuple)
+            | st.dictionaries(keys, inner, max_size=3)
+            | st.dictionaries(strategies.texts(), inner, max_size=3).map(Fields)
+        ),
+        max_leaves=8,
+    )
 
 
 def objection(value: Any) -> str:
@@ -134,3 +189,51 @@ def test_encode_json_refuses_nesting_that_the_stack_at_hand_is_too_small_for(
 def test_encode_json_does_not_quote_values() -> None:
     """A key sent by value does not end up in an error text."""
     assert "sk-secret" not in objection({"api_key": "sk-secret\ud800"})
+
+
+# --- long payloads -------------------------------------------------------------------------------------------
+
+
+@given(value=any_values())
+@pytest.mark.budget(0.1)
+def test_walking_and_comparing_agree_on_any_value(value: Any) -> None:
+    """A long message is sent or refused as a short one is, with the same bytes and words."""
+    fields = {"args": {"x": value}}
+    assert outcome_of_walking(fields) == outcome_of_comparing(fields)
+
+
+@pytest.mark.budget(0.1)
+def test_walking_and_comparing_agree_on_any_depth() -> None:
+    """However deep a value is, and where the stack ends."""
+    deep: dict[str, Any] = {}
+    for depth in range(1, 501):
+        deep = {"a": [deep] if depth % 3 else (deep,)}
+        if 31 < depth < 35 or depth > 485:
+            assert outcome_of_walking(deep) == outcome_of_comparing(deep)
+
+
+def test_long_payload_of_few_values_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text of a megabyte costs no second one."""
+    fields = {"args": {"text": "x" * 2**20, "more": [1, 1.5, None, True, ("y", {"z": -1})]}}
+    payload = encode_json(fields)
+    monkeypatch.setattr(strict_json, "decode_json", None)
+    assert encode_json(fields) == payload
+
+
+def test_long_payload_of_many_values_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The walk ends before it costs more than it saves."""
+    decoded = []
+
+    def decode(payload: bytes) -> Any:
+        decoded.append(len(payload))
+        return msgspec.json.decode(payload)
+
+    monkeypatch.setattr(strict_json, "decode_json", decode)
+    fields = {"args": {"numbers": list(range(10_000))}}
+    assert decoded == [len(encode_json(fields))]
+
+
+def test_long_payload_with_a_fault_is_refused_with_its_place() -> None:
+    """Length is no excuse."""
+    assert objection(["x" * 2**20, math.nan]).startswith("args.inputs.x[1] is NaN")
+    assert objection({"text": "x" * 2**20 + "\ud800"}).startswith("args.inputs.x.text has the lone surrogate")
