@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspex_pool.errors import LocalProtocolError
 from dspex_pool.protocol.conversation import WorkerConversation
-from dspex_pool.protocol.framing import encode_frame
+from dspex_pool.protocol.framing import encode_parts, unwritten
 from dspex_pool.protocol.messages import ErrorInfo, Failure, Request, encode_failure
 
 if TYPE_CHECKING:
@@ -117,19 +117,19 @@ class Outlet:
 
     def _write(self, payload: bytes) -> None:
         self._holder = threading.get_ident()
-        frame = encode_frame(payload, max_frame_bytes=self._max_frame_bytes)
+        head, rest = encode_parts(payload, max_frame_bytes=self._max_frame_bytes)
         try:
-            written = self._write_some(frame)
-            while written < len(frame):
-                written += self._write_some(memoryview(frame)[written:])
+            written = self._write_some(head, rest)
+            while written < len(head) + len(rest):
+                written += self._write_some(*unwritten(head, rest, written))
         except OSError:
             self._process.end(0)  # nobody reads any more
         finally:
             self._holder = None
 
-    def _write_some(self, data: bytes | memoryview) -> int:
+    def _write_some(self, head: bytes | memoryview, rest: bytes | memoryview) -> int:
         try:
-            return os.write(self._fd, data)
+            return os.writev(self._fd, (head, rest)) if rest else os.write(self._fd, head)
         except BlockingIOError:
             # Somebody made the descriptor non-blocking; it is shared with whoever opened it.
             poll = select.poll()

@@ -18,8 +18,11 @@ __all__ = [
     "DEFAULT_MAX_FRAME_BYTES",
     "HEADER_BYTES",
     "LARGEST_FRAME_BYTES",
+    "LONG_BYTES",
     "FrameDecoder",
     "encode_frame",
+    "encode_parts",
+    "unwritten",
 ]
 
 # An answer of this size is still plausible (a program's state with embedded examples). A stray print read
@@ -30,6 +33,9 @@ DEFAULT_MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 HEADER_BYTES: Final = 4
 #: Longest payload that a header can announce, in bytes; no limit can be set above it.
 LARGEST_FRAME_BYTES: Final = 256**HEADER_BYTES - 1
+
+#: A payload that is longer, in bytes, is worth a system call more and not a copy more.
+LONG_BYTES: Final = 64 * 1024
 
 # Copying so much twice costs less than a view of it.
 _SHORT_BYTES: Final = 4096
@@ -54,6 +60,23 @@ def encode_frame(payload: bytes, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYT
     Source:
         Erlang ``open_port/2``, option ``{packet, 4}``.
     """
+    head, rest = encode_parts(payload, max_frame_bytes=max_frame_bytes)
+    return head + rest
+
+
+def encode_parts(payload: bytes, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> tuple[bytes, bytes]:
+    """Do as ``encode_frame``, but do not copy a long payload behind its header.
+
+    Args:
+        payload: One JSON document as UTF-8. May be empty.
+        max_frame_bytes: Largest payload allowed, in bytes; ``LARGEST_FRAME_BYTES`` holds besides it.
+
+    Returns:
+        What is to be written, in two parts, of which the second may be empty.
+
+    Raises:
+        LocalFrameTooLargeError: ``payload`` is longer than ``max_frame_bytes``.
+    """
     size = len(payload)
     if size > max_frame_bytes or size > LARGEST_FRAME_BYTES:
         limit = min(max_frame_bytes, LARGEST_FRAME_BYTES)
@@ -63,7 +86,14 @@ def encode_frame(payload: bytes, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYT
             size=size,
             limit=limit,
         )
-    return size.to_bytes(HEADER_BYTES, "big") + payload
+    header = size.to_bytes(HEADER_BYTES, "big")
+    return (header + payload, b"") if size <= LONG_BYTES else (header, payload)
+
+
+def unwritten(head: bytes, rest: bytes, written: int) -> tuple[memoryview, memoryview]:
+    """Return what is left of two parts, uncopied, after so many bytes of them were written."""
+    whole = len(head)
+    return memoryview(head)[written:], memoryview(rest)[max(0, written - whole) :]
 
 
 class FrameDecoder:

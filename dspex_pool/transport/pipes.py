@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from dspex_pool.protocol.framing import unwritten
 from dspex_pool.transport.port import WaitExpiredError
 
 if TYPE_CHECKING:
@@ -118,8 +119,10 @@ class PipeWriter(_PipeEnd):
             self._left_unread = _bytes_in(self._descriptor)
         super().close()
 
-    async def write(self, data: bytes) -> None:
-        """Write all of ``data``. Yields to other tasks only when the pipe is full.
+    async def write(self, data: bytes, rest: bytes = b"") -> None:
+        """Write all of ``data``, and of ``rest`` behind it. Yields to other tasks only when the pipe is full.
+
+        Both are one write: they are counted together, and torn together.
 
         Raises:
             OSError: ``EPIPE``, when nobody reads any more.
@@ -133,19 +136,19 @@ class PipeWriter(_PipeEnd):
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._has_waiter:
             raise trio.BusyResourceError("another task is writing to this worker")
-        written = self._write_now(data)
-        if written < len(data):
-            await self._write_rest(data, written)
+        written = self._write_now(data, rest)
+        if written < len(data) + len(rest):
+            await self._write_on(data, rest, written)
 
-    async def _write_rest(self, data: bytes, written: int) -> None:
+    async def _write_on(self, data: bytes, rest: bytes, written: int) -> None:
         self._has_waiter = True
         self.is_expired = False
-        view = memoryview(data)
+        whole = len(data) + len(rest)
         try:
-            while written < len(data):
+            while written < whole:
                 await trio.lowlevel.wait_writable(self._open_descriptor())
-                written += self._write_now(view[written:])
-                if self.is_expired and written < len(data):
+                written += self._write_now(*unwritten(data, rest, written))
+                if self.is_expired and written < whole:
                     raise WaitExpiredError
         except trio.ClosedResourceError:
             if self.is_expired:
@@ -154,13 +157,14 @@ class PipeWriter(_PipeEnd):
         finally:
             self._has_waiter = False
             if written:
-                self.torn_bytes = len(data) - written
+                self.torn_bytes = whole - written
 
     # Protected from Ctrl-C: what was written must be counted.
     @trio.lowlevel.enable_ki_protection
-    def _write_now(self, data: bytes | memoryview) -> int:
+    def _write_now(self, data: bytes | memoryview, rest: bytes | memoryview) -> int:
+        descriptor = self._open_descriptor()
         try:
-            written = os.write(self._open_descriptor(), data)
+            written = os.writev(descriptor, (data, rest)) if rest else os.write(descriptor, data)
         except BlockingIOError:
             return 0
         self.bytes_written += written

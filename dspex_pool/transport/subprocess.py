@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from dspex_pool.errors import PortClosedError, RemoteFrameTooLargeError
-from dspex_pool.protocol.framing import FrameDecoder, encode_frame
+from dspex_pool.protocol.framing import FrameDecoder, encode_parts
 from dspex_pool.transport.launch import Launched, launch
 from dspex_pool.transport.options import SubprocessOptions, default_worker_command
 from dspex_pool.transport.pipes import READ_BYTES, PipeReader, PipeWriter
@@ -139,11 +139,11 @@ class SubprocessPort:
             Before the first byte nothing is written. Later the frame is torn: ``bytes_sent`` has
             changed by less than a whole frame, and nothing more will be written.
         """
-        frame = encode_frame(payload, max_frame_bytes=self._max_frame_bytes)
+        head, rest = encode_parts(payload, max_frame_bytes=self._max_frame_bytes)
         if self._stdin.torn_bytes:
             raise self._closed("an earlier frame to it was torn", missing=self._stdin.torn_bytes)
         try:
-            await self._stdin.write(frame)
+            await self._stdin.write(head, rest)
         except (BrokenPipeError, ConnectionResetError, trio.ClosedResourceError) as exc:
             raise self._closed("its stdin is closed", missing=self._stdin.torn_bytes) from exc
 

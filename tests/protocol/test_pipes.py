@@ -48,15 +48,23 @@ def rest_of(descriptor: int) -> bytes:
     return b"".join(iter(lambda: os.read(descriptor, 65536), b""))
 
 
-async def write_each(writer: PipeWriter, pieces: list[bytes]) -> None:
+async def write_each(writer: PipeWriter, pieces: list[bytes], head: int) -> None:
     for piece in pieces:
-        await writer.write(piece)
+        await writer.write(piece[:head], piece[head:])
 
 
 def write_and_cancel(
-    pieces: list[bytes], gulps: list[int], order: int, step: int, receive: Callable[[bytes], None]
+    pieces: list[bytes],
+    gulps: list[int],
+    order: int,
+    step: int,
+    receive: Callable[[bytes], None],
+    *,
+    head: int,
 ) -> tuple[PipeWriter, bool]:
     """Write ``pieces`` against a reader that takes ``gulps``, cancelled before ``step``.
+
+    Each is written in two parts, of which the first has ``head`` bytes.
 
     Returns:
         The writer, and whether it was cancelled before the end.
@@ -77,7 +85,7 @@ def write_and_cancel(
                 nursery.start_soon(read_slowly)
                 with scope:
                     trio.lowlevel.add_instrument(CancelAtStep(step, scope))
-                    await write_each(writer, pieces)
+                    await write_each(writer, pieces, head)
                 nursery.cancel_scope.cancel()
             writer.close()
             receive(rest_of(reading))
@@ -104,14 +112,15 @@ def check_counts(pieces: list[bytes], writer: PipeWriter, received: bytes, *, ca
     gulps=st.lists(st.integers(1, 2 * SMALLEST_PIPE_BYTES), max_size=6),
     order=st.integers(0, 9),
     step=st.integers(1, 40),
+    head=st.sampled_from([1, 4, SMALLEST_PIPE_BYTES, 4 * SMALLEST_PIPE_BYTES]),
 )
 def test_writer_counts_exactly_whenever_it_is_cancelled(
-    sizes: list[int], gulps: list[int], order: int, step: int
+    sizes: list[int], gulps: list[int], order: int, step: int, head: int
 ) -> None:
-    """``bytes_written`` is what arrives at the other end, for any sizes, reader and moment."""
+    """``bytes_written`` is what arrives at the other end, for any sizes, parts, reader and moment."""
     pieces = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
     received = bytearray()
-    writer, cancelled = write_and_cancel(pieces, gulps, order, step, received.extend)
+    writer, cancelled = write_and_cancel(pieces, gulps, order, step, received.extend, head=head)
     check_counts(pieces, writer, bytes(received), cancelled=cancelled)
 
 
@@ -120,9 +129,9 @@ def test_writer_counts_exactly_at_every_step_of_a_long_write() -> None:
     pieces = [b"a" * 100, b"b" * 5 * SMALLEST_PIPE_BYTES]
     gulps = [SMALLEST_PIPE_BYTES] * 6
     outcomes = set()
-    for order, step in itertools.product(range(3), range(1, 40)):
+    for order, step, head in itertools.product(range(3), range(1, 40), (4, 10 * SMALLEST_PIPE_BYTES)):
         received = bytearray()
-        writer, cancelled = write_and_cancel(pieces, gulps, order, step, received.extend)
+        writer, cancelled = write_and_cancel(pieces, gulps, order, step, received.extend, head=head)
         check_counts(pieces, writer, bytes(received), cancelled=cancelled)
         outcomes.add((writer.bytes_written > 100, writer.torn_bytes > 0))
     assert outcomes == {(False, False), (True, True), (True, False)}
@@ -177,6 +186,32 @@ async def expired(wait: Callable[..., Awaitable[object]], *args: object) -> None
     """Wait for what never comes, until told that the time is up."""
     with pytest.raises(WaitExpiredError):
         await wait(*args)
+
+
+@pytest.mark.trio
+async def test_writer_goes_on_behind_any_byte_of_two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the pipe stops to take more, in the header, between the parts or later, nothing is lost or doubled."""
+    frame = b"headpayload"
+    real_writev = os.writev
+    for first in range(len(frame)):
+        taken = [first]
+
+        def writev(descriptor: int, parts: tuple[bytes, bytes], taken: list[int] = taken) -> int:
+            if not taken:
+                return real_writev(descriptor, parts)
+            count = taken.pop()
+            if not count:
+                raise BlockingIOError
+            return os.write(descriptor, b"".join(parts)[:count])
+
+        monkeypatch.setattr("dspex_pool.transport.pipes.os.writev", writev)
+        reading, writing = os.pipe()
+        writer = PipeWriter(writing)
+        await writer.write(frame[:4], frame[4:])
+        assert (writer.bytes_written, writer.torn_bytes) == (len(frame), 0)
+        writer.close()
+        assert rest_of(reading) == frame
+        os.close(reading)
 
 
 @pytest.mark.trio

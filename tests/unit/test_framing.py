@@ -17,6 +17,7 @@ from dspex_pool.protocol import (
     FrameDecoder,
     encode_frame,
 )
+from dspex_pool.protocol.framing import LONG_BYTES, encode_parts, unwritten
 
 TRACEBACK = b"Traceback (most recent call last):\n"
 
@@ -72,6 +73,25 @@ def test_encode_frame_refuses_what_the_header_cannot_say_whatever_the_limit() ->
     with pytest.raises(LocalFrameTooLargeError) as caught:
         encode_frame(Huge(), max_frame_bytes=2 * LARGEST_FRAME_BYTES)
     assert caught.value.limit == LARGEST_FRAME_BYTES
+
+
+@pytest.mark.parametrize("size", [0, 1, LONG_BYTES, LONG_BYTES + 1])
+def test_parts_are_the_frame(size: int) -> None:
+    """Together they are what is written otherwise; a long payload is the second, and no copy of it."""
+    payload = b"x" * size
+    head, rest = encode_parts(payload)
+    assert head + rest == encode_frame(payload)
+    assert rest is payload if size > LONG_BYTES else not rest
+
+
+def test_unwritten_is_what_is_left_behind_any_byte() -> None:
+    """Wherever a write ends, what it left is told, with none of it copied."""
+    for head, rest in ((b"head", b"payload"), (b"whole", b""), (b"", b"rest")):
+        for written in range(len(head + rest) + 1):
+            parts = unwritten(head, rest, written)
+            assert b"".join(parts) == (head + rest)[written:]
+            assert parts[0].obj is head
+            assert parts[1].obj is rest
 
 
 def test_default_limit_is_64_mib() -> None:
