@@ -8,6 +8,7 @@ what is no frame is found out. It sleeps while there is nothing to do, and looks
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import signal
@@ -30,8 +31,6 @@ __all__ = ["Reader"]
 
 # A usual frame whole. For a larger block each read maps fresh memory, which takes longer than a short command.
 _READ_BYTES = 64 * 1024
-# Where a frame has begun that is longer, the mapping is worth it.
-_LONG_READ_BYTES = 1024 * 1024
 # A client asks one thing at a time. More than this that is read ahead is left in the pipe, so that the client has to
 # wait and not this process's memory to grow.
 _MAX_WAITING_FRAMES = 64
@@ -92,20 +91,28 @@ class Reader:
 
     def _read(self) -> bool:
         """Wait for bytes and take them; tell whether the stream goes on."""
+        decoder = self._decoder
+        frame = decoder.long_frame
         try:
             # Not in the read itself: there the kernel hands bytes even to a process that is being killed, and the
             # pool could not know any more that a request was never seen.
             self._input.poll()
-            data = os.read(self._stdin, _LONG_READ_BYTES if self._decoder.buffered else _READ_BYTES)
+            if frame is not None and not frame.is_whole:
+                count = os.readv(self._stdin, (frame.room,))
+                frame.filled(count)
+            else:
+                data = os.read(self._stdin, _READ_BYTES)
+                count = len(data)
+                decoder.feed(data)
         except BlockingIOError:  # whoever gave us the descriptor made it so, and somebody else was quicker
             return True
         except OSError:
             self._fail()
-        if data:
-            self._decoder.feed(data)
-        else:
-            self._decoder.feed_eof()
-        return bool(data)
+        if not count:
+            decoder.feed_eof()
+        elif count == _READ_BYTES:
+            decoder.begin_long_frame(io.BytesIO)
+        return bool(count)
 
     def _next_frame(self) -> bytes | None:
         try:

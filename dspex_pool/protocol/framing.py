@@ -10,9 +10,13 @@ from dspex_pool.errors import (
     PortClosedError,
     RemoteFrameTooLargeError,
 )
+from dspex_pool.protocol.long_frame import LongFrame
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Never
+
+    from dspex_pool.protocol.long_frame import Memory
 
 __all__ = [
     "DEFAULT_MAX_FRAME_BYTES",
@@ -60,8 +64,10 @@ def encode_frame(payload: bytes, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYT
     Source:
         Erlang ``open_port/2``, option ``{packet, 4}``.
     """
-    head, rest = encode_parts(payload, max_frame_bytes=max_frame_bytes)
-    return head + rest
+    size = len(payload)
+    if size > max_frame_bytes or size > LARGEST_FRAME_BYTES:
+        raise _too_large(size, max_frame_bytes)
+    return size.to_bytes(HEADER_BYTES, "big") + payload
 
 
 def encode_parts(payload: bytes, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> tuple[bytes, bytes]:
@@ -79,15 +85,19 @@ def encode_parts(payload: bytes, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYT
     """
     size = len(payload)
     if size > max_frame_bytes or size > LARGEST_FRAME_BYTES:
-        limit = min(max_frame_bytes, LARGEST_FRAME_BYTES)
-        raise LocalFrameTooLargeError(
-            f"the message is {size} bytes long, but a frame may hold {limit} bytes; "
-            "nothing was sent. Send less, or raise max_frame_bytes on both sides.",
-            size=size,
-            limit=limit,
-        )
+        raise _too_large(size, max_frame_bytes)
     header = size.to_bytes(HEADER_BYTES, "big")
-    return (header + payload, b"") if size <= LONG_BYTES else (header, payload)
+    return (header, payload) if size > LONG_BYTES else (header + payload, b"")
+
+
+def _too_large(size: int, max_frame_bytes: int) -> LocalFrameTooLargeError:
+    limit = min(max_frame_bytes, LARGEST_FRAME_BYTES)
+    return LocalFrameTooLargeError(
+        f"the message is {size} bytes long, but a frame may hold {limit} bytes; "
+        "nothing was sent. Send less, or raise max_frame_bytes on both sides.",
+        size=size,
+        limit=limit,
+    )
 
 
 def unwritten(head: bytes, rest: bytes, written: int) -> tuple[memoryview, memoryview]:
@@ -104,7 +114,7 @@ class FrameDecoder:
         peer: Who sends, for error messages, such as ``worker w-3``.
     """
 
-    __slots__ = ("_buffer", "_eof", "_max_frame_bytes", "_peer", "_refused")
+    __slots__ = ("_buffer", "_eof", "_max_frame_bytes", "_peer", "_refused", "long_frame")
 
     def __init__(self, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES, peer: str = "peer") -> None:
         self._max_frame_bytes = max_frame_bytes
@@ -112,16 +122,19 @@ class FrameDecoder:
         self._buffer = bytearray()
         self._eof = False
         self._refused = False
+        #: The frame that ``begin_long_frame`` has begun, until it is given out.
+        self.long_frame: LongFrame | None = None
 
     @property
     def buffered(self) -> int:
         """Bytes held that no frame has given back yet."""
-        return len(self._buffer)
+        begun = self.long_frame
+        return len(self._buffer) if begun is None else HEADER_BYTES + begun.come + len(self._buffer)
 
     @property
     def holds_any(self) -> bool:
         """Whether ``next_frame`` may have something to tell without further bytes: bytes or the end are held."""
-        return bool(self._buffer) or self._eof
+        return bool(self._buffer) or self._eof or self.long_frame is not None
 
     @property
     def at_eof(self) -> bool:
@@ -138,12 +151,39 @@ class FrameDecoder:
         """
         if self._eof:
             raise LocalProtocolError(f"bytes of {self._peer} were fed after the end of its stream")
+        if self.long_frame is not None:
+            data = self.long_frame.take(data)
         if not self._refused:
             self._buffer += data
 
     def feed_eof(self) -> None:
         """Note that no byte will follow. Calling it again changes nothing."""
         self._eof = True
+
+    def begin_long_frame(self, new_memory: Callable[[bytes], Memory]) -> bool:
+        """Give the next frame memory of its own, if its header is known and not all of it is held.
+
+        The rest of it can be read into ``long_frame.room``, which spares copies; feeding it does as well. To be
+        called when much of it is held: its memory is laid out at once, whether or not the rest ever comes.
+
+        Args:
+            new_memory: The reader's kind of memory, such as ``io.BytesIO``, which gives out what it holds uncopied.
+
+        Returns:
+            Whether a frame was begun.
+        """
+        buffer = self._buffer
+        if self.long_frame is not None or len(buffer) < HEADER_BYTES:
+            return False
+        size = int.from_bytes(buffer[:HEADER_BYTES], "big")
+        if size > self._max_frame_bytes or len(buffer) >= HEADER_BYTES + size:
+            return False
+        frame = LongFrame(size, new_memory)
+        with memoryview(buffer) as view:
+            frame.take(view[HEADER_BYTES:])
+        buffer.clear()
+        self.long_frame = frame
+        return True
 
     def next_frame(self) -> bytes | None:
         """Return the payload of the next complete frame, or ``None`` when more bytes are needed.
@@ -155,17 +195,19 @@ class FrameDecoder:
                 ended between two frames, ``missing`` how many bytes the last one lacks (of its header, if
                 that is torn).
         """
+        if self.long_frame is not None:
+            return self._next_long_frame(self.long_frame)
         buffer = self._buffer
         held = len(buffer)
         if held < HEADER_BYTES:
-            self._check_eof(HEADER_BYTES)
+            self._check_eof(HEADER_BYTES, held=held)
             return None
         size = int.from_bytes(buffer[:HEADER_BYTES], "big")
         if size > self._max_frame_bytes:
             self._refuse(size)
         end = HEADER_BYTES + size
         if held < end:
-            self._check_eof(end)
+            self._check_eof(end, held=held)
             return None
         if size <= _SHORT_BYTES:
             payload = bytes(buffer[HEADER_BYTES:end])
@@ -176,10 +218,16 @@ class FrameDecoder:
         del buffer[:end]
         return payload
 
-    def _check_eof(self, total: int) -> None:
+    def _next_long_frame(self, frame: LongFrame) -> bytes | None:
+        if not frame.is_whole:
+            self._check_eof(HEADER_BYTES + frame.size, held=HEADER_BYTES + frame.come)
+            return None
+        self.long_frame = None
+        return frame.payload()
+
+    def _check_eof(self, total: int, *, held: int) -> None:
         if not self._eof:
             return
-        held = len(self._buffer)
         if not held:
             raise PortClosedError(f"{self._peer} has closed its stream", clean=True, missing=0)
         raise PortClosedError(

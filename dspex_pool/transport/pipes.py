@@ -178,7 +178,6 @@ class PipeReader(_PipeEnd):
         super().__init__(descriptor)
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
-        self._block: memoryview | None = None
 
     def wait(self) -> Awaitable[None]:
         """Wait, when awaited, until there is something to read, or the stream has ended.
@@ -206,20 +205,18 @@ class PipeReader(_PipeEnd):
             # A socket in the place of the pipe reports so what a pipe reports as its end.
             return b""
 
-    def read_long_now(self) -> memoryview | None:
-        """Do as ``read_now``, but for all that a pipe can hold. The view is good until the next call.
-
-        The block is kept for the next long frame: at 1 MiB, a fresh one costs as much as the reading.
+    def read_into_now(self, room: memoryview) -> int | None:
+        """Do as ``read_now``, but into ``room``, which is not empty. Return the number of bytes.
 
         Raises:
             trio.ClosedResourceError: This end was closed.
         """
-        if self._block is None:
-            self._block = memoryview(bytearray(PIPE_BYTES))
         try:
-            return self._block[: os.readv(self._open_descriptor(), (self._block,))]
+            return os.readv(self._open_descriptor(), (room,))
         except BlockingIOError:
             return None
+        except ConnectionResetError:
+            return 0
 
     def has_unread(self) -> bool:
         """Tell whether something is there to read, or the stream has ended."""

@@ -7,6 +7,7 @@ the pipes. Everything but the start runs in the trio thread, so nothing here nee
 
 from __future__ import annotations
 
+import io
 import math
 import signal
 from typing import TYPE_CHECKING
@@ -17,13 +18,14 @@ from dspex_pool.errors import PortClosedError, RemoteFrameTooLargeError
 from dspex_pool.protocol.framing import FrameDecoder, encode_parts
 from dspex_pool.transport.launch import Launched, launch
 from dspex_pool.transport.options import SubprocessOptions, default_worker_command
-from dspex_pool.transport.pipes import READ_BYTES, PipeReader, PipeWriter
+from dspex_pool.transport.pipes import PIPE_BYTES, READ_BYTES, PipeReader, PipeWriter
 from dspex_pool.transport.port import WaitExpiredError
 from dspex_pool.transport.stderr_drain import LAST_STDERR_WAIT, ForgivingHandler, StderrDrain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dspex_pool.protocol.long_frame import LongFrame
     from dspex_pool.transport.port import ExitStatus
 
 __all__ = ["SubprocessOptions", "SubprocessPort", "SubprocessPortFactory", "default_worker_command"]
@@ -186,19 +188,32 @@ class SubprocessPort:
 
     # Protected from Ctrl-C: what was read must reach the decoder.
     @trio.lowlevel.enable_ki_protection
-    def _read_stdout(self) -> None:
-        data = self._stdout.read_now()
-        self._feed(data)
-        if data is not None and len(data) == READ_BYTES:
-            # The start of a long frame: take all that the pipe holds. More waits for the next turn, so that
-            # a flood leaves turns to others.
-            self._feed(self._stdout.read_long_now())
+    def _read_stdout(self) -> int:
+        """Take what is there, or its begin if it is much, and return how many bytes that were.
 
-    def _feed(self, data: bytes | memoryview | None) -> None:
-        if data:
-            self._decoder.feed(data)
-        elif data is not None:
+        More waits for the next turn, so that a flood leaves turns to others.
+        """
+        frame = self._decoder.long_frame
+        if frame is not None and not frame.is_whole:
+            return self._read_long(frame)
+        data = self._stdout.read_now()
+        if not data:
+            if data is not None:
+                self._decoder.feed_eof()
+            return 0
+        self._decoder.feed(data)
+        count = len(data)
+        if count == READ_BYTES and self._decoder.begin_long_frame(io.BytesIO):
+            count += self._read_stdout()
+        return count
+
+    def _read_long(self, frame: LongFrame) -> int:
+        count = self._stdout.read_into_now(frame.room)
+        if count:
+            frame.filled(count)
+        elif count is not None:
             self._decoder.feed_eof()
+        return count or 0
 
     def _next_frame(self) -> bytes | None:
         try:
@@ -269,9 +284,11 @@ class SubprocessPort:
         return self._process.exit_status
 
     def _close(self) -> None:
-        # What the worker wrote before its end fits into the pipe, so one turn reads all of it. Its reader
-        # may not have had a turn since; it finds the last answer in the decoder.
-        self._read_stdout()
+        # What the worker wrote before its end fits into the pipe. Its reader may not have had a turn since; it
+        # finds the last answer in the decoder. Not until nothing is there: who left the group may write for ever.
+        left = PIPE_BYTES
+        while left > 0 and (count := self._read_stdout()):
+            left -= count
         self._decoder.feed_eof()
         for end in (self._stdin, self._stdout):
             end.close()

@@ -186,7 +186,7 @@ def no_frame_limit(planting: Planting) -> None:
 def cut_frame_is_a_clean_end(planting: Planting) -> None:
     """Say of a stream that ended within a frame that it ended between two."""
 
-    def check_eof(self: FrameDecoder, total: int) -> None:
+    def check_eof(self: FrameDecoder, total: int, *, held: int) -> None:
         if self._eof:
             raise PortClosedError(f"{self._peer} has closed its stream", clean=True, missing=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
@@ -61,6 +62,18 @@ def deliver_into(taken: list[bytes], stream: bytes, cuts: list[int], decoder: Fr
             taken.append(payload)
 
 
+def frames_and_end(decoder: FrameDecoder) -> tuple[list[bytes], bool, int]:
+    """End the stream, and return what is left of it and how it ended."""
+    taken: list[bytes] = []
+    decoder.feed_eof()
+    try:
+        while (payload := decoder.next_frame()) is not None:
+            taken.append(payload)
+    except PortClosedError as error:
+        return taken, error.clean, error.missing
+    raise AssertionError("the end was not told")
+
+
 @quick
 @given(drawn=strategies.streams(), cuts=strategies.cuts())
 def test_decoder_gives_the_same_frames_for_any_split(
@@ -78,6 +91,35 @@ def test_decoder_gives_the_same_frames_byte_by_byte() -> None:
     payloads = [b"", b"a", b"x" * 300]
     stream = b"".join(map(encode_frame, payloads))
     assert deliver(stream, [1] * len(stream), FrameDecoder()) == payloads
+
+
+@quick
+@given(drawn=strategies.streams(), cuts=strategies.cuts(), data=st.data())
+def test_decoder_gives_the_same_whether_bytes_are_fed_or_read_into_place(
+    drawn: tuple[list[bytes], bytes], cuts: list[int], data: st.DataObject
+) -> None:
+    """Wherever a long frame is begun, and however its rest comes, frames and counts are those of feeding alone."""
+    payloads, stream = drawn
+    stream = stream[: data.draw(st.integers(0, len(stream)))]
+    plain, decoder, taken = FrameDecoder(), FrameDecoder(), []
+    for piece in strategies.pieces(stream, cuts):
+        plain.feed(piece)
+        begun = decoder.long_frame
+        if begun is not None and data.draw(st.booleans()):
+            count = min(len(begun.room), len(piece))
+            begun.room[:count] = piece[:count]
+            begun.filled(count)
+            piece = piece[count:]
+        decoder.feed(piece)
+        if data.draw(st.booleans()):
+            decoder.begin_long_frame(io.BytesIO)
+        assert decoder.buffered == plain.buffered
+        if data.draw(st.booleans()):
+            while (payload := decoder.next_frame()) is not None:
+                assert plain.next_frame() == payload
+                taken.append(payload)
+    assert frames_and_end(decoder) == frames_and_end(plain)
+    assert taken == payloads[: len(taken)]
 
 
 @quick

@@ -156,8 +156,10 @@ for byte in b"\\0\\0\\0\\5hello":
         assert await port.receive() == b"hello"
 
 
-def receive_and_cancel(pieces: list[bytes], order: int, step: int) -> tuple[list[bytes], bool]:
-    """Feed ``pieces`` to a port whose reader is cancelled before ``step`` and then goes on.
+def receive_and_cancel(
+    pieces: list[bytes], order: int, step: int, *, count: int = 4
+) -> tuple[list[bytes], bool]:
+    """Feed ``pieces``, which are ``count`` frames, to a port whose reader is cancelled before ``step`` and goes on.
 
     Returns:
         The frames received, and whether the cancellation was felt.
@@ -177,9 +179,9 @@ def receive_and_cancel(pieces: list[bytes], order: int, step: int) -> tuple[list
                 nursery.start_soon(feed)
                 trio.lowlevel.add_instrument(CancelAtStep(step, scope))
                 with scope:
-                    while len(received) < 4:
+                    while len(received) < count:
                         received.append(await bare.port.receive())
-                while len(received) < 4:
+                while len(received) < count:
                     received.append(await bare.port.receive())
         return received, scope.cancelled_caught
 
@@ -197,6 +199,19 @@ def test_receive_loses_nothing_whenever_it_is_cancelled() -> None:
         assert received == frames
         felt += cancelled
     assert felt > 30
+
+
+def test_receive_loses_nothing_of_a_long_frame_whenever_it_is_cancelled() -> None:
+    """Also where the frame comes in pieces that are read into its place, with another behind it."""
+    frames = [b"one", os.urandom(3 * READ_BYTES), b"three"]
+    stream = b"".join(map(encode_frame, frames))
+    pieces = [stream[begin : begin + READ_BYTES] for begin in range(0, len(stream), READ_BYTES)]
+    felt = 0
+    for order, step in itertools.product(range(3), range(1, 20)):
+        received, cancelled = receive_and_cancel(pieces, order, step, count=len(frames))
+        assert received == frames
+        felt += cancelled
+    assert felt > 15
 
 
 @pytest.mark.trio
@@ -347,6 +362,36 @@ async def test_last_answer_is_received_after_the_end() -> None:
         with pytest.raises(PortClosedError) as caught:
             await port.receive()
     assert (caught.value.clean, caught.value.exit_status) == (True, 0)
+
+
+@pytest.mark.trio
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of other systems' pipes cannot be set")
+@pytest.mark.parametrize("is_begun", [False, True])
+async def test_all_that_is_in_the_pipe_at_the_end_is_received_after_it(is_begun: bool) -> None:
+    """Short and long frames, one behind the other, whether or not the first was begun to be read."""
+    frames = [b"a" * 200_000, b"short", b"b" * 300_000, b"", b"c" * 70_000, b"last"]
+    child = f"""
+import os
+frames = [b"a" * 200_000, b"short", b"b" * 300_000, b"", b"c" * 70_000, b"last"]
+stream = b"".join(len(each).to_bytes(4, "big") + each for each in frames)
+begin = {100_000 if is_begun else 0}
+os.write(1, stream[:begin])
+os.read(0, 1)
+os.write(1, stream[begin:])
+"""
+    port = await open_port(child)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(port.receive)
+            while is_begun and port._decoder.buffered < 100_000:
+                await trio.sleep(0.001)
+            nursery.cancel_scope.cancel()
+        await port.send(b"")
+        assert (await port.attend()).code == 0
+        assert [await port.receive() for _ in frames] == frames
+        with pytest.raises(PortClosedError) as caught:
+            await port.receive()
+        assert caught.value.clean
 
 
 @pytest.mark.trio

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -36,7 +37,7 @@ def client() -> Iterator[tuple[Reader, int]]:
     stdin, requests = os.pipe()
     answers, stdout = os.pipe()
     before = signal.set_wakeup_fd(-1)
-    reader = Reader(FakeProcess(), Wires(stdin, stdout), max_frame_bytes=1000)
+    reader = Reader(FakeProcess(), Wires(stdin, stdout), max_frame_bytes=1_000_000)
     yield reader, requests
     signal.set_wakeup_fd(before)
     for number in (stdin, requests, answers, stdout, reader._wakeup, reader._wakeup_write):
@@ -70,3 +71,47 @@ def test_requests_that_the_watcher_found_keep_their_order(client: tuple[Reader, 
     reader._step()
     os.write(requests, encode_frame(b"4"))
     assert [reader.next_payload() for _ in range(3)] == [b"2", b"3", b"4"]
+
+
+@pytest.mark.hangs_after(5)
+@pytest.mark.parametrize("size", [65_531, 65_532, 65_533, 131_072, 900_000])
+def test_long_request_is_whole_and_what_comes_behind_it_too(client: tuple[Reader, int], size: int) -> None:
+    """Whether a frame ends before, with or after a read, it is taken, and so is the next."""
+    reader, requests = client
+    payloads = [b"before", os.urandom(size), b"behind", os.urandom(size), b""]
+    stream = b"".join(map(encode_frame, payloads))
+    thread = threading.Thread(target=os.write, args=(requests, stream))
+    thread.start()
+    assert [reader.next_payload() for _ in payloads] == payloads
+    thread.join()
+
+
+@pytest.mark.hangs_after(5)
+def test_end_inside_a_long_request_is_told_with_what_is_missing(client: tuple[Reader, int]) -> None:
+    """Also by the watcher, while a command runs: it reads what is left in the pipe to its end."""
+    reader, requests = client
+    os.write(requests, encode_frame(b"x" * 200_000)[:65_536])
+    assert reader._read()
+    os.write(requests, b"x" * 10_000)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, requests)
+    os.close(null)
+    with pytest.raises(EndedError, match="124468 of 200004 bytes are missing"):
+        reader._end_with_stdin()
+    assert reader._decoder.buffered == 75_536
+
+
+@pytest.mark.hangs_after(5)
+def test_end_behind_a_long_request_that_nobody_took_ends_the_process(client: tuple[Reader, int]) -> None:
+    """A long frame that is whole, and not given out, is no place for further bytes."""
+    reader, requests = client
+    stream = encode_frame(b"x" * 100_000) + encode_frame(b"behind")
+    os.write(requests, stream[:65_536])
+    assert reader._read()
+    os.write(requests, stream[65_536:])
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, requests)
+    os.close(null)
+    with pytest.raises(EndedError) as caught:
+        reader._end_with_stdin()
+    assert caught.value.args == (0, "")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
+import psutil
 import pytest
 
 from dspex_pool.errors import (
@@ -243,3 +247,65 @@ def test_feed_refuses_bytes_after_the_end() -> None:
     decoder.feed_eof()
     with pytest.raises(LocalProtocolError, match="after the end"):
         decoder.feed(b"late")
+
+
+# --- long frames ---------------------------------------------------------------------------------------------
+
+
+def test_long_frame_is_read_into_its_own_memory_and_given_out_as_bytes() -> None:
+    """What comes goes into place; the payload is no view that a later read could change."""
+    frame = encode_frame(b"0123456789")
+    decoder = fed(frame[:7])
+    assert decoder.begin_long_frame(io.BytesIO)
+    begun = decoder.long_frame
+    assert begun is not None
+    begun.room[:2] = frame[7:9]
+    begun.filled(2)
+    assert (decoder.buffered, decoder.holds_any, decoder.next_frame()) == (9, True, None)
+    begun.room[:] = frame[9:]
+    begun.filled(5)
+    payload = decoder.next_frame()
+    assert (payload, type(payload)) == (b"0123456789", bytes)
+    assert (decoder.buffered, decoder.holds_any, decoder.long_frame) == (0, False, None)
+
+
+def test_long_frame_is_not_begun_where_there_is_none() -> None:
+    """Without a header, with a whole frame or none that is allowed, and within another, all stays as it is."""
+    for stream in (b"", b"\0\0\0", encode_frame(b""), encode_frame(b"whole"), b"\0\0\0\6"):
+        decoder = fed(stream, max_frame_bytes=5)
+        assert not decoder.begin_long_frame(io.BytesIO)
+        assert decoder.buffered == len(stream)
+    decoder = fed(b"\0\0\0\6")
+    assert decoder.begin_long_frame(io.BytesIO)
+    assert not decoder.begin_long_frame(io.BytesIO)
+
+
+def test_what_is_fed_to_a_long_frame_and_beyond_is_kept_in_order() -> None:
+    """Feeding goes on to work, whatever was begun."""
+    decoder = fed(encode_frame(b"first")[:5])
+    decoder.begin_long_frame(io.BytesIO)
+    decoder.feed(b"irs")
+    decoder.feed(b"t" + encode_frame(b"second") + b"\0")
+    assert decoder.buffered == 9 + 10 + 1
+    assert not decoder.begin_long_frame(io.BytesIO)
+    assert [decoder.next_frame(), decoder.next_frame(), decoder.next_frame()] == [b"first", b"second", None]
+    assert decoder.buffered == 1
+
+
+def test_end_inside_a_long_frame_says_how_many_bytes_miss() -> None:
+    """As everywhere, the error counts the whole frame."""
+    decoder = fed(encode_frame(b"0123456789")[:7])
+    decoder.begin_long_frame(io.BytesIO)
+    decoder.feed_eof()
+    error = end(decoder)
+    assert (error.clean, error.missing) == (False, 7)
+    assert "7 of 14 bytes are missing" in str(error)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is resident")
+def test_announced_length_takes_no_memory_before_it_comes() -> None:
+    """A worker that announces 64 MiB and sends nothing costs the parent no 64 MiB."""
+    decoder = fed(DEFAULT_MAX_FRAME_BYTES.to_bytes(4, "big") + b"x")
+    before = psutil.Process().memory_info().rss
+    assert decoder.begin_long_frame(io.BytesIO)
+    assert psutil.Process().memory_info().rss - before < DEFAULT_MAX_FRAME_BYTES // 8
