@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from io import TextIOWrapper
     from types import FrameType
     from typing import NoReturn
 
@@ -35,6 +36,8 @@ EXIT_BROKEN = 70
 
 # Who drains stderr does so at once; for somebody who does not, last words are not worth a longer wait.
 _LAST_WORDS_TIMEOUT = 0.2
+# What stands in for the stdout that is the protocol's, once it does.
+_stand_in: TextIOWrapper | None = None
 # A parent that is killed closes its pipes a moment before its children are given to another parent.
 _ORPHAN_GRACE = 0.05
 # Descriptors 0 to 2 are everybody's.
@@ -78,13 +81,20 @@ def claim_wires() -> Wires:
     os.dup2(2, 1)
     if null >= _FIRST_PRIVATE_FD:
         os.close(null)
-    # What is printed is a log now: seen when it happens, and never an encoding error. A new object, because the
-    # old one remembers whether the old file could seek.
-    sys.stdout = open(  # noqa: SIM115 # open as long as the process
-        1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
-    )
-    sys.__stdout__ = sys.stdout  # type: ignore[misc] # typeshed thinks it final
+    _stand_in_for_stdout()
     return wires
+
+
+def _stand_in_for_stdout() -> None:
+    global _stand_in
+    # A fork of the template has one, for a pipe like its own.
+    if _stand_in is None or sys.stdout is not _stand_in or _stand_in.closed:
+        # What is printed is a log now: seen when it happens, and never an encoding error. A new object, because the
+        # old one remembers whether the old file could seek.
+        sys.stdout = _stand_in = open(  # noqa: SIM115 # open as long as the process
+            1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+        )
+    sys.__stdout__ = _stand_in  # type: ignore[misc] # typeshed thinks it final
 
 
 def limit_library_threads() -> None:

@@ -92,12 +92,12 @@ class Template:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._end_with_pool(on=True)
         limit_library_threads()
-        # What is garbage now would be copied into each worker by the collector's own marks.
         gc.disable()
         self._warm_up(handler)
         if hazards := self._hazards():
             self._refuse(hazards)
-        gc.collect()
+        # The collector's marks would copy all of this into each worker. Garbage among it stays, once for all of them:
+        # to look for it takes a tenth of an import of DSPy, which leaves next to none.
         gc.freeze()
         self._end_with_pool(on=False)
         self._send(Ready())

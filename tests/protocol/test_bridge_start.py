@@ -116,6 +116,21 @@ def test_numeric_libraries_get_one_thread_unless_the_environment_says_otherwise(
         assert bridge.ask("environment", name="MKL_NUM_THREADS") == "3"
 
 
+def test_stand_in_for_stdout_is_made_once_unless_somebody_took_it_away() -> None:
+    """A fork of a template goes on with the template's, which costs it no memory of its own."""
+    code = (
+        "import sys; from dspex_pool.bridge.process import claim_wires\n"
+        "claim_wires(); first = sys.stdout; claim_wires(); assert sys.stdout is sys.__stdout__ is first\n"
+        "sys.stdout = sys.__stdout__ = sys.stderr; claim_wires(); second = sys.stdout\n"
+        "assert second is sys.__stdout__ and second is not first and second is not sys.stderr\n"
+        "second.close(); claim_wires(); print('well')"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.communicate(timeout=20) == (b"", b"well\n")
+
+
 def test_help_is_for_people() -> None:
     """Whoever asks for help gets it on stdout, before that becomes the protocol."""
     status, stdout, _ = run_to_its_end("--help")
