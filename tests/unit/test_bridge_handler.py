@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +18,9 @@ from dspex_pool.bridge.handler import (
 from dspex_pool.bridge.versions import installed_version, is_installed
 from dspex_pool.errors import InvalidArgumentError
 from tests.cases import case
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.fast
 
@@ -130,9 +133,15 @@ def test_versions_are_found_without_importing() -> None:
     assert not is_installed("no_such_module")
 
 
-def test_folder_that_does_not_exist_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Import paths may name what is not there."""
-    monkeypatch.setattr("sys.path", ["", "/no/such/folder"])
+def test_path_that_is_no_folder_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Import paths may name archives, and what is not there; the first folder with the distribution counts."""
+    archive = tmp_path / "packages.zip"
+    archive.touch()
+    for version in ("2.0", "1.0"):
+        (tmp_path / version / f"hardly_installed-{version}.dist-info").mkdir(parents=True)
+    paths = ["", "/no/such/folder", str(archive), str(tmp_path / "2.0"), str(tmp_path / "1.0")]
+    monkeypatch.setattr("sys.path", paths)
+    assert installed_version("hardly_installed") == "2.0"
     assert installed_version("surely_not_installed") is None
 
 
