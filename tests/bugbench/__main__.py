@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import re
 import sys
@@ -16,7 +17,7 @@ from tests.bugbench.simulated import play as play_seed
 from tests.bugbench.verdict import QUICK_SECONDS, complaints, is_quick
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tests.bugbench.finders import Finding
     from tests.bugbench.planting import Bug
@@ -35,16 +36,27 @@ _HEAD: Final = (
 def main(arguments: list[str]) -> int:
     """Run the bench; return the exit status: 1 if a bug is not found, or a correct pool is accused."""
     options = _parse(arguments)
-    logging.disable(logging.CRITICAL)
-    # What a broken pool leaves behind is of no interest.
-    sys.unraisablehook = lambda _: None
     try:
-        if options.false_alarms:
-            return _look_for_false_alarms(options.first, options.false_alarms)
-        return _play([BUGS[name] for name in options.only or BUGS], writes=not options.only)
+        with _silence():
+            if options.false_alarms:
+                return _look_for_false_alarms(options.first, options.false_alarms)
+            return _play([BUGS[name] for name in options.only or BUGS], writes=not options.only)
     except KeyboardInterrupt:
         print("interrupted; nothing is written", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Hear nothing of what broken pools log and leave behind."""
+    disabled, hook = logging.root.manager.disable, sys.unraisablehook
+    logging.disable(logging.CRITICAL)
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        sys.unraisablehook = hook
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
