@@ -64,10 +64,8 @@ def encode_frame(payload: bytes, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYT
     Source:
         Erlang ``open_port/2``, option ``{packet, 4}``.
     """
-    size = len(payload)
-    if size > max_frame_bytes or size > LARGEST_FRAME_BYTES:
-        raise _too_large(size, max_frame_bytes)
-    return size.to_bytes(HEADER_BYTES, "big") + payload
+    head, rest = encode_parts(payload, max_frame_bytes=max_frame_bytes)
+    return head + rest
 
 
 def encode_parts(payload: bytes, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> tuple[bytes, bytes]:
@@ -85,19 +83,15 @@ def encode_parts(payload: bytes, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYT
     """
     size = len(payload)
     if size > max_frame_bytes or size > LARGEST_FRAME_BYTES:
-        raise _too_large(size, max_frame_bytes)
+        limit = min(max_frame_bytes, LARGEST_FRAME_BYTES)
+        raise LocalFrameTooLargeError(
+            f"the message is {size} bytes long, but a frame may hold {limit} bytes; "
+            "nothing was sent. Send less, or raise max_frame_bytes on both sides.",
+            size=size,
+            limit=limit,
+        )
     header = size.to_bytes(HEADER_BYTES, "big")
     return (header, payload) if size > LONG_BYTES else (header + payload, b"")
-
-
-def _too_large(size: int, max_frame_bytes: int) -> LocalFrameTooLargeError:
-    limit = min(max_frame_bytes, LARGEST_FRAME_BYTES)
-    return LocalFrameTooLargeError(
-        f"the message is {size} bytes long, but a frame may hold {limit} bytes; "
-        "nothing was sent. Send less, or raise max_frame_bytes on both sides.",
-        size=size,
-        limit=limit,
-    )
 
 
 def unwritten(head: bytes, rest: bytes, written: int) -> tuple[memoryview, memoryview]:
