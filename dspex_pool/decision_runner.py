@@ -145,6 +145,10 @@ class DecisionRunner:
         life = self.lives.get(number)
         return life.worker if life is not None else None
 
+    def workers(self) -> list[PoolWorker]:
+        """Return the workers whose process exists, oldest first."""
+        return [life.worker for life in self.lives.values() if life.worker is not None]
+
     # --- carrying out -------------------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
@@ -225,21 +229,18 @@ class DecisionRunner:
     async def _keep_time(self) -> None:
         while True:
             self._timer_at = min(
-                self._state.wake_at, *(worker.deadline for worker in self._workers()), math.inf
+                self._state.wake_at, *(worker.deadline for worker in self.workers()), math.inf
             )
             self._timer = trio.CancelScope(deadline=self._timer_at)
             with self._timer:
                 await trio.sleep_forever()
             now = trio.current_time()
-            for worker in self._workers():
+            for worker in self.workers():
                 if worker.deadline <= now:
                     worker.deadline = math.inf
                     _expire(worker)
             self._state.tick(now)
             self.carry_out()
-
-    def _workers(self) -> list[PoolWorker]:
-        return [life.worker for life in self.lives.values() if life.worker is not None]
 
     def _watch_deadline(self, deadline: float) -> None:
         """Have the deadline of a worker's request watched, without a cancel scope for each request."""

@@ -314,7 +314,7 @@ class WorkerPool:
 
     def workers(self) -> list[PoolWorker]:
         """Return the workers whose process exists, oldest first."""
-        return [life.worker for life in self._runner.lives.values() if life.worker is not None]
+        return self._runner.workers()
 
     @trio.lowlevel.enable_ki_protection
     def claim(self, worker: PoolWorker) -> Checkout | None:
