@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
+
+from dspex_pool.bridge.importing import importing
 
 __all__ = ["fill_standard_descriptors", "main"]
 
@@ -12,13 +13,10 @@ __all__ = ["fill_standard_descriptors", "main"]
 def main() -> None:
     """Run the command that the shell asked for and exit with its code."""
     fill_standard_descriptors()
-    # Modules stay: looking for garbage among them, now and at the end, would take a tenth of the time of --help.
-    gc.disable()
-    # Imported here so that importing the package, as the floors test does, costs nothing.
-    from dspex_pool.cli.app import app
-
-    gc.freeze()
-    gc.enable()
+    # The collector would take a tenth of the time of --help. Imported here so that importing the package, as the
+    # floors test does, costs nothing.
+    with importing():
+        from dspex_pool.cli.app import app
     app()
 
 

@@ -35,7 +35,7 @@ def test_failed_import_leaves_the_collector_on() -> None:
 
 
 def test_collector_that_is_off_stays_off_and_nothing_is_frozen() -> None:
-    """A template collects the garbage of its imports itself before it freezes the rest."""
+    """A template keeps the collector off, and freezes all that it has itself."""
     gc.disable()
     frozen = gc.get_freeze_count()
     with importing():
