@@ -222,7 +222,5 @@ def count_parts() -> dict[str, int]:
     known = tuple(begin for begins in _PARTS.values() for begin in begins)
     other = sum(n for path, n in counter.by_module.items() if not path.startswith(known))
     parts["anything else of ours"] = round(other / TIMES)
-    parts["libraries: trio's scheduling, clock (that of tests here)"] = round(
-        everything.libraries / TIMES
-    )
+    parts["libraries: trio's scheduling, clock (that of tests here)"] = round(everything.libraries / TIMES)
     return parts

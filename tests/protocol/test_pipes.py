@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from dspex_pool.transport.pipes import PIPE_BYTES, PipeReader, PipeWriter, grow_pipe
 from dspex_pool.transport.port import WaitExpiredError
 from tests.cancel_at_step import CancelAtStep, run_in_order
+from tests.partial_writes import take_at_first
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -192,19 +193,8 @@ async def expired(wait: Callable[..., Awaitable[object]], *args: object) -> None
 async def test_writer_goes_on_behind_any_byte_of_two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the pipe stops to take more, in the header, between the parts or later, nothing is lost or doubled."""
     frame = b"headpayload"
-    real_writev = os.writev
     for first in range(len(frame)):
-        taken = [first]
-
-        def writev(descriptor: int, parts: tuple[bytes, bytes], taken: list[int] = taken) -> int:
-            if not taken:
-                return real_writev(descriptor, parts)
-            count = taken.pop()
-            if not count:
-                raise BlockingIOError
-            return os.write(descriptor, b"".join(parts)[:count])
-
-        monkeypatch.setattr("dspex_pool.transport.pipes.os.writev", writev)
+        take_at_first(monkeypatch, first)
         reading, writing = os.pipe()
         writer = PipeWriter(writing)
         await writer.write(frame[:4], frame[4:])

@@ -19,6 +19,7 @@ from dspex_pool.bridge.outlet import Outlet
 from dspex_pool.bridge.secrets import Secrets
 from dspex_pool.protocol import FrameDecoder
 from dspex_pool.protocol.framing import LONG_BYTES
+from tests.partial_writes import take_at_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,21 +123,10 @@ def test_frames_of_two_threads_are_not_mixed(ends: Ends) -> None:
 def test_long_frame_goes_on_behind_any_byte(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the pipe stops to take more, the next write goes on there."""
     text = "x" * (LONG_BYTES + 10)
-    real_writev = os.writev
     ends.outlet.succeed(0, Answer({}), duration_s=0.0)
     ends.said()
     for number, first in enumerate([0, 1, 3, 4, 5, LONG_BYTES], 1):
-        taken = [first]
-
-        def writev(fd: int, parts: tuple[bytes, bytes], taken: list[int] = taken) -> int:
-            if not taken:
-                return real_writev(fd, parts)
-            count = taken.pop()
-            if not count:
-                raise BlockingIOError
-            return os.write(fd, b"".join(parts)[:count])
-
-        monkeypatch.setattr("dspex_pool.bridge.outlet.os.writev", writev)
+        take_at_first(monkeypatch, first)
         ends.ask(number, "echo", {})
         thread = threading.Thread(
             target=ends.outlet.succeed, args=(number, Answer(text)), kwargs={"duration_s": 0.0}
