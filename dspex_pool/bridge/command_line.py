@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def frame_limit(word: str) -> int:
     """Read the size of the largest payload, in bytes."""
-    limit = int(word) if word.isdecimal() else 0
+    limit = int(word)
     if not _is_limit(limit):
         from argparse import ArgumentTypeError
 
