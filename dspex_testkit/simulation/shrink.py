@@ -122,10 +122,14 @@ class Shrinker:
 
     def _simplify(self, parts: _Parts) -> None:
         """Bring single fields of each part to something simpler."""
-        for index in range(len(parts.of(self.best.case))):
-            for simpler in _simpler(parts.of(self.best.case)[index]):
+        index = 0
+        while index < len(kept := parts.of(self.best.case)):
+            for simpler in _simpler(kept[index]):
                 kept = parts.of(self.best.case)
+                if index >= len(kept):
+                    return  # the smaller case fails before this part is played, and is without it
                 self._try(parts.put(self.best.case, (*kept[:index], simpler, *kept[index + 1 :])))
+            index += 1
 
 
 def _failure_of(run: Run) -> object:
@@ -187,11 +191,16 @@ class _Turns(_Parts):
 
 
 class _CallsOf(_Parts):
+    """Calls of one workload; none where the case fails before that is played."""
+
     def __init__(self, number: int) -> None:
         self._number = number
 
     def of(self, case: Case) -> tuple[Any, ...]:
-        return case.workloads[self._number].calls
+        return tuple(call for load in self._loads(case) for call in load.calls)
+
+    def _loads(self, case: Case) -> tuple[Workload, ...]:
+        return case.workloads[self._number : self._number + 1]
 
     def put(self, case: Case, parts: tuple[Any, ...]) -> Case:
         left = {call.number for call in parts}
@@ -210,7 +219,7 @@ class _CallsOf(_Parts):
 
 class _FaultsOf(_CallsOf):
     def of(self, case: Case) -> tuple[Any, ...]:
-        return case.workloads[self._number].faults
+        return tuple(fault for load in self._loads(case) for fault in load.faults)
 
     def put(self, case: Case, parts: tuple[Any, ...]) -> Case:
         return self._replaced(case, faults=parts)
