@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import linecache
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -31,6 +33,9 @@ class Sites:
 
     def __init__(self, root: Path) -> None:
         self._root = str(root)
+        # A virtual environment in the project: its scripts are on every stack.
+        environment = os.path.join(sys.prefix, "")  # noqa: PTH118 - keeps the last separator
+        self._libraries = (*_OURS, environment) if environment.startswith(self._root) else _OURS
         self._within: dict[str, bool] = {}
 
     def of(self, frame: FrameType | None) -> Site:
@@ -52,7 +57,7 @@ class Sites:
     def _holds(self, name: str) -> bool:
         within = self._within.get(name)
         if within is None:
-            is_library = "site-packages" in name or name.startswith(_OURS)
+            is_library = "site-packages" in name or name.startswith(self._libraries)
             within = self._within[name] = name.startswith(self._root) and not is_library
         return within
 
