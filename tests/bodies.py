@@ -27,9 +27,7 @@ FIXTURES = frozenset({"pool", "make_pool"})
 #: Modules whose bodies open a pool to test something else, each with what.
 OTHER_SUBJECTS: Final = {
     "tests/pool/test_handle.py": "the fixtures themselves",
-    "tests/unit/test_sweep.py": "the tick sweep",
     "tests/unit/test_recordings.py": "recordings",
-    "tests/unit/test_load.py": "load",
     "tests/integration/test_recordings.py": "recordings",
     "tests/integration/test_template.py": "how processes are started",
     "tests/integration/test_outages.py": "what DSPy says of a provider that is down",

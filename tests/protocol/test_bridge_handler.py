@@ -22,8 +22,6 @@ from tests.cases import case
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.fast
-
 
 class Greeter(Handler):
     """A handler with one command."""

@@ -13,8 +13,6 @@ from dspex_pool.bridge.field_values import OutputField
 from dspex_pool.errors import InvalidArgumentError
 from tests.cases import case
 
-pytestmark = pytest.mark.fast
-
 CHAT = (
     "Respond with the corresponding output fields, starting with the field `[[ ## answer ## ]]`, and so on."
 )

@@ -10,8 +10,6 @@ from dspex_pool.bridge.words import content_words, sense, split_sentences, stem
 from tests.cases import case
 from tests.search_profiles import depth
 
-pytestmark = pytest.mark.fast
-
 
 def test_text_is_split_at_the_ends_of_sentences_only() -> None:
     """Numbers, initials, abbreviations and line breaks end no sentence; blank lines do."""

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from dspex_pool.bridge.extraction import extract
 from dspex_pool.bridge.field_values import OutputField, Unfilled, fill
 from tests.cases import case
-
-pytestmark = pytest.mark.fast
 
 LAKE = (
     "The lake is 1,640 metres deep and was mapped in 1902. It holds three hundred kinds of fish. "

@@ -11,8 +11,6 @@ from dspex_pool.bridge.words import split_sentences
 from tests.cases import case
 from tests.search_profiles import depth
 
-pytestmark = pytest.mark.fast
-
 COMPANY = (
     "Acme was founded in Oslo by Ada Berg in 1987. It makes bicycle bells of brass. "
     "The factory burned down in March 2004 because a kiln was left unattended. "

@@ -15,8 +15,6 @@ from dspex_pool.errors import InvalidArgumentError
 from tests.cases import case
 from tests.search_profiles import depth
 
-pytestmark = pytest.mark.fast
-
 
 def refusal_of(signature: object) -> str:
     """Return why a signature is refused."""

@@ -10,8 +10,6 @@ from dspex_testkit.contracts.conversations import Turn, conversation
 from dspex_testkit.contracts.differential import DifferenceError, compare, play_all
 from dspex_testkit.plan import Plan
 
-pytestmark = pytest.mark.fast
-
 DRIFTS: dict[str, Any] = {
     "another answer": lambda args: {**args, "also": 1},
     "a failure": lambda args: Plan().fail("no", type="ValueError"),

@@ -24,8 +24,6 @@ from dspex_pool.bridge.sessions import Program, Sessions
 from dspex_pool.errors import InvalidArgumentError, ProgramExistsError, ProgramNotFoundError
 from tests.cases import case
 
-pytestmark = pytest.mark.fast
-
 Reader = Callable[[dict[str, Any], str], Any]
 
 

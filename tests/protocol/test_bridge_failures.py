@@ -13,8 +13,6 @@ from dspex_pool.bridge.secrets import Secrets
 from dspex_pool.errors import InvalidArgumentError, ProgramExistsError, ProgramNotFoundError
 from tests.cases import case
 
-pytestmark = pytest.mark.fast
-
 
 def raised(error: BaseException) -> BaseException:
     """Return ``error`` after it was raised."""

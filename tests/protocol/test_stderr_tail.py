@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from dspex_pool.transport.stderr_tail import LineCutter, StderrTail
 from tests.search_profiles import depth
 
-pytestmark = pytest.mark.fast
-
 CHUNKS = st.lists(st.binary(max_size=40) | st.sampled_from([b"\n", b"ab\n", b"\r\n", "ä\n".encode()]))
 
 

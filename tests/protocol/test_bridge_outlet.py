@@ -24,8 +24,6 @@ from tests.partial_writes import take_at_first
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.fast
-
 
 class EndedError(Exception):
     """The process would have ended."""

@@ -16,8 +16,6 @@ from dspex_pool.protocol.framing import encode_frame
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.fast
-
 
 class EndedError(Exception):
     """The process has ended."""
