@@ -21,11 +21,10 @@ UNUSED = " ".join(f"-p no:{name}" for name in ("faker", "hypothesispytest", "tri
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Leave the neighbours out of inner runs; make the profiles known before Hypothesis' plugin loads one."""
+    """Leave the neighbours out of inner runs; choose the profile ``fast`` before Hypothesis' plugin loads another."""
     os.environ.setdefault("PYTEST_ADDOPTS", OPTIONS)
     config.addinivalue_line("markers", "with_trio: runs pytest with pytest-trio and Hypothesis' plugin.")
-    # Other runs need not import Hypothesis here.
-    if config.getoption("--hypothesis-profile", None):
+    if config.pluginmanager.hasplugin("hypothesispytest"):
         importlib.import_module("tests.search_profiles")
 
 

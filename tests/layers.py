@@ -60,7 +60,6 @@ LAYERS = {
 
 #: Modules whose tests take long for their size, as bytes of other modules that take as long.
 LENGTHY = {
-    "test_load": 30_000,
     "test_mock_adapter": 20_000,
     "test_mock_port": 30_000,
     "test_pool_care": 24_000,
@@ -71,8 +70,13 @@ LENGTHY = {
     "test_session_lease": 23_000,
     "test_session_pool": 28_000,
     "test_session_store": 12_000,
-    "test_sweep": 27_000,
 }
+
+
+#: What starting Hypothesis takes, as bytes of modules that take as long.
+HYPOTHESIS = 40_000
+#: Have pytest run without it: its own plugin imports it before the end of any run, that of pytest-trio at the start.
+NO_HYPOTHESIS = ("-p", "no:hypothesispytest", "-p", "dspex_testkit.late_hypothesis")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +99,33 @@ def parts_of(layer: Layer, options: argparse.Namespace) -> list[tuple[str, ...]]
     """Return what each pytest process of ``layer`` is to collect: all, or half of the modules each."""
     if not layer.halved or options.pytest_arguments or options.coverage:
         return [()]
-    halves: list[list[str]] = [[], []]
-    sizes = [0, 0]
-    found = [path for folder in layer.halved for path in (ROOT / folder).glob("test_*.py")]
-    weights = {path: LENGTHY.get(path.stem, path.stat().st_size) for path in found}
-    for module in sorted(found, key=lambda path: -weights[path]):
+    searching, plain = halves_of(
+        [path for folder in layer.halved for path in (ROOT / folder).glob("test_*.py")]
+    )
+    return [(*layer.halved, *without(plain)), (*layer.halved, *without(searching), *NO_HYPOTHESIS)]
+
+
+def halves_of(modules: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Deal out ``modules`` into halves that take as long; those that import Hypothesis are all in the first."""
+    weights = {path: LENGTHY.get(path.stem, path.stat().st_size) for path in modules}
+    halves: tuple[list[Path], list[Path]] = ([path for path in modules if needs_hypothesis(path)], [])
+    sizes = [HYPOTHESIS + sum(weights[path] for path in halves[0]), 0]
+    for module in sorted(set(modules) - set(halves[0]), key=lambda path: (-weights[path], path)):
         lighter = sizes.index(min(sizes))
-        halves[lighter].append(str(module.relative_to(ROOT)))
+        halves[lighter].append(module)
         sizes[lighter] += weights[module]
-    return [tuple(half) for half in halves if half]
+    return halves
+
+
+def needs_hypothesis(module: Path) -> bool:
+    """Tell whether a module of tests imports Hypothesis, itself or for the depth of its searches."""
+    text = module.read_text(encoding="utf-8")
+    return "hypothesis" in text or "tests.search_profiles" in text
+
+
+def without(modules: list[Path]) -> list[str]:
+    """Return what leaves ``modules`` out. Pytest looks through a folder once for each name it is given instead."""
+    return [f"--ignore={path.relative_to(ROOT)}" for path in modules]
 
 
 def pytest_command(

@@ -140,3 +140,28 @@ def test_tests_run_without_a_part_of_pytest(run: Callable[..., pytest.RunResult]
         "import pytest\npytestmark = pytest.mark.fast\nasync def test_it(pool): pass", "-p", f"no:{name}"
     )
     assert result.ret == 0, result.stdout.str()
+
+
+@pytest.mark.with_trio
+@pytest.mark.parametrize(
+    ("code", "is_wanted"),
+    [("", False), ("from hypothesis import given, strategies as st\n", True)],
+    ids=["nobody asks", "a module asks"],
+)
+def test_hypothesis_is_imported_only_for_those_who_ask(
+    pytester: pytest.Pytester, code: str, is_wanted: bool
+) -> None:
+    """With ``dspex_testkit.late_hypothesis`` pytest-trio does without; who asks for it gets all of it."""
+    used = "given(st.integers())(lambda number: None)()" if is_wanted else "pass"
+    body = f"""
+        import sys
+        import pytest
+
+        @pytest.mark.trio
+        async def test_it():
+            {used}
+            assert ("hypothesis" in sys.modules) is {is_wanted}
+    """
+    pytester.makepyfile(code + dedent(body))
+    late = ("-p", "no:hypothesispytest", "-p", "dspex_testkit.late_hypothesis")
+    pytester.runpytest_subprocess(*late).assert_outcomes(passed=1)
