@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.contenders import PEERS
+from benchmarks.figures import Figure
 from benchmarks.tables import told
 from benchmarks.workloads.start_up import FIRST_ANSWER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from benchmarks.figures import CaseResult, Figure, Metric
+    from benchmarks.figures import CaseResult, Metric
 
 __all__ = ["BEST_PEER", "REFERENCE", "TARGETS", "Of", "Target", "judge", "targets_table"]
 
@@ -39,7 +40,8 @@ class Target:
     metric: str
     #: What the figure may be at most, or must be at least where more is better; as a multiple of ``of``.
     limit: float = 1.0
-    #: ``RAW`` is the workload's reference, round by round; ``BEST_PEER`` is whoever of the others does best.
+    #: ``RAW`` is the workload's reference, round by round; ``BEST_PEER``, round by round too, is whoever of the
+    #: others ours does worst beside.
     of: Of | str = ""
 
     @property
@@ -102,9 +104,16 @@ def judge(results: Iterable[CaseResult]) -> list[list[str]]:
 
 def _row(target: Target, result: CaseResult, base: float | None) -> list[str]:
     metric = _metric(result, target.metric)
-    ours = _value(target, result.figure(target.subject, metric), base)
+    peers = {name: figure for name in PEERS if (figure := result.figure(name, metric)) is not None}
+    figure = result.figure(target.subject, metric)
+    best = (
+        _best(peers, metric) if target.of != BEST_PEER or figure is None else _nearest(figure, peers, metric)
+    )
+    if target.of == BEST_PEER and figure is not None and best:
+        figure = Figure(figure.values, peers[best].values)
+    ours = _value(target, figure, base)
     sign = "≥" if metric.more_is_better else "≤"
-    if target.of and target.of != REFERENCE and base is None:
+    if (isinstance(target.of, Of) and base is None) or (target.of == BEST_PEER and not best):
         shown, holds = "nothing to compare with", ""
     elif ours is None:
         shown, holds = result.failures.get(target.subject, "never"), "no"
@@ -112,14 +121,13 @@ def _row(target: Target, result: CaseResult, base: float | None) -> list[str]:
         is_better = ours >= target.limit if metric.more_is_better else ours <= target.limit
         shown, holds = _told(target, metric, ours), "yes" if is_better else "**no**"
     limit = f"{sign} {_told(target, metric, target.limit)}"
-    return [target.name, target.subject, limit, shown, _best_peer_told(target, metric, result, base), holds]
+    beside = 1.0 if target.of == BEST_PEER else _value(target, peers.get(best), base)
+    best_told = "" if not best or beside is None else f"{_told(target, metric, beside)}, {best}"
+    return [target.name, target.subject, limit, shown, best_told, holds]
 
 
 def _base(target: Target, by_case: Mapping[tuple[str, str], CaseResult]) -> float | None:
     """Return what the limit is a multiple of, where that is one value; ``None`` if it was not measured."""
-    if target.of == BEST_PEER:
-        best = _best_peer(target, by_case[target.letter, target.case])
-        return best[0] if best is not None else None
     if isinstance(target.of, Of):
         result = by_case.get((target.letter, target.of.case))
         figure = result and result.figure(target.of.subject, _metric(result, target.of.metric))
@@ -134,7 +142,7 @@ def _metric(result: CaseResult, name: str) -> Metric:
 def _value(target: Target, figure: Figure | None, base: float | None) -> float | None:
     if figure is None:
         return None
-    if target.of == REFERENCE:
+    if isinstance(target.of, str) and target.of:
         return figure.ratio
     if not target.of:
         return figure.median
@@ -152,22 +160,16 @@ def _short(target: Target, of: Of) -> str:
     return of.case if of.case != target.case else of.metric
 
 
-def _best_peer(target: Target, result: CaseResult) -> tuple[float, str] | None:
-    """Return the best median of the others, and whose it is."""
-    metric = _metric(result, target.metric)
-    figures = [(result.figure(name, metric), name) for name in PEERS]
-    values = [(figure.median, name) for figure, name in figures if figure is not None]
-    if not values:
-        return None
-    return (max if metric.more_is_better else min)(values)
+def _best(peers: Mapping[str, Figure], metric: Metric) -> str:
+    """Return who has the best median; empty if there is nobody."""
+    choose = max if metric.more_is_better else min
+    return choose(peers, key=lambda name: peers[name].median, default="")
 
 
-def _best_peer_told(target: Target, metric: Metric, result: CaseResult, base: float | None) -> str:
-    best = _best_peer(target, result)
-    if best is None:
-        return ""
-    value = _value(target, result.figure(best[1], metric), base)
-    return "" if value is None else f"{_told(target, metric, value)}, {best[1]}"
+def _nearest(ours: Figure, peers: Mapping[str, Figure], metric: Metric) -> str:
+    """Return whom ours does worst beside, round by round; empty if there is nobody."""
+    choose = min if metric.more_is_better else max
+    return choose(peers, key=lambda name: Figure(ours.values, peers[name].values).ratio or 0.0, default="")
 
 
 def targets_table(results: Sequence[CaseResult]) -> str:

@@ -57,6 +57,17 @@ def test_target_is_judged_by_the_best_of_the_others(ours: float, shown: str, hol
     assert (value, judged) == (f"{shown} of best other", holds)
 
 
+def test_best_of_the_others_is_found_round_by_round() -> None:
+    """Bug: medians were compared, so a round in which the machine was slow for one of them decided."""
+    result = one_caller(raw=10e-6)
+    result.case = "free processors"
+    rounds = {"ours: PythonPool": (40, 400, 45), "Pebble": (44, 440, 44), "loky": (90, 900, 90)}
+    for name, values in rounds.items():
+        result.samples[name] = [{"p50": value * 1e-6, "p99": 1.0, "CPU of both": 1.0} for value in values]
+    ((*_, value, best, judged),) = judge([result])
+    assert (value, best, judged) == ("0.91 of best other", "1.00 of best other, Pebble", "yes")
+
+
 def books(entries: str, seconds: float) -> CaseResult:
     """Return a result of workload H with one round."""
     samples = {"idle sessions": [{"a checkout and check-in": seconds}]}
