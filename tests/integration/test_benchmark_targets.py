@@ -15,8 +15,6 @@ from benchmarks.workloads import WORKLOADS
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.fast
-
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"{target.name} of {target.subject}")
 def test_target_names_a_figure_that_is_measured(target: Target) -> None:

@@ -13,8 +13,6 @@ from benchmarks.contenders.contender import TrioContender
 from benchmarks.traffic import Traffic
 from benchmarks.workloads.bookkeeping import Bookkeeping
 
-pytestmark = pytest.mark.fast
-
 
 class TwoWorkers(TrioContender):
     """Workers 1 and 2 in turn; worker 2 can die, to be replaced by 3, and a call can be lost without a word."""

@@ -7,8 +7,6 @@ import pytest
 from benchmarks.figures import CaseResult, Figure, Metric, percentile
 from benchmarks.tables import as_json, as_markdown, told
 
-pytestmark = pytest.mark.fast
-
 TIME = Metric("p50")
 
 
