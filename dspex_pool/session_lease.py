@@ -122,7 +122,7 @@ class SessionLease:
             errors = 0
             return result
         finally:
-            self._call.ended = ended = trio.current_time()
+            self._call.ended = ended = self._lease.worker.now()
             for tally in tallies:
                 tally.durations.append(ended - self._lease.since)
                 tally.errors += errors

@@ -278,7 +278,7 @@ class SessionPool:
             call.memory.confirm_program(call.session.id, kept.program_id, call.mark, kept.revision)
 
     async def _run(self, call: Call) -> Reply:
-        began = trio.current_time()
+        began = self.workers.now()
         attempt = 1
         while True:
             try:

@@ -83,6 +83,8 @@ class PoolWorker:
         self.deadline = math.inf
         #: Who keeps the time of requests: is told each deadline, and calls ``expire`` once it has come.
         self.watch: Callable[[float], None] | None = None
+        #: Tells the time of the run.
+        self.now: Callable[[], float] = trio.current_time
         self._is_late = False
         self._expire_port: Callable[[], None] | None = getattr(port, "expire", None)
         self._conversation = ClientConversation(peer=f"worker {worker_id}")
@@ -168,7 +170,7 @@ class PoolWorker:
             )
         if timeout is None:
             return await self._exchange(command, args, None, on_event)
-        deadline = trio.current_time() + timeout
+        deadline = self.now() + timeout
         if self.watch is not None and self._expire_port is not None and timeout > 0:
             self.deadline = deadline
             self.watch(deadline)

@@ -72,6 +72,8 @@ class WorkerPool:
         self._background = Background()
         self._nursery: trio.Nursery | None = None
         self._is_done = False
+        #: Tells the time of the run, in seconds. ``trio.current_time`` looks for the clock anew each time.
+        self.now = trio.current_time
 
     # --- opening and closing ------------------------------------------------------------------------------
 
@@ -80,8 +82,9 @@ class WorkerPool:
         if self._nursery is not None or self._state.is_closed:
             raise PoolClosedError("a pool cannot be opened twice. Make a new one.")
         await self._keeping.__aenter__()
+        self.now = trio.lowlevel.current_clock().current_time
         self._nursery = await self._background.__aenter__()
-        self._runner.open(self._nursery)
+        self._runner.open(self._nursery, self.now)
         return self
 
     @trio.lowlevel.enable_ki_protection
@@ -185,7 +188,7 @@ class WorkerPool:
         if self._nursery is None:
             raise self._not_open()
         patience = self.options.checkout_timeout if timeout is None else timeout
-        now = trio.current_time()
+        now = self.now()
         deadline = now + patience if patience > 0 else now
         holder = Holder(trio.lowlevel.current_task())
         place: Waiter | None = None
@@ -202,7 +205,7 @@ class WorkerPool:
             if isinstance(answer, Waiter):
                 place = answer
                 answer = await self._runner.stand_in_line(answer)
-                now = trio.current_time()
+                now = self.now()
             else:
                 self._runner.carry_out()
             if not isinstance(answer, Granted):
@@ -231,7 +234,7 @@ class WorkerPool:
         proof, reason = lease.end(resets=self._resets)
         if self.options.max_rss_bytes is not None:
             self._measure(lease.granted.number)
-        self._state.checkin(lease.granted, trio.current_time(), proof, reason)
+        self._state.checkin(lease.granted, self.now(), proof, reason)
         self._runner.carry_out()
 
     async def _set_up(self, lease: Lease) -> None:
