@@ -102,7 +102,9 @@ def parts_of(layer: Layer, options: argparse.Namespace) -> list[tuple[str, ...]]
     searching, plain = halves_of(
         [path for folder in layer.halved for path in (ROOT / folder).glob("test_*.py")]
     )
-    return [(*layer.halved, *without(plain)), (*layer.halved, *without(searching), *NO_HYPOTHESIS)]
+    # A profile is an option of Hypothesis' plugin.
+    leaner = () if options.hypothesis_profile else NO_HYPOTHESIS
+    return [(*layer.halved, *without(plain)), (*layer.halved, *without(searching), *leaner)]
 
 
 def halves_of(modules: list[Path]) -> tuple[list[Path], list[Path]]:

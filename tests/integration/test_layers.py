@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -10,7 +11,40 @@ import textwrap
 
 import pytest
 
+from tests import layers
+
 pytestmark = pytest.mark.integration
+
+
+def options(profile: str | None = None) -> argparse.Namespace:
+    """Return the command's options, with a profile of searches or without."""
+    return argparse.Namespace(pytest_arguments=[], coverage=False, hypothesis_profile=profile)
+
+
+def ignored(part: tuple[str, ...]) -> set[str]:
+    """Return the modules that a part leaves out."""
+    return {word.removeprefix("--ignore=") for word in part if word.startswith("--ignore=")}
+
+
+def test_each_module_runs_in_one_half() -> None:
+    """What one half leaves out, the other runs; whoever imports Hypothesis is in the half that has it."""
+    fast = layers.LAYERS["fast"]
+    modules = {
+        str(path.relative_to(layers.ROOT))
+        for folder in fast.halved
+        for path in (layers.ROOT / folder).glob("test_*.py")
+    }
+    searching, plain = layers.parts_of(fast, options())
+    assert ignored(searching) | ignored(plain) == modules
+    assert not ignored(searching) & ignored(plain)
+    assert "tests/unit/test_pool_state_machine.py" in ignored(plain)
+    assert "no:hypothesispytest" in plain
+    assert "no:hypothesispytest" not in searching
+
+
+def test_profile_of_searches_is_known_in_both_halves() -> None:
+    """Its option is that of Hypothesis' plugin, without which pytest refuses it."""
+    assert not [part for part in layers.parts_of(layers.LAYERS["fast"], options("nightly")) if "-p" in part]
 
 
 def test_end_of_the_command_ends_its_pytest() -> None:
