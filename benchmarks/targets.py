@@ -40,8 +40,7 @@ class Target:
     metric: str
     #: What the figure may be at most, or must be at least where more is better; as a multiple of ``of``.
     limit: float = 1.0
-    #: ``RAW`` is the workload's reference, round by round; ``BEST_PEER``, round by round too, is whoever of the
-    #: others ours does worst beside.
+    #: ``REFERENCE`` is the workload's, ``BEST_PEER`` whoever of the others ours does worst beside; round by round.
     of: Of | str = ""
 
     @property
@@ -106,10 +105,9 @@ def _row(target: Target, result: CaseResult, base: float | None) -> list[str]:
     metric = _metric(result, target.metric)
     peers = {name: figure for name in PEERS if (figure := result.figure(name, metric)) is not None}
     figure = result.figure(target.subject, metric)
-    best = (
-        _best(peers, metric) if target.of != BEST_PEER or figure is None else _nearest(figure, peers, metric)
-    )
+    best = _best(peers, metric)
     if target.of == BEST_PEER and figure is not None and best:
+        best = _nearest(figure, peers, metric)
         figure = Figure(figure.values, peers[best].values)
     ours = _value(target, figure, base)
     sign = "≥" if metric.more_is_better else "≤"
@@ -167,9 +165,9 @@ def _best(peers: Mapping[str, Figure], metric: Metric) -> str:
 
 
 def _nearest(ours: Figure, peers: Mapping[str, Figure], metric: Metric) -> str:
-    """Return whom ours does worst beside, round by round; empty if there is nobody."""
+    """Return whom ours does worst beside, round by round."""
     choose = min if metric.more_is_better else max
-    return choose(peers, key=lambda name: Figure(ours.values, peers[name].values).ratio or 0.0, default="")
+    return choose(peers, key=lambda name: Figure(ours.values, peers[name].values).ratio or 0.0)
 
 
 def targets_table(results: Sequence[CaseResult]) -> str:

@@ -7,6 +7,7 @@ by its own entry point as soon as Hypothesis is imported, so nothing is lost by 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING
@@ -32,4 +33,5 @@ sys.meta_path.insert(0, _not_yet)
 
 def pytest_load_initial_conftests() -> None:
     """Let it be imported: plugins are loaded, and what comes now asks because it needs it."""
-    sys.meta_path.remove(_not_yet)
+    with contextlib.suppress(ValueError):  # an inner run of pytest finds it gone
+        sys.meta_path.remove(_not_yet)
