@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import itertools
 import signal
@@ -21,6 +22,7 @@ from dspex_pool.errors import (
     ProgramError,
     ProgramNotFoundError,
     SessionStoreError,
+    WorkerDiedError,
 )
 from dspex_pool.facades import AsyncioAdapter, AsyncioPool, SyncAdapter, SyncPool
 from dspex_pool.session_store import MemorySessionStore
@@ -80,6 +82,10 @@ class FailingStore(MemorySessionStore):
     def __init__(self, *methods: str, error: Exception | None = None) -> None:
         super().__init__()
         self._error = error if error is not None else SessionStoreError("no space left on device")
+        self.fail(*methods)
+
+    def fail(self, *methods: str) -> None:
+        """Fail in these methods from now on."""
         for name in methods:
             setattr(self, name, self._fail)
 
@@ -255,14 +261,33 @@ def test_failed_opening_raises_and_leaves_nothing() -> None:
     asyncio.run(main())
 
 
-def test_pool_that_fails_says_why_to_callers_and_once_at_its_end() -> None:
-    """A pool whose housekeeping failed for good refuses calls with that reason, and its block ends with it."""
-    store = FailingStore("touch", "count_executions", error=RuntimeError("no space left for thought"))
+def frail_pool(store: FailingStore, **answers: Any) -> SyncPool:
+    """Return an open pool of one worker, with a program, whose housekeeping fails for good when its store does."""
     pool = SyncPool(
-        ports=mock_ports(), store=store, pool_size=1, monitor_interval=0.005, max_restarts=0
+        ports=mock_ports(**answers),
+        store=store,
+        pool_size=1,
+        monitor_interval=0.005,
+        max_restarts=0,
+        terminate_grace=0.01,
     ).open()
     pool.create_program("p", SIGNATURE)
+    return pool
+
+
+def fail(pool: SyncPool, store: FailingStore) -> None:
+    """Have the housekeeping fail: a session is used that cannot be saved."""
+    store.fail("touch", "count_executions")
+    with contextlib.suppress(PoolClosedError):
+        pool.list_programs()
+
+
+def test_pool_that_fails_says_why_to_callers_and_once_at_its_end() -> None:
+    """A pool whose housekeeping failed for good refuses calls with that reason, and its block ends with it."""
+    store = FailingStore(error=RuntimeError("no space left for thought"))
+    pool = frail_pool(store)
     pool.execute_program("p", {"question": "?"})
+    fail(pool, store)
     pool._host._thread.join(5)
     with pytest.raises(PoolClosedError, match="no space left") as info:
         pool.ping()
@@ -270,6 +295,26 @@ def test_pool_that_fails_says_why_to_callers_and_once_at_its_end() -> None:
     with pytest.raises(PoolFailedError, match="housekeeping"):
         pool.close()
     pool.close()
+
+
+def test_caller_that_waits_while_the_pool_fails_hears_why() -> None:
+    """Bug: a call under way, or one that came while the pool was ending, was told only that the pool is closed."""
+    store, stuck = FailingStore(error=RuntimeError("no space left for thought")), Stuck()
+    pool = frail_pool(store, execute_program=stuck)
+    with ThreadPoolExecutor(2) as threads:
+        served = threads.submit(pool.execute_program, "p", {"question": "?"})
+        assert stuck.arrived.wait(5)
+        in_line = threads.submit(pool.ping)
+        while not pool.statistics().waiting:
+            assert not in_line.done()
+        fail(pool, store)
+        error = in_line.exception(5)
+        assert isinstance(error, PoolClosedError)
+        assert "no space left for thought" in str(error)
+        assert isinstance(error.__cause__, PoolFailedError)
+        assert isinstance(served.exception(5), WorkerDiedError)
+    with pytest.raises(PoolFailedError, match="housekeeping"):
+        pool.close()
 
 
 def test_forgotten_pool_is_reported_and_ended() -> None:
