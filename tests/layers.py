@@ -49,7 +49,7 @@ LAYERS = {
     layer.name: layer
     for layer in (
         Layer("fast", ("-n0",), 900.0, halved=("tests/unit", "tests/pool")),
-        Layer("protocol", ("-n0",), 180.0),
+        Layer("protocol", ("-n0",), 180.0, halved=("tests/protocol", "tests/pool")),
         Layer("integration", PARALLEL, 420.0),
         Layer("chaos", WAITING, 900.0),
         # Each load is one page, also of a test that passes.
@@ -60,6 +60,8 @@ LAYERS = {
 
 #: Modules whose tests take long for their size, as bytes of other modules that take as long.
 LENGTHY = {
+    "test_bridge_life": 56_000,
+    "test_bridge_start": 21_000,
     "test_mock_adapter": 20_000,
     "test_mock_port": 30_000,
     "test_pool_care": 24_000,
@@ -67,9 +69,11 @@ LENGTHY = {
     "test_pool_events": 12_000,
     "test_pool_starts": 19_000,
     "test_pool_state_machine": 81_000,
+    "test_port_contract": 75_000,
     "test_session_lease": 23_000,
     "test_session_pool": 28_000,
     "test_session_store": 12_000,
+    "test_strategies": 62_000,
 }
 
 
