@@ -89,7 +89,8 @@ class PoolSupervisor:
         self._store = store
         self._pool: SessionPool | None = None
         self._monitor: PoolMonitor | None = None
-        self._failure: PoolFailedError | None = None
+        #: Why the pool closes by itself, once a service has failed for good; raised at the end of the block.
+        self.failure: PoolFailedError | None = None
         self._services = Background()
         self._nursery: trio.Nursery | None = None
 
@@ -137,8 +138,8 @@ class PoolSupervisor:
                 await self.pool.__aexit__(kind, error, traceback)
             finally:
                 self._listening.close()
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
 
     @trio.lowlevel.enable_ki_protection
     async def _keep_running(self, name: str, service: Callable[[], Awaitable[None]]) -> None:
@@ -169,11 +170,11 @@ class PoolSupervisor:
 
     def _give_up(self, name: str, error: Exception) -> None:
         assert self._nursery is not None
-        self._failure = PoolFailedError(
+        self.failure = PoolFailedError(
             f"the pool's {name} failed more than {self.config.max_restarts} times within "
             f"{self.config.restart_window:g} s; the last time: {type(error).__name__}: {error}. The pool was closed.",
             service=name,
         )
-        self._failure.__cause__ = error
+        self.failure.__cause__ = error
         self.pool.workers.refuse_all()
         self._nursery.cancel_scope.cancel()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from dspex_pool.config import PoolConfig
     from dspex_pool.core.records import PoolStatistics
+    from dspex_pool.errors import PoolFailedError
     from dspex_pool.monitor import PoolMonitor
     from dspex_pool.protocol import Event
     from dspex_pool.session_pool import SessionPool
@@ -76,6 +77,11 @@ class PythonPool(CommandAdapter):
     def monitor(self) -> PoolMonitor:
         """The monitor: ``monitor.snapshot()`` says how the pool is doing."""
         return self._supervisor.monitor
+
+    @property
+    def failure(self) -> PoolFailedError | None:
+        """Why the pool closes by itself, once a service of it has failed for good; raised at the end of its block."""
+        return self._supervisor.failure
 
     @property
     def sessions(self) -> SessionPool:

@@ -59,8 +59,6 @@ class PoolRun:
         self._token: trio.lowlevel.TrioToken | None = None
         # What was handed in before the run had begun.
         self._early: list[Callable[[], object]] = []
-        # Callers that the end of a failing pool refused: they hear why as soon as that is known.
-        self._refused: list[Future[Any]] = []
 
     # --- from any thread --------------------------------------------------------------------------------
 
@@ -90,10 +88,12 @@ class PoolRun:
         self._token.run_sync_soon(act)
 
     def _closed_error(self) -> PoolClosedError:
-        if self.failure is None:
+        # The pool knows why it closes by itself before its run is over.
+        failure = self.failure or (self._pool.failure if self._pool is not None else None)
+        if failure is None:
             return PoolClosedError("the pool is closed. Open a new one.")
-        error = PoolClosedError(f"the pool was closed because it failed: {self.failure}")
-        error.__cause__ = self.failure
+        error = PoolClosedError(f"the pool was closed because it failed: {failure}")
+        error.__cause__ = failure
         return error
 
     # --- in the pool's thread -----------------------------------------------------------------------------
@@ -106,8 +106,6 @@ class PoolRun:
             self.failure = error
         else:
             self.opened.set_exception(error or PoolClosedError("the pool was closed before it was open."))
-        for future in self._refused:
-            self._tell(future, self._closed_error())
         self.ended.set_result(None)
 
     async def _main(self) -> None:
@@ -128,29 +126,8 @@ class PoolRun:
     def _start_task(self, call: PoolCall[AnswerT], future: Future[AnswerT]) -> None:
         if self._tasks is not None:
             self._tasks.start_soon(self._carry_out, call, future)
-        else:
-            self._refuse(future)
-
-    def _is_ending(self) -> bool:
-        """Tell whether the pool lends nothing any more. One that fails refuses whoever waits before it is left."""
-        assert self._pool is not None
-        try:
-            self._pool.sessions.workers.require_open()
-        except PoolClosedError:
-            return True
-        return False
-
-    def _refuse(self, future: Future[Any], error: BaseException | None = None) -> None:
-        """Settle a future whose call met the end of the pool; if nobody closed it, at the end of the run."""
-        if self._stop.is_set() or self._scope.cancel_called:
-            self._tell(future, error or self._closed_error())
-        else:
-            self._refused.append(future)
-
-    @staticmethod
-    def _tell(future: Future[Any], error: BaseException) -> None:
-        if future.set_running_or_notify_cancel():
-            future.set_exception(error)
+        elif future.set_running_or_notify_cancel():
+            future.set_exception(self._closed_error())
 
     async def _carry_out(self, call: PoolCall[AnswerT], future: Future[AnswerT]) -> None:
         assert self._pool is not None
@@ -159,14 +136,11 @@ class PoolRun:
         try:
             with scope:
                 answer = await call(self._pool)
-        except trio.Cancelled:
-            self._refuse(future)
-            raise
         except BaseException as error:
-            if isinstance(error, PoolClosedError) and self._is_ending():
-                self._refuse(future, error)
-            else:
-                self._tell(future, error)
+            is_refused = isinstance(error, PoolClosedError) and self._pool.failure is not None
+            is_cut_off = isinstance(error, trio.Cancelled) or is_refused
+            if future.set_running_or_notify_cancel():
+                future.set_exception(self._closed_error() if is_cut_off else error)
             if not isinstance(error, Exception):
                 raise
         else:
