@@ -88,7 +88,6 @@ class DecisionRunner:
         self._timer_at = math.inf
         self._is_carrying_out = False
         self._nursery: trio.Nursery | None = None
-        self._now = trio.current_time
         self._actions: dict[type[Decision], Callable[[Any], None]] = {
             Start: self._start,
             Grant: self._grant,
@@ -99,10 +98,9 @@ class DecisionRunner:
             Emit: self._emit,
         }
 
-    def open(self, nursery: trio.Nursery, now: Callable[[], float]) -> None:
-        """Begin: all tasks of the pool will run in ``nursery``, and ``now`` tells their time."""
+    def open(self, nursery: trio.Nursery) -> None:
+        """Begin: all tasks of the pool will run in ``nursery``."""
         self._nursery = nursery
-        self._now = now
         nursery.start_soon(self._keep_time, name="dspex_pool timer")
         self._state.open(trio.current_time())
         self.carry_out()
@@ -264,7 +262,7 @@ class DecisionRunner:
     def _worker_started(self, number: int) -> None:
         worker = self.worker(number)
         assert worker is not None
-        worker.watch, worker.now = self._watch_deadline, self._now
+        worker.watch, worker.now = self._watch_deadline, trio.lowlevel.current_clock().current_time
         self._state.worker_started(number, trio.current_time())
         self.carry_out()
 

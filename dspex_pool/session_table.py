@@ -161,10 +161,6 @@ class SessionTable:
     def expire(self, now: float) -> list[Session]:
         """Remove and return the sessions whose time to live is over; none that is in use."""
         gone: list[Session] = []
-        oldest = next(iter(self._sessions.values()), None)
-        # Asked before every command, and nearly always in vain.
-        if oldest is None or now - oldest.record.last_used < self._time_to_live:
-            return gone
         for _ in range(len(self._sessions)):
             session = next(iter(self._sessions.values()))
             idle = now - session.record.last_used

@@ -84,7 +84,7 @@ class WorkerPool:
         await self._keeping.__aenter__()
         self.now = trio.lowlevel.current_clock().current_time
         self._nursery = await self._background.__aenter__()
-        self._runner.open(self._nursery, self.now)
+        self._runner.open(self._nursery)
         return self
 
     @trio.lowlevel.enable_ki_protection
