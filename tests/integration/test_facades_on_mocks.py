@@ -261,8 +261,9 @@ def test_failed_opening_raises_and_leaves_nothing() -> None:
     asyncio.run(main())
 
 
-def frail_pool(store: FailingStore, **answers: Any) -> SyncPool:
-    """Return an open pool of one worker, with a program, whose housekeeping fails for good when its store does."""
+@contextlib.contextmanager
+def frail_pool(store: FailingStore, **answers: Any) -> Iterator[SyncPool]:
+    """Open a pool of one worker, with a program, whose housekeeping fails for good when its store does."""
     pool = SyncPool(
         ports=mock_ports(**answers),
         store=store,
@@ -271,8 +272,12 @@ def frail_pool(store: FailingStore, **answers: Any) -> SyncPool:
         max_restarts=0,
         terminate_grace=0.01,
     ).open()
-    pool.create_program("p", SIGNATURE)
-    return pool
+    try:
+        pool.create_program("p", SIGNATURE)
+        yield pool
+    finally:
+        with contextlib.suppress(PoolFailedError):
+            pool.close()
 
 
 def fail(pool: SyncPool, store: FailingStore) -> None:
@@ -285,23 +290,23 @@ def fail(pool: SyncPool, store: FailingStore) -> None:
 def test_pool_that_fails_says_why_to_callers_and_once_at_its_end() -> None:
     """A pool whose housekeeping failed for good refuses calls with that reason, and its block ends with it."""
     store = FailingStore(error=RuntimeError("no space left for thought"))
-    pool = frail_pool(store)
-    pool.execute_program("p", {"question": "?"})
-    fail(pool, store)
-    pool._host._thread.join(5)
-    with pytest.raises(PoolClosedError, match="no space left") as info:
-        pool.ping()
-    assert isinstance(info.value.__cause__, PoolFailedError)
-    with pytest.raises(PoolFailedError, match="housekeeping"):
+    with frail_pool(store) as pool:
+        pool.execute_program("p", {"question": "?"})
+        fail(pool, store)
+        pool._host._thread.join(5)
+        with pytest.raises(PoolClosedError, match="no space left") as info:
+            pool.ping()
+        assert isinstance(info.value.__cause__, PoolFailedError)
+        with pytest.raises(PoolFailedError, match="housekeeping"):
+            pool.close()
         pool.close()
-    pool.close()
 
 
 def test_caller_that_waits_while_the_pool_fails_hears_why() -> None:
     """Bug: a call under way, or one that came while the pool was ending, was told only that the pool is closed."""
     store, stuck = FailingStore(error=RuntimeError("no space left for thought")), Stuck()
-    pool = frail_pool(store, execute_program=stuck)
-    with ThreadPoolExecutor(2) as threads:
+    # The pool is left first: a thread that waits for a stuck worker would not end before.
+    with ThreadPoolExecutor(2) as threads, frail_pool(store, execute_program=stuck) as pool:
         served = threads.submit(pool.execute_program, "p", {"question": "?"})
         assert stuck.arrived.wait(5)
         in_line = threads.submit(pool.ping)
@@ -313,8 +318,8 @@ def test_caller_that_waits_while_the_pool_fails_hears_why() -> None:
         assert "no space left for thought" in str(error)
         assert isinstance(error.__cause__, PoolFailedError)
         assert isinstance(served.exception(5), WorkerDiedError)
-    with pytest.raises(PoolFailedError, match="housekeeping"):
-        pool.close()
+        with pytest.raises(PoolFailedError, match="housekeeping"):
+            pool.close()
 
 
 def test_forgotten_pool_is_reported_and_ended() -> None:
