@@ -93,11 +93,23 @@ class Worker:
         self.version = 1
         self.wanted: Any = ()
         self.is_running = False
+        #: Becomes readable when a signal comes.
+        self.wakeup, self.on_signal = os.pipe()
 
     # --- bytes ---------------------------------------------------------------------------------------
 
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for something on stdin, or for a signal; tell whether something is there."""
+        ready = select.select([0, self.wakeup], [], [], seconds)[0]
+        if self.wakeup in ready:
+            os.read(self.wakeup, 512)
+        return 0 in ready
+
     def read_more(self) -> None:
         """Read what comes next; leave at the end of stdin."""
+        # Not in the read itself: a signal a moment before it would be heeded when it has ended.
+        while not self.wait():
+            pass
         data = os.read(0, 1 << 16)
         if not data:
             self.leave_at_eof()
@@ -289,7 +301,7 @@ class Worker:
         while (left := end - time.monotonic()) > 0:
             if self.fault == "deaf_to_eof_while_busy":
                 time.sleep(left)
-            elif select.select([0], [], [], left)[0]:
+            elif self.wait(left):
                 self.read_more()
         return args
 
@@ -316,6 +328,8 @@ class Worker:
 
     def install(self) -> None:
         """Take over the signals."""
+        os.set_blocking(self.on_signal, False)
+        signal.set_wakeup_fd(self.on_signal, warn_on_full_buffer=False)
         signal.signal(signal.SIGINT, self.on_sigint)
         if self.fault == "ignores_sigterm":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from typing import TYPE_CHECKING, ClassVar
 
@@ -100,6 +101,35 @@ def test_fault_is_found_by_the_clauses_that_name_it_and_no_other(fault: str) -> 
 def test_every_fault_is_in_the_table() -> None:
     """No fault of the broken worker goes without a clause."""
     assert FAULTS.keys() == BLAMED.keys() | MORE_BLAMED.keys()
+
+
+#: Sends itself SIGTERM between the last look for signals and every wait of its worker: all of that is one step of C.
+TERMINATED_AT_THE_DOOR = """
+import collections, functools, operator, os, select, signal
+from dspex_testkit.children import faulty
+
+def struck(wait):
+    def call(*args):
+        signal_then_wait = functools.partial(os.killpg, 0, signal.SIGTERM), functools.partial(wait, *args)
+        return collections.deque(map(operator.call, signal_then_wait))[-1]
+    return call
+
+os.read, select.select = struck(os.read), struck(select.select)
+worker = faulty.Worker("none")
+worker.install()
+worker.serve()
+"""
+
+
+def test_signal_just_before_a_worker_waits_is_heeded() -> None:
+    """SIGTERM a moment before the read was not heeded until bytes came: O06 failed now and then for no fault."""
+    with subprocess.Popen(
+        [sys.executable, "-c", TERMINATED_AT_THE_DOOR], stdin=subprocess.PIPE, start_new_session=True
+    ) as worker:
+        try:
+            assert worker.wait(10) == 0
+        finally:
+            worker.kill()
 
 
 # --- the contract ------------------------------------------------------------------------------------------
