@@ -55,7 +55,7 @@ def run_python(blocks: list[Block], folder: Path) -> str:
     if not scripts:
         return ""
     # One run for all tests of a page: each start of pytest takes a second or two.
-    runner = ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if is_test(blocks[0]) else []
+    runner = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:faker"] if is_test(blocks[0]) else []
     done = subprocess.run(
         [sys.executable, *runner, *scripts],
         cwd=folder,
