@@ -50,7 +50,7 @@ LAYERS = {
     for layer in (
         Layer("fast", ("-n0",), 900.0, halved=("tests/unit", "tests/pool")),
         Layer("protocol", ("-n0",), 180.0, halved=("tests/protocol", "tests/pool")),
-        Layer("integration", PARALLEL, 420.0),
+        Layer("integration", PARALLEL, 720.0),
         Layer("chaos", WAITING, 900.0),
         # Each load is one page, also of a test that passes.
         Layer("stress", ("-n0", "--dspex-report=out/reports"), None),
