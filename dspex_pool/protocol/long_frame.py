@@ -28,7 +28,7 @@ class LongFrame:
         new_memory: Makes memory of the bytes that it is given. They are its own from then on.
     """
 
-    __slots__ = ("_memory", "_view", "come", "size")
+    __slots__ = ("_memory", "come", "size")
 
     def __init__(self, size: int, new_memory: Callable[[bytes], Memory]) -> None:
         #: Its whole length, in bytes.
@@ -38,7 +38,6 @@ class LongFrame:
         # The system gives pages to a block of zeros only as they are written to: what a header announces takes no
         # memory before it comes.
         self._memory = new_memory(bytes(size))
-        self._view = self._memory.getbuffer()
 
     @property
     def is_whole(self) -> bool:
@@ -47,8 +46,9 @@ class LongFrame:
 
     @property
     def room(self) -> memoryview:
-        """Where the bytes to come belong. Whoever reads some into it tells by ``filled``."""
-        return self._view[self.come :]
+        """Where the bytes to come belong. Whoever reads some into it tells by ``filled``, and does not keep it."""
+        # No view is kept: memory that is looked into cannot be closed, not even by the garbage collector.
+        return self._memory.getbuffer()[self.come :]
 
     def filled(self, count: int) -> None:
         """Note that so many bytes have come into ``room``."""
@@ -64,5 +64,4 @@ class LongFrame:
 
     def payload(self) -> bytes:
         """Return the whole payload. Ends the use of the frame."""
-        self._view.release()
         return self._memory.getvalue()

@@ -154,7 +154,7 @@ def test_decode_request_names_a_byte_order_mark() -> None:
 def test_decode_request_refuses_text_that_is_not_utf_8_and_keeps_the_id() -> None:
     """Latin-1 is refused, to the sender."""
     error = refused_request(b'{"id":3,"command":"\xe9","args":{},"timestamp":"t"}')
-    assert "utf-8" in str(error)
+    assert "utf-8" in str(error).lower()
     assert error.request_id == 3
 
 
@@ -337,7 +337,7 @@ def test_decode_from_worker_gives_the_reason_for_what_it_cannot_read() -> None:
     }
     for name, (payload, reason) in cases.items():
         with case(name):
-            assert reason in str(refused_answer(payload))
+            assert reason in str(refused_answer(payload)).replace("UTF-8", "utf-8")
 
 
 def test_decode_from_worker_quotes_the_bytes_around_a_fault_far_inside() -> None:
