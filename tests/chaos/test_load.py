@@ -115,7 +115,7 @@ def test_short_run_is_not_blamed_for_less_than_a_thousandth() -> None:
 
 
 def test_growth_that_comes_to_rest_is_no_leak() -> None:
-    """What allocators took late in a soak of four minutes was called a leak, although it had stopped before the end."""
+    """What allocators took late in a soak of four minutes was called a leak, although it had stopped by its end."""
     settles = [5e7 * (1 + 0.003 * min(1.0, second / 130)) for second in range(240)]
     assert result_of(settles, seconds=240.0).check_flat("memory").low > 0.015
     leaks = [5e7 * (1 + 0.003 * second / 240) for second in range(240)]

@@ -303,7 +303,7 @@ def test_end_inside_a_long_frame_says_how_many_bytes_miss() -> None:
 
 
 def test_long_frame_that_is_given_up_leaves_its_memory_to_be_closed() -> None:
-    """From Python 3.13 on, a worker that died within a long answer left ``Exception ignored in: <_io.BytesIO ...>``."""
+    """On Python 3.13 a worker that died within a long answer left ``Exception ignored in: <_io.BytesIO ...>``."""
     memory = io.BytesIO(bytes(10))
     decoder = fed(encode_frame(b"0123456789")[:7])
     decoder.begin_long_frame(lambda _: memory)
