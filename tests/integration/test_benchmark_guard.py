@@ -66,6 +66,7 @@ def test_no_call_takes_a_tenth_more_instructions_than_the_baseline() -> None:
 
 def test_counts_are_the_same_again() -> None:
     """Two counts of the same code agree to the instruction, whatever else the machine does."""
+    baseline()  # elsewhere instructions may be counted in another way
     assert count_all() == count_all()
 
 

@@ -63,7 +63,7 @@ def test_byte_order_mark_is_no_part_of_the_first_row() -> None:
 def test_bad_jsonl_line_is_named() -> None:
     """File, line and, where there is one, column are in the message."""
     cases: list[tuple[str, str]] = [
-        ('{"q": 1,}', "line 2, column 9: not valid JSON (Expecting property name"),
+        ('{"q": 1,x}', "line 2, column 9: not valid JSON (Expecting property name"),
         ('{"q" 1}', "line 2, column 6: not valid JSON (Expecting ':' delimiter)"),
         ('{"q":', "line 2, column 6: not valid JSON (Expecting value)"),
         ("[1]", "line 2: a row is a JSON object, this is an array"),
