@@ -30,8 +30,9 @@ SAYS = {
         "killed by signal 11",
         "Do you hang? worker w-",
         "did not answer 'execute_program'",
-        "'right': 3",
-        "'WorkerDiedError': 1, 'CallTimeoutError': 1}\n",
+        "88.1 % right; failed: {",
+        "'WorkerDiedError': 1",
+        "'CallTimeoutError': 1",
     ],
 }
 
