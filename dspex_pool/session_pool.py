@@ -16,7 +16,7 @@ import trio
 
 from dspex_pool.call_policy import delay_before_retry
 from dspex_pool.config import PoolConfig
-from dspex_pool.errors import DspexPoolError, ProgramError, SessionStoreError
+from dspex_pool.errors import DspexPoolError, PoolClosedError, ProgramError, SessionStoreError
 from dspex_pool.session_answers import BEGINNING, USING, answer
 from dspex_pool.session_books import SessionBooks
 from dspex_pool.session_call import ANONYMOUS, Call, Reply, check_affinity, check_timeout, own_copy
@@ -78,9 +78,13 @@ class SessionPool:
         )
         self._default_model: DefaultModel | None = None
         self._housework = trio.Event()
+        self._is_entered = False
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
+        if self._is_entered:
+            raise PoolClosedError("a pool cannot be opened twice. Make a new one.")
+        self._is_entered = True
         try:
             await self._books.load()
             await self.workers.__aenter__()

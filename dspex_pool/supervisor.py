@@ -10,7 +10,7 @@ import trio
 
 from dspex_pool.background import Background
 from dspex_pool.config import PoolConfig
-from dspex_pool.errors import PoolFailedError
+from dspex_pool.errors import PoolClosedError, PoolFailedError
 from dspex_pool.monitor import PoolMonitor
 from dspex_pool.session_pool import SessionPool
 from dspex_pool.session_store import open_session_store
@@ -93,6 +93,7 @@ class PoolSupervisor:
         self.failure: PoolFailedError | None = None
         self._services = Background()
         self._nursery: trio.Nursery | None = None
+        self._is_entered = False
 
     @property
     def pool(self) -> SessionPool:
@@ -108,6 +109,9 @@ class PoolSupervisor:
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
+        if self._is_entered:
+            raise PoolClosedError("a pool cannot be opened twice. Make a new one.")
+        self._is_entered = True
         store = (
             self._store if self._store is not None else await open_session_store(self.config.session_store)
         )

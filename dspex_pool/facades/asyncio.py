@@ -181,6 +181,7 @@ class AsyncioPool(AsyncioAdapter):
 
         Cancellation: Nothing is left of the pool before the cancellation leaves.
         """
+        self._host.claim()
         try:
             await asyncio.wrap_future(self._host.start())
         except BaseException:

@@ -59,23 +59,34 @@ class PoolHost:
         self._thread = threading.Thread(target=self._run.run, name="dspex_pool", daemon=True)
         self._process = os.getpid()
         self._lock = threading.Lock()
-        self._is_started = self._is_closed = self._is_finished = False
+        self._is_claimed = self._is_started = self._is_closed = self._is_finished = False
 
     @property
     def width(self) -> int:
         """How many calls workers can serve at the same time."""
         return self.config.pool_size + self.config.max_overflow
 
-    def start(self) -> Future[None]:
-        """Start to open the pool; the future is done when it is open.
+    def claim(self) -> None:
+        """Take the one opening that the pool has; ``start`` is due next. Whoever is refused has nothing to undo.
 
         Raises:
-            PoolClosedError: It was opened before.
+            PoolClosedError: It was opened or closed before, or this is not its process.
         """
         self._require_own_process()
         with self._lock:
-            if self._is_started or self._is_closed:
+            if self._is_claimed or self._is_closed:
                 raise PoolClosedError("a pool cannot be opened twice. Make a new one.")
+            self._is_claimed = True
+
+    def start(self) -> Future[None]:
+        """Start to open the pool, once ``claim`` has returned; the future is done when it is open.
+
+        Raises:
+            PoolClosedError: It was closed meanwhile.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise PoolClosedError("the pool was closed before it was open.")
             self._is_started = True
             self._thread.start()
         return self._run.opened

@@ -212,6 +212,7 @@ class SyncPool(SyncAdapter):
             PoolClosedError: It was opened before.
             SessionStoreError: The sessions could not be read.
         """
+        self._host.claim()
         try:
             self._host.start().result()
         except BaseException:

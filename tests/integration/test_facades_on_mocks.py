@@ -176,6 +176,22 @@ def test_sync_pool_is_used_inside_its_block_only() -> None:
         never_open.open()
 
 
+def test_second_opening_is_refused_and_harms_nothing() -> None:
+    """Opening an open pool again ended it under everybody who used it, as if the first opening had failed."""
+    with sync_pool() as pool:
+        with pytest.raises(PoolClosedError, match="twice"):
+            pool.open()
+        assert pool.ping()["status"] == "ok"
+
+    async def main() -> None:
+        async with asyncio_pool() as pool:
+            with pytest.raises(PoolClosedError, match="twice"):
+                await pool.open()
+            assert (await pool.ping())["status"] == "ok"
+
+    asyncio.run(main())
+
+
 def test_waiting_caller_hears_that_the_pool_closes() -> None:
     """A thread in line for a worker is refused at once; one with a worker loses it after the grace."""
     stuck = Stuck()

@@ -12,12 +12,12 @@ import trio.testing
 
 from dspex_pool import supervisor as supervisor_module
 from dspex_pool.config import PoolConfig
-from dspex_pool.errors import InvalidConfigError, SessionStoreError
+from dspex_pool.errors import InvalidConfigError, PoolClosedError, SessionStoreError
 from dspex_pool.supervisor import PoolSupervisor, ports_for
 from dspex_pool.telemetry import Telemetry
 from tests.cancel_at_step import CancelAtStep
 from tests.front_door import TalkativeStore, supervise
-from tests.session_workers import CannedWorkers
+from tests.session_workers import CREATE, CannedWorkers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +68,25 @@ async def test_pool_that_is_cancelled_at_any_step_leaves_nothing(autojump_clock:
         async with supervise(workers, store=store, telemetry=telemetry):
             raise AssertionError("opened")
     assert (store.closings, telemetry.observed) == ([0], False)
+
+
+@pytest.mark.trio
+async def test_second_opening_is_refused_and_harms_nothing(autojump_clock: MockClock) -> None:
+    """Entered again, a session pool closed the store under itself, and a supervisor lost the pool that it had."""
+    workers = CannedWorkers()
+    store = TalkativeStore(workers)
+    async with supervise(workers, store=store) as supervisor:
+        pool = supervisor.pool
+        for opened in (supervisor, pool):
+            with pytest.raises(PoolClosedError, match="twice"):
+                await opened.__aenter__()
+        assert supervisor.pool is pool
+        assert (await pool.execute_in_session("s", *CREATE)).attempts == 1
+        assert store.closings == []
+    for opened in (supervisor, pool):
+        with pytest.raises(PoolClosedError, match="twice"):
+            await opened.__aenter__()
+    assert (workers.live, store.closings) == ([], [0])
 
 
 def test_settings_reach_the_workers(
