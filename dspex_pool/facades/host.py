@@ -83,12 +83,18 @@ class PoolHost:
 
         Raises:
             PoolClosedError: It was closed meanwhile.
+            RuntimeError: The system gives no thread.
         """
         with self._lock:
             if self._is_closed:
                 raise PoolClosedError("the pool was closed before it was open.")
+            # Before: Ctrl-C may strike in the start, while the thread runs already.
             self._is_started = True
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:
+                self._is_started = False
+                raise
         return self._run.opened
 
     def begin(self, call: PoolCall[AnswerT], future: Future[AnswerT]) -> None:

@@ -192,6 +192,23 @@ def test_second_opening_is_refused_and_harms_nothing() -> None:
     asyncio.run(main())
 
 
+def test_pool_without_a_thread_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gave no thread, ``open`` waited for ever for the end of a run that had never begun."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool, other = sync_pool(), asyncio_pool()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            pool.open()
+        with pytest.raises(RuntimeError, match="new thread"):
+            asyncio.run(other.open())
+    pool.close()
+    asyncio.run(other.aclose())
+
+
 def test_waiting_caller_hears_that_the_pool_closes() -> None:
     """A thread in line for a worker is refused at once; one with a worker loses it after the grace."""
     stuck = Stuck()
