@@ -59,6 +59,7 @@ TEMPLATE_NAME = "template"
 # A fork takes milliseconds, and many may be asked for at once on a busy machine. A template that says nothing for
 # this long has been stopped, or its fork hangs.
 _ANSWER_TIMEOUT = 5.0
+_NO_DESCRIPTOR = "no descriptor is left to hold it by. Raise the limit on open files (ulimit -n)"
 _UNKNOWN = "the template that forked it has ended"
 _BYTES_OF_A_DESCRIPTOR = 4
 
@@ -254,6 +255,9 @@ class TemplateProcess:
         match awaited.answer:
             case Forked(_, pid):
                 self._users += 1
+                if awaited.descriptor < 0:
+                    await self._undo(pid)
+                    raise self._start_error(worker_id, _NO_DESCRIPTOR)
                 return ForkedProcess(pid, awaited.descriptor, self)
             case NotForked(_, reason, is_spoilt):
                 self.is_spoilt = self.is_spoilt or is_spoilt
@@ -263,6 +267,15 @@ class TemplateProcess:
         self.end()
         reason = f"its template has not answered within {_ANSWER_TIMEOUT:g} s, and is replaced"
         raise self._start_error(worker_id, reason)
+
+    async def _undo(self, pid: int) -> None:
+        """End a fork whose descriptor did not arrive."""
+        # Its number stays its own until it is reaped by the template. It may not lead a group yet.
+        for kill in (os.killpg, os.kill) if self.is_alive else ():
+            with contextlib.suppress(ProcessLookupError):
+                kill(pid, signal.SIGKILL)
+        with trio.CancelScope(shield=True):
+            await self.reap(pid)
 
     def _changes(self) -> dict[str, str | None]:
         """Return the variables that have changed since the template was started."""

@@ -27,6 +27,7 @@ from tests.integration.worker_pools import ECHO, patience
 from tests.subprocess_children import attend_shielded
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator
     from pathlib import Path
 
@@ -391,6 +392,31 @@ async def test_start_that_is_refused_leaves_the_template_usable(monkeypatch: pyt
             port = await ports.open(worker_id="w-4", incarnation=4)
             assert resource.prlimit(port.pid, resource.RLIMIT_NOFILE)[0] == 64
             await end(port)
+            assert ports.template_pid == template.pid
+
+
+@pytest.mark.trio
+async def test_fork_whose_descriptor_cannot_be_taken_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no descriptor left for the fork's, its port could neither kill nor reap it; the fork lived on."""
+    take = template_process._receive
+
+    def take_without(channel: socket.socket) -> tuple[bytes, int]:
+        # As the system does at the limit of open files: the packet comes, what it carried is dropped.
+        packet, descriptor = take(channel)
+        if descriptor >= 0:
+            os.close(descriptor)
+        return packet, -1
+
+    with patience():
+        async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
+            await end(await ports.open(worker_id="w-1", incarnation=1))
+            template = psutil.Process(ports.template_pid)
+            with monkeypatch.context() as patch:
+                patch.setattr(template_process, "_receive", take_without)
+                with pytest.raises(WorkerStartError, match=r"worker w-2 .* limit on open files"):
+                    await ports.open(worker_id="w-2", incarnation=2)
+            assert not template.children()
+            await end(await ports.open(worker_id="w-3", incarnation=3))
             assert ports.template_pid == template.pid
 
 
