@@ -153,6 +153,10 @@ class TemplateProcess:
                 await self._run()
         except WorkerStartError as error:
             self._failure = error
+        except Exception as error:
+            # In the nursery of the factory it would end the pool, and not only this template.
+            _LOG.exception("the template (pid %s) failed; it is replaced", self.pid)
+            self._failure = WorkerStartError(f"its template failed: {error!r}")
         finally:
             self.ended.set()
             self._settled.set()

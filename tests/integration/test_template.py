@@ -420,6 +420,22 @@ async def test_fork_whose_descriptor_cannot_be_taken_is_undone(monkeypatch: pyte
             assert ports.template_pid == template.pid
 
 
+@pytest.mark.trio
+async def test_template_that_gets_no_thread_is_a_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody expected in the start of a template cancelled the pool's block, and its end never came."""
+
+    def refuse_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with patience():
+        async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
+            with monkeypatch.context() as patch:
+                patch.setattr(template_process, "launch_template", refuse_thread)
+                with pytest.raises(WorkerStartError, match=r"worker w-1 .* start new thread"):
+                    await ports.open(worker_id="w-1", incarnation=1)
+            await end(await ports.open(worker_id="w-2", incarnation=2))
+
+
 def refuse(*_: object) -> None:
     """Refuse as the system does."""
     raise PermissionError("no")
