@@ -114,7 +114,8 @@ class SessionBooks:
         """
         now = self._wall_clock()
         session = self.table.begin(SessionRecord(id=session_id, created_at=now, last_used=now))
-        # What the store may still have under this id is replaced by the first commit.
+        # What the store may still have under this id is replaced by the first commit, if there is one.
+        session.replaces_expired = session_id in self._undeleted
         self._undeleted.pop(session_id, None)
         return session
 
@@ -135,6 +136,7 @@ class SessionBooks:
                 self._unsaved_uses[session.id] = None
             else:
                 self.table.end(session.id)
+                self._note_undeleted(session)
         return session.id not in self.table
 
     async def commit(self, session: Session, command: str, args: Mapping[str, Any]) -> Kept | None:
@@ -244,9 +246,13 @@ class SessionBooks:
     def expire(self) -> list[Session]:
         """End and return the sessions whose time to live is over; ``save`` takes them out of the store."""
         gone = self.table.expire(self._wall_clock())
-        if gone:
-            self._undeleted.update(dict.fromkeys(session.id for session in gone if session.is_kept))
+        for session in gone:
+            self._note_undeleted(session)
         return gone
+
+    def _note_undeleted(self, session: Session) -> None:
+        if session.is_kept or session.replaces_expired:
+            self._undeleted[session.id] = None
 
     async def save(self) -> None:
         """Take expired sessions out of the store; save when sessions were used, and how often their programs ran.

@@ -51,7 +51,17 @@ def check_session_id(session_id: object) -> str:
 class Session:
     """One live session: the record that the store keeps, and what only this process knows."""
 
-    __slots__ = ("id", "is_kept", "lm_revision", "lm_secrets", "lock", "record", "revision", "users")
+    __slots__ = (
+        "id",
+        "is_kept",
+        "lm_revision",
+        "lm_secrets",
+        "lock",
+        "record",
+        "replaces_expired",
+        "revision",
+        "users",
+    )
 
     def __init__(self, record: SessionRecord, *, is_kept: bool = False) -> None:
         #: The session's id.
@@ -59,6 +69,8 @@ class Session:
         self.record = record
         #: Whether the store has anything of it. Until then it is only about to begin.
         self.is_kept = is_kept
+        #: Whether the store may still have an expired session of this id, until something of this one is kept.
+        self.replaces_expired = False
         #: Commands of it under way; while there are any, it is in use, however long they take.
         self.users = 0
         #: Held while the session is changed, so that store and memory change in the same order.

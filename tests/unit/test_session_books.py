@@ -220,6 +220,28 @@ async def test_expired_session_leaves_the_store_unless_it_began_anew() -> None:
 
 
 @pytest.mark.trio
+async def test_expired_session_that_began_anew_in_vain_leaves_the_store() -> None:
+    """A command that was to begin it and failed had the books forget that the old record was still to go."""
+    store, clock = GatedStore(), Clock()
+    books = make_books(store, clock)
+    for session_id in ("refused", "not kept"):
+        await books.commit(books.begin(session_id), "create_program", NEW)
+    clock.now += 10
+    assert len(books.expire()) == 2
+    refused, not_kept = books.begin("refused"), books.begin("not kept")
+    for session in (refused, not_kept):
+        books.enter(session)
+    store.is_failing = True
+    with pytest.raises(SessionStoreError):
+        await books.commit(not_kept, "create_program", NEW)
+    store.is_failing = False
+    for session in (refused, not_kept):
+        assert books.leave(session) is True
+    await books.save()
+    assert await store.contents() == {}
+
+
+@pytest.mark.trio
 async def test_uses_that_could_not_be_saved_are_saved_the_next_time() -> None:
     """Neither a full disk nor a cancellation loses a count or a time."""
     store, clock = GatedStore(), Clock()
