@@ -176,6 +176,11 @@ class SessionTable:
         for _ in range(len(self._sessions)):
             session = next(iter(self._sessions.values()))
             idle = now - session.record.last_used
+            if idle < 0:
+                # The clock was ahead then, and was set right since. All later sessions stand behind this one.
+                session.record.last_used = now
+                self._sessions.move_to_end(session.id)
+                continue
             if idle < self._time_to_live:
                 break
             if session.users:

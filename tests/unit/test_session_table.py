@@ -51,6 +51,18 @@ def test_sessions_expire_in_the_order_of_their_last_use() -> None:
     assert SessionTable(time_to_live=0.0, max_sessions=1).expire(0.0) == []
 
 
+def test_session_used_by_a_clock_that_was_wrong_holds_up_no_other() -> None:
+    """After a clock that was ahead was set right, its last session kept all later ones from expiring."""
+    table = SessionTable(time_to_live=10.0, max_sessions=9)
+    table.fill([record("ahead", 1e9), record("old", 80.0)])
+    assert table.begin(record("new", 95.0)).id == "new"
+    assert expired(table, 100.0) == ["old"]
+    assert table.ids() == ["new", "ahead"]
+    assert expired(table, 106.0) == ["new"]
+    assert expired(table, 109.9) == []
+    assert expired(table, 110.0) == ["ahead"]
+
+
 def test_expired_session_is_told_from_one_never_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next use says how long it was idle, until it begins anew, is ended, or was too long ago."""
     monkeypatch.setattr(session_table, "MAX_TOMBSTONES", 2)
