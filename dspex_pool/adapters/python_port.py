@@ -11,7 +11,7 @@ import trio
 from dspex_pool.adapters.commands import CommandAdapter
 from dspex_pool.background import Background
 from dspex_pool.config import PoolConfig
-from dspex_pool.errors import CallTimeoutError, DspexPoolError, WorkerStartError
+from dspex_pool.errors import CallTimeoutError, DspexPoolError, WorkerDiedError, WorkerStartError
 from dspex_pool.session_call import ANONYMOUS
 from dspex_pool.supervisor import ports_for
 from dspex_pool.transport.port import keeping
@@ -31,8 +31,9 @@ class PythonPort(CommandAdapter):
 
     For scripts and notebooks that want the isolation but not the pool. Calls of several tasks take turns. A call
     that was left is stopped before the next one begins; if it will not stop, the next one waits for it, as long as
-    its ``timeout``. Nothing outlives the process: when it dies, every further call raises ``WorkerDiedError``, and
-    its programs are gone.
+    its ``timeout``. A process that broke the protocol, or was left with half a request, is ended by the next call.
+    Nothing outlives the process: when it dies, every further call raises ``WorkerDiedError``, and its programs are
+    gone.
     """
 
     def __init__(self, worker: PoolWorker, turn: trio.Lock, session_id: str = ANONYMOUS) -> None:
@@ -83,6 +84,8 @@ class PythonPort(CommandAdapter):
 
     async def _run(self, command: str, args: dict[str, Any], timeout: float | None) -> Any:
         async with self._turn:
+            if self.worker.is_torn or self.worker.is_garbled:
+                raise await self._end(command)
             with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
                 # A call that was left, or timed out, is still being stopped.
                 await self.worker.settle()
@@ -97,6 +100,24 @@ class PythonPort(CommandAdapter):
                     request_sent=False,
                 )
             return await self.worker.request(command, args, timeout=timeout)
+
+    async def _end(self, command: str) -> WorkerDiedError:
+        """End the process, which can never be asked again, and return the error of whoever wanted to ask it."""
+        worker, port = self.worker, self.worker.port
+        port.kill()
+        await worker.exited.wait()
+        status, how = port.exit_status, f"it was ended, because it can serve no more: {worker.why_unclean()}"
+        return WorkerDiedError(
+            f"worker {worker.worker_id} died: {how}. {command!r} was not sent; open a new port.",
+            worker_id=worker.worker_id,
+            pid=port.pid,
+            exit_status=status.code if status is not None else None,
+            signal=status.signal if status is not None else None,
+            stderr_tail=port.stderr_tail,
+            request_sent=False,
+            request_read=False,
+            how=how,
+        )
 
 
 class _SingleLife:

@@ -11,7 +11,13 @@ import trio
 
 from dspex_pool.adapters import PythonPort
 from dspex_pool.config import PoolConfig
-from dspex_pool.errors import CallTimeoutError, InvalidArgumentError, WorkerDiedError, WorkerStartError
+from dspex_pool.errors import (
+    CallTimeoutError,
+    InvalidArgumentError,
+    RemoteProtocolError,
+    WorkerDiedError,
+    WorkerStartError,
+)
 from dspex_testkit.contracts.adapter import INPUTS, SIGNATURE, AdapterContract
 from dspex_testkit.plan import Plan
 from tests.session_workers import CannedWorkers, instead_of, slow
@@ -87,6 +93,43 @@ async def test_port_whose_worker_died_says_so_every_time(autojump_clock: MockClo
                 assert info.value.request_sent is False
             assert await port.health_check() is False
         assert (workers.started, workers.live) == (1, [])
+
+
+@pytest.mark.trio
+async def test_port_whose_worker_has_half_a_request_ends_it(autojump_clock: MockClock) -> None:
+    """A call left while its request was written had every later one wait for ever for the worker's answer to it."""
+    workers = CannedWorkers()
+    async with PythonPort.open(ports=workers) as port:
+        await port.create_program("p", SIGNATURE)
+        workers.port("w-1").accept_only(10)
+        with trio.move_on_after(1):
+            await port.execute_program("p", INPUTS)
+        for _ in range(2):
+            with (
+                trio.fail_after(60),
+                pytest.raises(WorkerDiedError, match=r"torn_frame.*'list_programs'") as info,
+            ):
+                await port.list_programs()
+            assert info.value.request_sent is False
+        assert workers.live == []
+    assert workers.started == 1
+
+
+@pytest.mark.trio
+async def test_port_whose_worker_broke_the_protocol_ends_it(autojump_clock: MockClock) -> None:
+    """Every call after that blamed the caller's arguments for it."""
+    workers = CannedWorkers()
+    workers.intercept = instead_of("execute_program", Plan().garbage(b"\0\0\0\2no"))
+    async with PythonPort.open(ports=workers) as port:
+        await port.create_program("p", SIGNATURE)
+        with pytest.raises(RemoteProtocolError):
+            await port.execute_program("p", INPUTS)
+        for _ in range(2):
+            with pytest.raises(WorkerDiedError, match=r"protocol_error.*'list_programs'") as info:
+                await port.list_programs()
+            assert info.value.request_sent is False
+        assert workers.live == []
+    assert workers.started == 1
 
 
 @pytest.mark.trio
