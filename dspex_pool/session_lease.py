@@ -183,11 +183,27 @@ class SessionLease:
                 f"{error.message} This was {step.command!r}, sent ahead; {self._call.command!r} was not sent.",
                 **facts,
             ) from error
-        except ProgramError:
+        except ProgramError as error:
             if step.command != "cleanup_session":
                 raise
-            # No affair of this caller.
             self._lease.retire("cannot_forget")
+            # What it holds of other sessions is no affair of this caller.
+            if step.args["session_id"] == self._call.session_id:
+                raise self._cannot_forget(error) from error
+
+    def _cannot_forget(self, error: ProgramError) -> WorkerDiedError:
+        lease, call = self._lease, self._call
+        how = (
+            f"it cannot forget what it held of session {call.session_id!r} ({error.message}), and is replaced"
+        )
+        return WorkerDiedError(
+            f"worker {lease.worker_id} is of no use: {how}; {call.command!r} was not sent.",
+            worker_id=lease.worker_id,
+            pid=lease.worker.port.pid,
+            request_sent=False,
+            request_read=False,
+            how=how,
+        )
 
     async def _run_command(self, timeout: float | None) -> Any:
         call = self._call

@@ -111,6 +111,24 @@ async def replaced(log: EventLog, before: int) -> None:
     await until(lambda: len(log.of("worker_retiring")) > before, "the worker is replaced")
 
 
+async def test_session_never_runs_on_what_a_worker_could_not_forget(make_pool: MakePool) -> None:
+    """A worker that refused to forget a session served a new one of the same id, with what the old one had left."""
+    workers = Workers(make_pool)
+    async with open_sessions(workers, pool_size=1, **BRISK) as pool:
+        await pool.execute_in_session("s", *CREATE)
+        await pool.end_session("s")
+        workers.behave(instead_of("cleanup_session", Plan().fail("no"), times=1))
+        reply = await pool.execute_in_session("s", *CREATE)
+        assert (reply.result["status"], reply.attempts) == ("created", 2)
+        assert workers.heard == ["w-1 create_program", "w-1 cleanup_session", "w-1 create_program"]
+        workers.behave(instead_of("cleanup_session", Plan().fail("no"), times=1))
+        await pool.end_session("s")
+        await pool.execute_in_session("other", *CREATE)
+        assert workers.heard[3:] == ["w-1 cleanup_session", "w-1 create_program"], (
+            "others are served all the same"
+        )
+
+
 async def test_worker_that_cannot_forget_is_replaced(make_pool: MakePool) -> None:
     """Cleaning up after a session hurts nobody else: the worker goes, housekeeping and callers go on."""
     workers, log = Workers(make_pool), EventLog()
