@@ -57,6 +57,7 @@ class PoolRun:
         self._pool: PythonPool | None = None
         self._lock = threading.Lock()
         self._token: trio.lowlevel.TrioToken | None = None
+        self._is_over = False
         # What was handed in before the run had begun.
         self._early: list[Callable[[], object]] = []
 
@@ -83,6 +84,9 @@ class PoolRun:
     def _post(self, act: Callable[[], object]) -> None:
         with self._lock:
             if self._token is None:
+                if self._is_over:
+                    # Trio could not even begin, so that it has no token to refuse by.
+                    raise trio.RunFinishedError
                 self._early.append(act)
                 return
         self._token.run_sync_soon(act)
@@ -106,6 +110,8 @@ class PoolRun:
             self.failure = error
         else:
             self.opened.set_exception(error or PoolClosedError("the pool was closed before it was open."))
+        with self._lock:
+            self._is_over = True
         self.ended.set_result(None)
 
     async def _main(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import itertools
 import signal
@@ -12,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 import dspex_pool
 from dspex_pool.adapters import Adapter, PythonPool
@@ -207,6 +209,21 @@ def test_pool_without_a_thread_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
             asyncio.run(other.open())
     pool.close()
     asyncio.run(other.aclose())
+
+
+def test_pool_whose_run_could_not_begin_says_that_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where trio itself could not begin, each later call was handed to a run that would never take it up."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    pool = sync_pool()
+    with monkeypatch.context() as patch:
+        patch.setattr(trio, "run", refuse)
+        with pytest.raises(OSError, match="Too many"):
+            pool.open()
+    with pytest.raises(PoolClosedError, match="closed"):
+        pool.ping()
 
 
 def test_waiting_caller_hears_that_the_pool_closes() -> None:
