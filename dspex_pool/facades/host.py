@@ -115,7 +115,7 @@ class PoolHost:
             PoolClosedError: The pool is not open, or not in this process.
             RuntimeError: This is the pool's own thread, which would wait for itself.
         """
-        self._require_other_thread()
+        self.require_other_thread()
         future: Future[AnswerT] = Future()
         try:
             self.begin(call, future)
@@ -133,7 +133,7 @@ class PoolHost:
         Raises:
             RuntimeError: This is the pool's own thread, which would wait for itself.
         """
-        self._require_other_thread()
+        self.require_other_thread()
         with self._lock:
             self._is_closed = True
             if self._is_started and os.getpid() == self._process:
@@ -158,18 +158,23 @@ class PoolHost:
         if failure is not None:
             raise failure
 
+    def require_other_thread(self) -> None:
+        """Refuse to block the pool's own thread.
+
+        Raises:
+            RuntimeError: It is this one.
+        """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(
+                "a blocking call in the pool's own thread would wait for itself. Handlers of telemetry and "
+                "events run there: hand the work to another thread."
+            )
+
     def _require_own_process(self) -> None:
         if os.getpid() != self._process:
             raise PoolClosedError(
                 f"the pool belongs to process {self._process}; a fork has neither its thread nor its workers. "
                 "Open a pool of its own there."
-            )
-
-    def _require_other_thread(self) -> None:
-        if threading.current_thread() is self._thread:
-            raise RuntimeError(
-                "a blocking call in the pool's own thread would wait for itself. Handlers of telemetry and "
-                "events run there: hand the work to another thread."
             )
 
     def __del__(self) -> None:

@@ -125,7 +125,9 @@ class SyncAdapter:
         Raises:
             DspexPoolError: A row failed, without ``return_exceptions``. Rows under way are cancelled, as they are
                 when the iterator is closed early.
+            RuntimeError: This is the pool's own thread.
         """
+        self._host.require_other_thread()
         limits: dict[str, Any] = {"timeout": timeout, "retries": retries, "idempotent": idempotent}
         order: deque[Future[Reply]] = deque()
         running: set[Future[Reply]] = set()

@@ -282,11 +282,11 @@ def test_interrupted_closing_ends_the_workers_at_once() -> None:
 
 
 def test_call_in_the_pools_own_thread_is_refused() -> None:
-    """A telemetry handler that calls the pool would wait for itself; it is told so."""
+    """A telemetry handler that calls the pool would wait for itself; it is told so. ``map`` just waited."""
     errors: list[BaseException] = []
 
     def call_back(*event: object) -> None:
-        for blocking in (pool.ping, pool.close):
+        for blocking in (pool.ping, pool.close, lambda: next(pool.map("p", [{}, {}, {}]))):
             try:
                 blocking()
             except RuntimeError as error:
@@ -295,7 +295,7 @@ def test_call_in_the_pools_own_thread_is_refused() -> None:
     with sync_pool() as pool:
         with pool.telemetry.attach((*PREFIX, "checkout"), call_back):
             pool.ping()
-        assert ["own thread" in str(error) for error in errors] == [True, True]
+        assert ["own thread" in str(error) for error in errors] == [True, True, True]
 
 
 def test_failed_opening_raises_and_leaves_nothing() -> None:
