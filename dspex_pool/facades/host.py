@@ -180,6 +180,7 @@ class PoolHost:
     def __del__(self) -> None:
         # A constructor that raised has left some of it unset.
         if getattr(self, "_is_started", False) and not self._is_closed and os.getpid() == self._process:
-            text = f"a pool was not closed: {self.config!r}"
-            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
             self._run.close(at_once=True)
+            text = f"a pool was not closed: {self.config!r}"
+            # Last: where warnings are errors it raises.
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)

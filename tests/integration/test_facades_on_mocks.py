@@ -8,7 +8,9 @@ import errno
 import inspect
 import itertools
 import signal
+import sys
 import threading
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -380,6 +382,23 @@ def test_forgotten_pool_is_reported_and_ended() -> None:
     thread = held[0]._host._thread
     with pytest.warns(ResourceWarning, match="not closed"):
         held.clear()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert ports.live == []
+
+
+def test_forgotten_pool_is_ended_where_warnings_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the warning is raised, and came before the end of the pool, which lived on."""
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    ports = mock_ports()
+    held = [sync_pool(ports).open()]
+    thread = held[0]._host._thread
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        held.clear()
+    assert [type(each.exc_value) for each in told] == [ResourceWarning]
+    told.clear()
     thread.join(5)
     assert not thread.is_alive()
     assert ports.live == []
