@@ -40,7 +40,8 @@ class TemplatePortFactory:
     """Forks worker processes from a template: ``async with TemplatePortFactory() as ports``.
 
     The template imports the handler and what it needs, once, and is started with the first worker. When it dies, it
-    is replaced; workers that it has forked live on. A pool that is given the factory enters it.
+    is replaced, at once if it has forked any, else with the next worker; those that it has forked live on. A pool
+    that is given the factory enters it.
 
     Args:
         options: How to start workers. They run the bridge: ``command`` is not taken.
@@ -161,7 +162,8 @@ class TemplatePortFactory:
     async def _keep(self, template: TemplateProcess) -> None:
         await template.run()
         self._running.discard(template)
-        if self._template is template and template.was_ready and not self._is_closed:
+        # One that was of no use is replaced when a worker is wanted: the next may well die like it.
+        if self._template is template and template.has_forked and not self._is_closed:
             _LOG.warning("the template (pid %s) has ended; a new one is started", template.pid)
             self._current()
 

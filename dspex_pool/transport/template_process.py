@@ -96,6 +96,8 @@ class TemplateProcess:
     ) -> None:
         #: Whether it has been able to fork.
         self.was_ready = False
+        #: Whether it has forked a worker.
+        self.has_forked = False
         #: Whether it found that it must not be forked any more.
         self.is_spoilt = False
         #: Set when it is reaped.
@@ -258,6 +260,7 @@ class TemplateProcess:
             self._forks.pop(number, None)
         match awaited.answer:
             case Forked(_, pid):
+                self.has_forked = True
                 self._users += 1
                 if awaited.descriptor < 0:
                     await self._undo(pid)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import trio
+import trio.testing
 
 from dspex_pool import WorkerPool
 from dspex_pool.errors import InvalidConfigError, WorkerDiedError, WorkerStartError
@@ -240,6 +241,30 @@ async def test_template_that_dies_is_replaced_and_its_workers_live_on(
         assert str(worker.port.exit_status) == "exit status unknown: the template that forked it has ended"
         await pool.wait_ready(2)
     assert f"the template (pid {template.pid}) has ended" in caplog.text
+
+
+@pytest.mark.trio
+async def test_template_that_died_unused_is_replaced_when_a_worker_is_wanted() -> None:
+    """Templates that die as soon as they are ready followed each other without a pause, and without any need."""
+    with patience():
+        async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
+            await end(await ports.open(worker_id="w-1", incarnation=1))
+            used = ports._template
+            assert used is not None
+            assert used.pid is not None
+            os.kill(used.pid, signal.SIGKILL)
+            await until(
+                lambda: ports._template not in (None, used), "the one that was used is replaced at once"
+            )
+            unused = ports._template
+            assert unused is not None
+            await until(lambda: unused.was_ready, "the next is ready")
+            assert unused.pid is not None
+            os.kill(unused.pid, signal.SIGKILL)
+            await unused.ended.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert ports._running == set()
+            await end(await ports.open(worker_id="w-2", incarnation=2))
 
 
 @pytest.mark.trio
