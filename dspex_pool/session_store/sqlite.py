@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -23,11 +22,12 @@ from dspex_pool.session_store.encoding import (
     encode_session,
 )
 from dspex_pool.session_store.memory import no_such_session
-from dspex_pool.session_store.sqlite_file import open_file
+from dspex_pool.session_store.sqlite_file import open_file, place_of
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from dspex_pool.session_store.records import ExecutionTotal, ProgramRecord, SessionRecord
 
@@ -78,7 +78,7 @@ class SqliteSessionStore:
 
         Cancellation: before the file is touched, nothing has happened; afterwards the store is returned.
         """
-        place = Path(path).expanduser().absolute()
+        place = place_of(path)
         connection = await trio.to_thread.run_sync(open_file, place)
         return cls(connection, place)
 

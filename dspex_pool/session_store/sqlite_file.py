@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from dspex_pool.errors import InvalidConfigError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "open_file"]
+__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "open_file", "place_of"]
 
 #: SQLite's mark of the program that a file belongs to: "DSPX" in ASCII.
 APPLICATION_ID = 0x44535058
@@ -47,6 +44,18 @@ _TABLES = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+
+
+def place_of(path: str | os.PathLike[str]) -> Path:
+    """Return the whole path of the file, with ``~`` expanded.
+
+    Raises:
+        InvalidConfigError: There is no such home.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as exc:
+        raise _refusal(Path(path).absolute(), f"cannot be found: {exc}") from exc
 
 
 def open_file(path: Path) -> sqlite3.Connection:

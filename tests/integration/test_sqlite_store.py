@@ -393,6 +393,13 @@ def test_file_is_refused_when_it_is_damaged(path: Path, offset: int) -> None:
     assert "damaged" in message or "malformed" in message
 
 
+def test_path_is_refused_when_it_names_no_home() -> None:
+    """A home of nobody was an error of the standard library, and not of the setting."""
+    error = refusal_of("~nobody-of-this-name/sessions.db")
+    assert "home" in error.message
+    assert "~nobody-of-this-name" in error.message
+
+
 def test_path_is_refused_when_there_can_be_no_file(tmp_path: Path) -> None:
     """A folder that is missing, a folder in place of the file, and a file in place of the folder are told."""
     (tmp_path / "file").touch()
