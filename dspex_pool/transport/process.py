@@ -66,7 +66,8 @@ class ExitWatch:
             if self._memory_of is None:
                 self._memory_of = psutil.Process(self.pid)
             return int(self._memory_of.memory_info().rss) or None
-        except psutil.Error:
+        except (psutil.Error, OSError):
+            # The latter where no descriptor is left to read it by.
             return None
 
     @trio.lowlevel.enable_ki_protection

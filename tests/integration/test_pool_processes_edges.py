@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from tests.bounded_waits import has_ended, until
 from tests.integration.worker_pools import ECHO, echo_ports, is_gone, open_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from dspex_pool.worker import PoolWorker
 
@@ -140,6 +142,30 @@ async def test_last_words_after_a_flood_are_in_the_error() -> None:
     assert caught.value.stderr_tail.endswith("e\nout of paper\n")
     assert len(caught.value.stderr_tail) <= 65_536
     assert "its last words: out of paper" in caught.value.message
+
+
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Let this process open no further file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.trio
+async def test_worker_comes_back_where_its_memory_cannot_be_measured() -> None:
+    """Without a descriptor to read it by, the check-in raised, and the worker stayed lent for ever."""
+    async with open_pool(pool_size=1, max_rss_bytes=2**40) as pool:
+        await pool.wait_ready()
+        with no_descriptor_left():
+            async with pool.checkout() as lease:
+                assert await lease.request("echo", {"n": 1}) == {"n": 1}
+            assert pool.statistics().idle == 1
+            assert pool.measure_memory() == {}
+        assert list(pool.measure_memory()) == ["w-1"]
 
 
 @pytest.mark.trio
