@@ -18,6 +18,11 @@ import trio
 from dspex_pool.protocol.framing import unwritten
 from dspex_pool.transport.port import WaitExpiredError
 
+# Not where they are used: an import opens files, and a pipe is closed also where no descriptor is left.
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
@@ -40,8 +45,6 @@ def grow_pipe(descriptor: int) -> None:
     A small pipe is slower for long frames, not wrong: so a refusal is not an error.
     """
     if sys.platform == "linux":
-        import fcntl
-
         try:
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         except OSError as exc:
@@ -53,9 +56,6 @@ def _bytes_in(descriptor: int) -> int | None:
     # Linux tells at either end of a pipe what it holds, also when the reader is gone.
     if sys.platform != "linux":
         return None
-    import fcntl
-    import termios
-
     return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 

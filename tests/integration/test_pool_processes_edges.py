@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 import trio
 
@@ -166,6 +167,25 @@ async def test_worker_comes_back_where_its_memory_cannot_be_measured() -> None:
             assert pool.statistics().idle == 1
             assert pool.measure_memory() == {}
         assert list(pool.measure_memory()) == ["w-1"]
+
+
+@pytest.mark.trio
+async def test_worker_that_dies_where_no_descriptor_is_left_gives_its_own_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its pipes were never closed: a module to ask them was imported only then, and could not be opened."""
+    async with open_pool(pool_size=1, backoff_min=0.05, backoff_max=0.1) as pool:
+        await pool.wait_ready()
+        (worker,) = pool.workers()
+        before = psutil.Process().num_fds()
+        for name in ("fcntl", "termios"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        with no_descriptor_left():
+            worker.port.kill()
+            with trio.fail_after(5):
+                await worker.exited.wait()
+        await until(lambda: pool.workers() not in ([], [worker]) and steady(pool, 1), "there is another")
+        assert psutil.Process().num_fds() == before
 
 
 @pytest.mark.trio
