@@ -141,7 +141,11 @@ class SqliteSessionStore:
             return
         self._is_closed = True
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._connection.close, limiter=self._turn)
+            try:
+                await trio.to_thread.run_sync(self._connection.close, limiter=self._turn)
+            except RuntimeError:
+                # The system gives no thread. It was this task's turn, so that nobody uses the connection.
+                self._connection.close()
 
     async def _change(self, statement: str, rows: list[tuple[object, ...]]) -> None:
         def work(connection: sqlite3.Connection) -> None:
@@ -153,7 +157,12 @@ class SqliteSessionStore:
         """Carry out ``work`` as one transaction, in a thread, when it is its turn."""
         if self._is_closed:
             raise trio.ClosedResourceError("the session store is closed")
-        return await trio.to_thread.run_sync(self._transact, work, limiter=self._turn)
+        try:
+            return await trio.to_thread.run_sync(self._transact, work, limiter=self._turn)
+        except RuntimeError as exc:
+            raise SessionStoreError(
+                f"the session store {self.path} failed: {exc}; nothing was changed. See the limit on processes."
+            ) from exc
 
     def _transact(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         try:

@@ -206,6 +206,27 @@ def test_full_disk_is_told_and_survived(path: Path) -> None:
     trio.run(fill)
 
 
+def test_missing_thread_is_told_and_survived(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit on processes it was RuntimeError, which ended the housekeeping; the file stayed open."""
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def put() -> None:
+        store = await SqliteSessionStore.open(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(trio.to_thread, "run_sync", refuse)
+            with pytest.raises(SessionStoreError, match="new thread"):
+                await store.put_session(make_session("a"))
+        await store.put_session(make_session("b"))
+        with monkeypatch.context() as patch:
+            patch.setattr(trio.to_thread, "run_sync", refuse)
+            await store.aclose()
+
+    trio.run(put)
+    assert kept(path) == ["b"]
+
+
 def test_number_is_refused_when_a_column_cannot_hold_it(path: Path) -> None:
     """A count beyond 64 bits, or an id that is no text, is refused by name and not by a stack trace."""
 
