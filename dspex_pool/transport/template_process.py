@@ -57,8 +57,8 @@ _LOG = logging.getLogger("dspex_pool.transport")
 TEMPLATE_NAME = "template"
 
 # A fork takes milliseconds, and many may be asked for at once on a busy machine. A template that says nothing for
-# this long has been stopped, or its fork hangs.
-_ANSWER_TIMEOUT = 5.0
+# this long has been stopped, or its fork hangs. Less than a worker's life has for reaping: then it must be over.
+_ANSWER_TIMEOUT = 4.0
 _NO_DESCRIPTOR = "no descriptor is left to hold it by. Raise the limit on open files (ulimit -n)"
 _UNKNOWN = "the template that forked it has ended"
 _BYTES_OF_A_DESCRIPTOR = 4
@@ -77,6 +77,8 @@ class _Awaited:
         self.answer: Answer | None = None
         #: The descriptor that came with it.
         self.descriptor = -1
+        #: When it is overdue, however often it is waited for.
+        self.due = trio.current_time() + _ANSWER_TIMEOUT
 
     def give(self, answer: Answer | None, descriptor: int = -1) -> None:
         self.answer, self.descriptor = answer, descriptor
@@ -254,7 +256,7 @@ class TemplateProcess:
         awaited = self._forks[number] = _Awaited()
         try:
             await self._send(Fork(number, worker_id, self._changes()), streams)
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + _ANSWER_TIMEOUT):
+            with trio.CancelScope(shield=True, deadline=awaited.due):
                 await awaited.came.wait()
         finally:
             self._forks.pop(number, None)
@@ -336,7 +338,7 @@ class TemplateProcess:
             awaited = await self._ask_to_reap(pid)
         except TemplateLostError:
             return ExitStatus(unknown_because=_UNKNOWN)
-        with trio.move_on_after(_ANSWER_TIMEOUT):
+        with trio.move_on_at(awaited.due):
             await awaited.came.wait()
         if not awaited.came.is_set():
             # It was stopped, or is stuck. Without it, the system reaps.

@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from dspex_pool import WorkerPool
+from dspex_pool import WorkerPool, worker_life
 from dspex_pool.errors import InvalidConfigError, WorkerDiedError, WorkerStartError
 from dspex_pool.transport import template as template_module
 from dspex_pool.transport import template_fork, template_process
@@ -314,6 +314,24 @@ async def test_template_that_does_not_answer_is_replaced(monkeypatch: pytest.Mon
             await port.attend()
             monkeypatch.undo()
             await end(await ports.open(worker_id="w-3", incarnation=3))
+
+
+@pytest.mark.trio
+async def test_pool_closes_in_time_and_whole_beside_a_template_that_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asked again to reap, with the pool's last patience, it was given all of its time anew: nothing was reaped."""
+    assert template_process._ANSWER_TIMEOUT < worker_life.REAP_TIMEOUT
+    monkeypatch.setattr(template_process, "_ANSWER_TIMEOUT", 0.8)
+    monkeypatch.setattr(worker_life, "REAP_TIMEOUT", 0.8)
+    before = psutil.Process().num_fds()
+    async with forked(terminate_grace=0.1, close_timeout=0.4) as pool:
+        await pool.wait_ready()
+        template_of(pool).suspend()
+        begun = trio.current_time()
+    assert trio.current_time() - begun < 1.5
+    assert "could not be reaped" not in caplog.text
+    assert psutil.Process().num_fds() == before
 
 
 async def end(port: SubprocessPort) -> ExitStatus | None:
