@@ -8,6 +8,7 @@ import trio
 
 from dspex_pool.errors import (
     DspexPoolError,
+    InvalidArgumentError,
     ProgramError,
     ProgramNotFoundError,
     SessionNotFoundError,
@@ -183,7 +184,7 @@ class SessionLease:
                 f"{error.message} This was {step.command!r}, sent ahead; {self._call.command!r} was not sent.",
                 **facts,
             ) from error
-        except ProgramError as error:
+        except (ProgramError, InvalidArgumentError) as error:
             if step.command != "cleanup_session":
                 raise
             self._lease.retire("cannot_forget")
@@ -191,7 +192,7 @@ class SessionLease:
             if step.args["session_id"] == self._call.session_id:
                 raise self._cannot_forget(error) from error
 
-    def _cannot_forget(self, error: ProgramError) -> WorkerDiedError:
+    def _cannot_forget(self, error: DspexPoolError) -> WorkerDiedError:
         lease, call = self._lease, self._call
         how = (
             f"it cannot forget what it held of session {call.session_id!r} ({error.message}), and is replaced"

@@ -145,13 +145,14 @@ async def test_worker_that_cannot_forget_is_replaced(make_pool: MakePool) -> Non
             nursery.cancel_scope.cancel()
         reasons = [event["reason"] for event in log.of("worker_retiring")]
         assert len(reasons) == len(refusals)
-        for session_id in ("a", "b"):
+        await pool.execute_in_session("b", *CREATE)
+        for session_id, kind in (("a", "Exception"), ("c", "InvalidArgument")):
             await pool.execute_in_session(session_id, *CREATE)
-        workers.behave(instead_of("cleanup_session", Plan().fail("no")))
-        await pool.end_session("a")
-        assert await execute(pool, "b") == {"b"}, "the one after it does not pay for it"
-        assert log.of("worker_retiring")[-1]["reason"] == "cannot_forget"
-        await pool.workers.wait_ready()
+            workers.behave(instead_of("cleanup_session", Plan().fail("no", type=kind)))
+            await pool.end_session(session_id)
+            assert await execute(pool, "b") == {"b"}, "the one after it does not pay for it"
+            assert log.of("worker_retiring")[-1]["reason"] == "cannot_forget"
+            await pool.workers.wait_ready()
         unknown = Plan().fail("Unknown command", type="UnknownCommand")
         workers.behave(instead_of("cleanup_session", unknown))
         await execute(pool, "b")
