@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,7 +16,6 @@ import trio
 
 from dspex_pool.errors import WorkerStartError
 from dspex_pool.protocol.forking import (
-    MAX_MESSAGE_BYTES,
     Answer,
     Fork,
     Forked,
@@ -28,7 +26,6 @@ from dspex_pool.protocol.forking import (
     Refused,
     Request,
     decode_answer,
-    encode,
 )
 from dspex_pool.transport.launch import (
     Launched,
@@ -43,6 +40,7 @@ from dspex_pool.transport.process import exit_status_of
 from dspex_pool.transport.stderr_drain import LAST_STDERR_WAIT, StderrDrain
 from dspex_pool.transport.subprocess import STARTING_THREADS
 from dspex_pool.transport.template_fork import ForkedProcess
+from dspex_pool.transport.template_packets import packet_of, receive_packet, too_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +59,6 @@ TEMPLATE_NAME = "template"
 _ANSWER_TIMEOUT = 4.0
 _NO_DESCRIPTOR = "no descriptor is left to hold it by. Raise the limit on open files (ulimit -n)"
 _UNKNOWN = "the template that forked it has ended"
-_BYTES_OF_A_DESCRIPTOR = 4
 
 
 class TemplateLostError(Exception):
@@ -195,7 +192,7 @@ class TemplateProcess:
         while True:
             await trio.lowlevel.wait_readable(channel)
             try:
-                packet, descriptor = _receive(channel)
+                packet, descriptor = receive_packet(channel)
                 if not packet:
                     return
                 self._take(decode_answer(packet), descriptor)
@@ -364,7 +361,7 @@ class TemplateProcess:
 
     async def _send(self, request: Request, descriptors: Sequence[int] = ()) -> None:
         assert self._launched is not None
-        channel, packet = self._launched.channel, encode(request)
+        channel, packet = self._launched.channel, packet_of(request)
         async with self._sending:
             while not self.ended.is_set():
                 try:
@@ -375,24 +372,7 @@ class TemplateProcess:
                         await trio.lowlevel.wait_writable(channel)
                 except OSError as error:
                     if error.errno == errno.EMSGSIZE:
-                        raise self._too_long(packet) from error
+                        raise too_long(packet) from error
                     # It is ending.
                     await self.ended.wait()
         raise TemplateLostError
-
-    def _too_long(self, packet: bytes) -> WorkerStartError:
-        return WorkerStartError(
-            f"a worker could not be started: {len(packet)} bytes of environment have changed since its template was "
-            f"started, and at most {MAX_MESSAGE_BYTES} can be passed on. Renew the template (drain the pool)."
-        )
-
-
-def _receive(channel: socket.socket) -> tuple[bytes, int]:
-    """Return the next packet, empty at the end of the stream, and the descriptor that came with it, or -1."""
-    packet, notes, _flags, _address = channel.recvmsg(
-        MAX_MESSAGE_BYTES, socket.CMSG_LEN(_BYTES_OF_A_DESCRIPTOR), socket.MSG_CMSG_CLOEXEC
-    )
-    for level, kind, data in notes:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            return packet, int.from_bytes(data[:_BYTES_OF_A_DESCRIPTOR], sys.byteorder)
-    return packet, -1

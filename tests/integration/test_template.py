@@ -18,7 +18,7 @@ import trio.testing
 from dspex_pool import WorkerPool, worker_life
 from dspex_pool.errors import InvalidConfigError, WorkerDiedError, WorkerStartError
 from dspex_pool.transport import template as template_module
-from dspex_pool.transport import template_fork, template_process
+from dspex_pool.transport import template_fork, template_packets, template_process
 from dspex_pool.transport.port import ExitStatus
 from dspex_pool.transport.subprocess import SubprocessOptions
 from dspex_pool.transport.template import TemplatePortFactory
@@ -431,6 +431,11 @@ async def test_start_that_is_refused_leaves_the_template_usable(monkeypatch: pyt
                 patch.setenv("LONG", "x" * 1_000_000)
                 with pytest.raises(WorkerStartError, match="bytes of environment have changed"):
                     await ports.open(worker_id="w-3", incarnation=3)
+            with monkeypatch.context() as patch:
+                # Bytes that are no UTF-8 left as UnicodeEncodeError.
+                patch.setenv("ODD", "\udcff")
+                with pytest.raises(WorkerStartError, match=r"environment .* no UTF-8.* Renew the template"):
+                    await ports.open(worker_id="w-3", incarnation=3)
             assert not template.children()
             port = await ports.open(worker_id="w-4", incarnation=4)
             assert resource.prlimit(port.pid, resource.RLIMIT_NOFILE)[0] == 64
@@ -441,7 +446,7 @@ async def test_start_that_is_refused_leaves_the_template_usable(monkeypatch: pyt
 @pytest.mark.trio
 async def test_fork_whose_descriptor_cannot_be_taken_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     """With no descriptor left for the fork's, its port could neither kill nor reap it; the fork lived on."""
-    take = template_process._receive
+    take = template_packets.receive_packet
 
     def take_without(channel: socket.socket) -> tuple[bytes, int]:
         # As the system does at the limit of open files: the packet comes, what it carried is dropped.
@@ -455,7 +460,7 @@ async def test_fork_whose_descriptor_cannot_be_taken_is_undone(monkeypatch: pyte
             await end(await ports.open(worker_id="w-1", incarnation=1))
             template = psutil.Process(ports.template_pid)
             with monkeypatch.context() as patch:
-                patch.setattr(template_process, "_receive", take_without)
+                patch.setattr(template_process, "receive_packet", take_without)
                 with pytest.raises(WorkerStartError, match=r"worker w-2 .* limit on open files"):
                     await ports.open(worker_id="w-2", incarnation=2)
             assert not template.children()
