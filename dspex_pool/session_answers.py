@@ -34,7 +34,7 @@ def answer(
         The result, or ``None`` if a worker has to be asked.
 
     Raises:
-        InvalidArgumentError: The id or the definition of a program is missing or of the wrong type.
+        InvalidArgumentError: The id, the definition or the state of a program is missing or of the wrong type.
         ProgramNotFoundError: The session has no such program.
         ProgramExistsError: The session has it already.
     """
@@ -51,6 +51,8 @@ def answer(
         raise InvalidArgumentError(
             "load_program needs 'definition', an object as dump_program gives it.", argument="definition"
         )
+    if command in BEGINNING:
+        _check_state(command, args.get("state"))
     return _info(programs[program_id]) if command == "get_program_info" else None
 
 
@@ -68,6 +70,15 @@ def program_id_of(command: str, args: Mapping[str, Any]) -> str:
             f"{command} needs {name!r}, a string that is not empty; got {what}.", argument=name
         )
     return program_id
+
+
+def _check_state(command: str, state: object) -> None:
+    # A worker may take anything; what a store gives back is an object.
+    if state is not None and not isinstance(state, Mapping):
+        raise InvalidArgumentError(
+            f"{command} takes a 'state' that is an object, as dump_program gives it; got {type(state).__name__}.",
+            argument="state",
+        )
 
 
 def already_exists(session_id: str, program_id: str) -> ProgramExistsError:

@@ -237,6 +237,20 @@ async def test_restarted_pool_finds_its_sessions(make_pool: MakePool) -> None:
             await pool.execute_in_session("s", *STORY[1][:2])
 
 
+async def test_state_that_a_store_cannot_give_back_is_refused(make_pool: MakePool) -> None:
+    """What is no object was kept if the worker took it, and no pool could be opened on that store any more."""
+    store = MemorySessionStore()
+    async with open_sessions(Workers(make_pool), store=store) as pool:
+        create = {"id": "p", "signature": "a -> b", "state": []}
+        load = {"program_id": "p", "definition": {"signature": "a -> b"}, "state": []}
+        for command, args in (("create_program", create), ("load_program", load)):
+            with pytest.raises(InvalidArgumentError, match=f"{command}.*'state'.*got list") as info:
+                await pool.execute_in_session("s", command, args)
+            assert info.value.argument == "state"
+            await pool.execute_in_session("s", command, args | {"state": None})
+        assert len(await store.load_all()) == 1
+
+
 async def test_what_the_pool_knows_needs_no_worker(make_pool: MakePool) -> None:
     """Lists, descriptions, deletions and refusals are answered while no worker can be had."""
     workers = Workers(make_pool)
