@@ -149,7 +149,7 @@ class PoolWorker:
         Args:
             command: Name of the command.
             args: Its arguments, a JSON object.
-            timeout: Seconds to wait for the answer, or ``None``.
+            timeout: Seconds to wait for the answer; ``None`` or infinity for no bound.
             on_event: Called with each ``chunk`` and ``progress`` event of this request.
 
         Raises:
@@ -168,7 +168,7 @@ class PoolWorker:
                 "check out again.",
                 worker_id=self.worker_id,
             )
-        if timeout is None:
+        if timeout is None or timeout == math.inf:
             return await self._exchange(command, args, None, on_event)
         deadline = self.now() + timeout
         if self.watch is not None and self._expire_port is not None and timeout > 0:

@@ -92,6 +92,13 @@ async def test_request_returns_the_result_and_leaves_the_worker_clean() -> None:
     assert not worker.owes_answer
 
 
+async def test_call_with_all_the_time_in_the_world_has_no_bound() -> None:
+    """An infinite timeout was sent along to the worker, which JSON cannot, and the call was refused."""
+    worker, port = await greeted(add=Plan().reply(3))
+    assert await worker.request("add", {}, timeout=math.inf) == 3
+    assert port.received[-1].timeout_s is None
+
+
 async def test_failed_command_is_an_error_of_the_program() -> None:
     """The error names command and worker; the worker is well."""
     worker, _ = await greeted(fail=Plan().fail("bad input", type="ValueError"))
