@@ -230,8 +230,7 @@ class SessionBooks:
         """
         session = self.table.peek(session_id)
         if session is None:
-            self.table.end(session_id)
-            await trio.lowlevel.checkpoint()
+            await self._end_expired(session_id)
             return None
         with _uninterrupted():
             async with session.lock:
@@ -240,6 +239,19 @@ class SessionBooks:
                 await self._store.delete_session(session_id)
                 self.table.end(session_id)
         return session
+
+    async def _end_expired(self, session_id: str) -> None:
+        """Forget a session that does not live any more, if there was one, in the store as well."""
+        if session_id not in self._undeleted:
+            self.table.end(session_id)
+            await trio.lowlevel.checkpoint()
+            return
+        with _uninterrupted():
+            await self._store.delete_session(session_id)
+        self._undeleted.pop(session_id, None)
+        # It may have begun anew meanwhile.
+        if session_id not in self.table:
+            self.table.end(session_id)
 
     # --- time ---------------------------------------------------------------------------------------------
 

@@ -242,6 +242,33 @@ async def test_expired_session_that_began_anew_in_vain_leaves_the_store() -> Non
 
 
 @pytest.mark.trio
+async def test_expired_session_that_is_ended_leaves_the_store_at_once() -> None:
+    """Who ended a session that had expired was told that it was gone, and its record stayed until the next saving."""
+    store, clock = GatedStore(), Clock()
+    books = make_books(store, clock)
+    for session_id in ("a", "b"):
+        await books.commit(books.begin(session_id), "create_program", NEW)
+    clock.now += 10
+    assert len(books.expire()) == 2
+    store.is_failing = True
+    with pytest.raises(SessionStoreError):
+        await books.end("a")
+    store.is_failing = False
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        assert await books.end("a") is None
+    assert await store.contents() == {"b": {"p": 0}}
+    store.shut()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(books.end, "b")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(books.commit, books.begin("b"), "create_program", NEW | {"id": "new"})
+        await trio.testing.wait_all_tasks_blocked()
+        store.open_gate()
+    assert (await store.contents(), books.table.ids()) == ({"b": {"new": 0}}, ["b"])
+
+
+@pytest.mark.trio
 async def test_uses_that_could_not_be_saved_are_saved_the_next_time() -> None:
     """Neither a full disk nor a cancellation loses a count or a time."""
     store, clock = GatedStore(), Clock()
