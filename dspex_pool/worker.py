@@ -34,6 +34,7 @@ EXIT_NEWS_TIMEOUT = 0.5
 #: First and longest pause between two requests to stop; see ``PoolWorker.settle``.
 INTERRUPT_PAUSES = (0.05, 1.0)
 
+_log = logging.getLogger("dspex_pool")
 _worker_log = logging.getLogger("dspex_pool.worker")
 
 
@@ -107,7 +108,14 @@ class PoolWorker:
             return "died"
         if not self._conversation.is_clean:
             return "answer_due"
-        return "unread_bytes" if self.port.has_unread() else None
+        try:
+            return "unread_bytes" if self.port.has_unread() else None
+        except Exception:
+            # A port of somebody's own. Whoever asks is about to lend the worker, or to take it back.
+            _log.exception(
+                "worker %s cannot be asked whether anything is unread; it is replaced", self.worker_id
+            )
+            return "port_failed"
 
     async def handshake(self) -> None:
         """Exchange the first ping; fills ``hello``.

@@ -41,6 +41,30 @@ def test_keyboard_interrupt_in_the_block_closes_the_pool() -> None:
     assert not ports.live
 
 
+@pytest.mark.trio
+@pytest.mark.parametrize("when", ["lent", "returned"])
+async def test_worker_whose_port_fails_when_asked_is_replaced(when: str, autojump_clock: MockClock) -> None:
+    """An error of a port, asked whether anything is unread, left its worker lent with nobody to return it."""
+    ports = MockPortFactory(echo)
+
+    def fail() -> bool:
+        raise OSError("the connection to the worker's machine is gone")
+
+    async with echo_pool(1, ports=ports) as pool:
+        await pool.wait_ready()
+        (port,) = ports.live
+        if when == "lent":
+            port.has_unread = fail  # type: ignore[method-assign] # a port of somebody's own
+        async with pool.checkout() as lease:
+            assert lease.worker.incarnation == (2 if when == "lent" else 1)
+            await lease.request("echo")
+            if when == "returned":
+                port.has_unread = fail  # type: ignore[method-assign] # the same
+        async with pool.checkout() as lease:
+            assert lease.worker.incarnation == 2
+        assert pool.statistics().idle == 1
+
+
 # --- administration -------------------------------------------------------------------------------------
 
 
