@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Kept", "SessionBooks"]
 
 _log = logging.getLogger("dspex_pool")
+
+_NOT_SAVED = "the last uses of sessions are not in the store"
 
 #: Arguments of ``configure_lm`` that live in memory only.
 _SECRETS = ("api_key",)
@@ -75,19 +78,27 @@ class SessionBooks:
         """
         self.table.fill(await self._store.load_all())
 
-    async def aclose(self) -> None:
+    async def aclose(self, timeout: float = math.inf) -> None:
         """Save what is unsaved and close the store. Uses that cannot be saved are reported to the log alone.
+
+        Args:
+            timeout: Seconds that the store has for the saving, and again for its closing.
 
         Cancellation: Both are done all the same.
         """
-        with trio.CancelScope(shield=True):
-            try:
+        try:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout) as saving:
                 await self.save()
-            except Exception as error:
-                # Nobody was told that they are saved, and whatever ends the pool matters more.
-                _log.warning("the last uses of sessions are not in the store: %s", error)
-            finally:
+            if saving.cancelled_caught:
+                _log.warning("%s: it took longer than %g s", _NOT_SAVED, timeout)
+        except Exception as error:
+            # Nobody was told that they are saved, and whatever ends the pool matters more.
+            _log.warning("%s: %s", _NOT_SAVED, error)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout) as closing:
                 await self._store.aclose()
+            if closing.cancelled_caught:
+                _log.warning("the session store did not close within %g s", timeout)
 
     # --- asking -------------------------------------------------------------------------------------------
 

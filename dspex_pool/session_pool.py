@@ -89,7 +89,7 @@ class SessionPool:
             await self._books.load()
             await self.workers.__aenter__()
         except BaseException:
-            await self._books.aclose()
+            await self._books.aclose(self.config.close_timeout)
             raise
         return self
 
@@ -103,7 +103,7 @@ class SessionPool:
         try:
             await self.workers.__aexit__(kind, error, traceback)
         finally:
-            await self._books.aclose()
+            await self._books.aclose(self.config.close_timeout)
 
     # --- commands ------------------------------------------------------------------------------------------
 

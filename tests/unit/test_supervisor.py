@@ -20,7 +20,7 @@ from tests.front_door import TalkativeStore, supervise
 from tests.session_workers import CREATE, CannedWorkers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from trio.testing import MockClock
 
@@ -87,6 +87,30 @@ async def test_second_opening_is_refused_and_harms_nothing(autojump_clock: MockC
         with pytest.raises(PoolClosedError, match="twice"):
             await opened.__aenter__()
     assert (workers.live, store.closings) == ([], [0])
+
+
+class HangingStore(TalkativeStore):
+    """Never gets done with saving uses."""
+
+    async def touch(self, uses: Iterable[tuple[str, float]]) -> None:
+        """Hang."""
+        await trio.sleep_forever()
+
+
+@pytest.mark.trio
+async def test_store_that_hangs_does_not_keep_the_pool_from_closing(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last saving had no bound and heard of no cancellation: the pool never closed."""
+    workers = CannedWorkers()
+    store = HangingStore(workers)
+    with trio.fail_after(60):
+        async with supervise(workers, store=store, close_timeout=7.0) as supervisor:
+            await supervisor.pool.execute_in_session("s", *CREATE)
+            begun = trio.current_time()
+    assert trio.current_time() - begun == pytest.approx(7.0, abs=0.5)
+    assert (workers.live, store.closings) == ([], [0])
+    assert "the last uses of sessions are not in the store: it took longer than 7 s" in caplog.text
 
 
 def test_settings_reach_the_workers(
