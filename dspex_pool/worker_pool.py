@@ -97,8 +97,11 @@ class WorkerPool:
         try:
             await self.aclose()
         finally:
-            await self._background.__aexit__(kind, error, traceback)
-            await self._keeping.__aexit__(kind, error, traceback)
+            try:
+                await self._background.__aexit__(kind, error, traceback)
+            finally:
+                # Whatever leaves the pool's own tasks, be it only the cancellation that ends them.
+                await self._keeping.__aexit__(kind, error, traceback)
 
     @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:

@@ -268,6 +268,18 @@ async def test_template_that_died_unused_is_replaced_when_a_worker_is_wanted() -
 
 
 @pytest.mark.trio
+async def test_pool_that_is_cancelled_ends_its_template() -> None:
+    """Trio found its nurseries in disorder, because that of the factory was never left."""
+    with trio.CancelScope() as scope:
+        async with forked() as pool:
+            await pool.wait_ready()
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert not psutil.Process().children(recursive=True)
+
+
+@pytest.mark.trio
 async def test_template_is_replaced_when_the_options_change(tmp_path: Path) -> None:
     """Workers of then and of now live side by side; the old template ends with the last of its own."""
     ports = TemplatePortFactory(SubprocessOptions(handler=ECHO))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Self
 
 import pytest
 import trio
@@ -63,6 +64,40 @@ async def test_worker_whose_port_fails_when_asked_is_replaced(when: str, autojum
         async with pool.checkout() as lease:
             assert lease.worker.incarnation == 2
         assert pool.statistics().idle == 1
+
+
+class KeptPorts(MockPortFactory):
+    """Keeps something running, and notes when that is over."""
+
+    def __init__(self) -> None:
+        super().__init__(echo)
+        self.ends: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *details: object) -> None:
+        self.ends.append("left")
+
+    async def aclose(self) -> None:
+        """End it."""
+        self.ends.append("closed")
+
+    def renew(self) -> None:
+        """Begin anew."""
+
+
+@pytest.mark.trio
+async def test_cancelled_pool_leaves_the_block_of_its_ports(autojump_clock: MockClock) -> None:
+    """The cancellation, on its way out of the pool's own tasks, kept a template's nursery from ever being left."""
+    ports = KeptPorts()
+    with trio.CancelScope() as scope:
+        async with echo_pool(1, ports=ports) as pool:
+            await pool.wait_ready()
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert (ports.live, ports.ends) == ([], ["closed", "left"])
 
 
 # --- administration -------------------------------------------------------------------------------------
