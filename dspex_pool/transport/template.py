@@ -165,7 +165,11 @@ class TemplatePortFactory:
         # One that was of no use is replaced when a worker is wanted: the next may well die like it.
         if self._template is template and template.has_forked and not self._is_closed:
             _LOG.warning("the template (pid %s) has ended; a new one is started", template.pid)
-            self._current()
+            try:
+                self._current()
+            except Exception:
+                # In this nursery it would end the pool. The next worker that is wanted asks again.
+                _LOG.exception("no new template could be started")
 
 
 def _checked(options: SubprocessOptions) -> SubprocessOptions:

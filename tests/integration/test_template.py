@@ -280,6 +280,26 @@ async def test_pool_that_is_cancelled_ends_its_template() -> None:
 
 
 @pytest.mark.trio
+async def test_template_that_cannot_be_replaced_at_once_costs_no_pool(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A thread that removed a variable, just as they were read for a new template, cancelled the pool's block."""
+
+    def race(_: SubprocessOptions) -> dict[str, str]:
+        raise KeyError("REMOVED_BY_A_THREAD")
+
+    async with forked() as pool:
+        await pool.wait_ready()
+        with monkeypatch.context() as patch:
+            patch.setattr(SubprocessOptions, "environment", race)
+            template_of(pool).kill()
+            await until(lambda: "REMOVED_BY_A_THREAD" in caplog.text, "it could not be replaced")
+        assert await ask(pool, "echo", {"n": 1}) == {"n": 1}
+        pool.resize(2)
+        await pool.wait_ready(2)
+
+
+@pytest.mark.trio
 async def test_template_is_replaced_when_the_options_change(tmp_path: Path) -> None:
     """Workers of then and of now live side by side; the old template ends with the last of its own."""
     ports = TemplatePortFactory(SubprocessOptions(handler=ECHO))
