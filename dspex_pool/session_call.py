@@ -60,9 +60,8 @@ class CallTally:
     durations: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLE_SIZE))
 
 
-@dataclass(slots=True)
-class Call:
-    """One command on its way."""
+class Call(msgspec.Struct, eq=False):
+    """One command on its way. A struct, because every call makes one, and a dataclass is made in Python."""
 
     #: The session's id, or ``None`` for a command of nobody.
     session_id: str | None
