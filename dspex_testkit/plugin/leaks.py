@@ -25,6 +25,8 @@ BEFORE = pytest.StashKey[Before]()
 LEDGER = pytest.StashKey[origins.Ledger]()
 #: Of a run: what fixtures of wider scope than one test hold.
 SHARED = pytest.StashKey[Resources]()
+#: Of a run: whether it was interrupted, in the middle of a test that was then not torn down.
+INTERRUPTED = pytest.StashKey[bool]()
 
 
 class LeakError(AssertionError):
@@ -43,6 +45,16 @@ def pytest_runtestloop(session: pytest.Session) -> None:
         _care_for_processes(session.config)
 
 
+@pytest.hookimpl(wrapper=True, specname="pytest_runtestloop")
+def pytest_runtestloop_interrupted(session: pytest.Session) -> Generator[None, Any, Any]:
+    """Notice Ctrl-C, after which pytest tears down no test and asks nobody what the last one left."""
+    try:
+        return (yield)
+    except (KeyboardInterrupt, pytest.exit.Exception):
+        session.config.stash[INTERRUPTED] = True
+        raise
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Care for xdist's workers before there are any: they inherit the environment."""
     is_controller = config.getoption("tx", None) and not hasattr(config, "workerinput")
@@ -59,7 +71,8 @@ def _care_for_processes(config: pytest.Config) -> None:
     config.add_cleanup(functools.partial(_restore_environment, before))
     # The reaper of xdist's controller looks after its workers.
     if before is None or not hasattr(config, "workerinput"):
-        config.add_cleanup(start_reaper(tag))
+        send_away = start_reaper(tag)
+        config.add_cleanup(lambda: send_away(in_peace=not config.stash.get(INTERRUPTED, False)))
 
 
 def _restore_environment(before: str | None) -> None:

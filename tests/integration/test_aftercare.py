@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from textwrap import dedent
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from tests.bounded_waits import has_ended, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -64,3 +69,32 @@ def test_run_that_said_farewell_keeps_what_it_left() -> None:
     finally:
         for pid in pids:
             psutil.Process(pid).kill()
+
+
+INTERRUPTED = """
+    import subprocess, time, pytest
+    @pytest.mark.integration
+    def test_it():
+        started = subprocess.Popen(["sleep", "60"])
+        print(started.pid, flush=True)
+        time.sleep(60)
+"""
+
+
+def test_interrupted_run_leaves_no_process_of_the_test(tmp_path: Path) -> None:
+    """Ctrl-C in the middle of a test: pytest does not tear it down, so what it had started stayed behind."""
+    (tmp_path / "test_it.py").write_text(dedent(INTERRUPTED), encoding="utf-8")
+    quiet = ("-q", "-s", "-p", "no:cacheprovider", "-p", "no:faker", "-n0")
+    command = [sys.executable, "-m", "pytest", *quiet, "--rootdir", str(tmp_path), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=_heed_ctrl_c) as run:
+        assert run.stdout is not None
+        pid = int(run.stdout.readline())
+        run.send_signal(signal.SIGINT)
+        run.stdout.read()
+        assert run.wait(60) == pytest.ExitCode.INTERRUPTED
+    wait_until(lambda: has_ended(pid), "its process was gone", seconds=2.0)
+
+
+def _heed_ctrl_c() -> None:
+    # Where the tests run in the background of a script, children would ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
