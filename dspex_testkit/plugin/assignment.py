@@ -11,7 +11,7 @@ import pytest
 
 from dspex_testkit.layers import LAYERS, dearest, names_layers_only, selected_layers
 from dspex_testkit.plugin.late import load_late_parts
-from dspex_testkit.plugin.ports import port_of
+from dspex_testkit.plugin.ports import is_body, port_of
 from dspex_testkit.plugin.stash import COMPLAINT, LAYER, STATE
 from dspex_testkit.ports.names import LAYER_OF_PORT
 
@@ -75,7 +75,7 @@ def _assign_layer(item: pytest.Item, state: State) -> str:
         )
     if name is None:
         strict = f"{item.nodeid} has no layer: mark it or its folder as one of {', '.join(LAYERS)}"
-        return strict if state.is_strict else ""
+        return strict if state.is_strict and not is_body(item) else ""
     return _assign(item, name, state, is_marked=bool(marked))
 
 

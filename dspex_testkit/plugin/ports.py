@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dspex_testkit.ports.run import BodyRun
 
-__all__ = ["port_of"]
+__all__ = ["is_body", "port_of"]
 
 FIXTURES = frozenset({"pool", "make_pool", "adapter"})
 PARAMETER = "dspex_port"
@@ -85,9 +85,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Have a test that uses our fixtures once for each kind of port that it is for."""
     if FIXTURES.isdisjoint(metafunc.fixturenames) or not _asks_us(metafunc):
         return
-    ports = _ports_of(metafunc.definition, metafunc.config)
+    able, config = _able(metafunc.definition, metafunc.config), metafunc.config
+    ports = _chosen(able, config)
     metafunc.fixturenames.append(PARAMETER)
-    metafunc.parametrize(PARAMETER, _asked_for(ports, metafunc.definition, metafunc.config))
+    if ports:
+        metafunc.parametrize(PARAMETER, _asked_for(ports, metafunc.definition, config))
+        return
+    reason = f"not made for --dspex-port={config.getoption('--dspex-port')}, only for {', '.join(able)}"
+    metafunc.parametrize(PARAMETER, [pytest.param(None, marks=pytest.mark.skip(reason), id="no-port")])
 
 
 def _asked_for(ports: list[str], definition: pytest.Item, config: pytest.Config) -> list[str]:
@@ -107,13 +112,20 @@ def _asks_us(metafunc: pytest.Metafunc) -> bool:
     )
 
 
-def _ports_of(definition: pytest.Item, config: pytest.Config) -> list[str]:
+def _able(definition: pytest.Item, config: pytest.Config) -> list[str]:
+    """Return the kinds that a body is for."""
     marker = definition.get_closest_marker("ports")
-    able = _expanded(marker.args, definition) if marker is not None else list(LAYER_OF_PORT)
+    if marker is not None:
+        return _expanded(marker.args, definition)
+    if config.getoption("--dspex-port") is not None:
+        return list(LAYER_OF_PORT)
+    return [PORT_OF_LAYER.get(_declared_layer(definition, config), "sim")]
+
+
+def _chosen(able: list[str], config: pytest.Config) -> list[str]:
+    """Cut kinds down to what the command line asks for."""
     chosen = config.getoption("--dspex-port")
-    if chosen is not None:
-        return [port for port in able if chosen in (port, ALL)]
-    return able if marker is not None else [PORT_OF_LAYER.get(_declared_layer(definition, config), "sim")]
+    return [port for port in able if chosen in (None, port, ALL)]
 
 
 def _expanded(names: tuple[str, ...], definition: pytest.Item) -> list[str]:
@@ -136,8 +148,14 @@ def _declared_layer(definition: pytest.Item, config: pytest.Config) -> str:
 # --- running -------------------------------------------------------------------------------------------------
 
 
+def is_body(item: pytest.Item) -> bool:
+    """Tell whether a test is one of ours, though it may be for none of the kinds that are asked for."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and PARAMETER in callspec.params
+
+
 def port_of(item: pytest.Item) -> str | None:
-    """Return the kind of port that a test runs on, if it is one of ours."""
+    """Return the kind of port that a test runs on, if it is one of ours and runs at all."""
     callspec = getattr(item, "callspec", None)
     return None if callspec is None else callspec.params.get(PARAMETER)
 

@@ -123,6 +123,21 @@ def test_option_chooses_among_the_kinds_that_a_body_is_for(pytester: pytest.Pyte
     result.stdout.no_fnmatch_line("*[[]process]*")
 
 
+def test_body_that_is_not_for_the_chosen_kind_is_skipped(pytester: pytest.Pytester) -> None:
+    """One body that cannot run on the kind of ``--dspex-port`` ended the whole run with an internal error."""
+    pytester.makeini("[pytest]\ndspex_strict_layers = true\n")
+    pytester.makepyfile("""
+        import pytest
+        @pytest.mark.ports("sim")
+        async def test_simulated(pool): pass
+        @pytest.mark.ports("all")
+        async def test_on_all(pool): pass
+    """)
+    result = pytester.runpytest_subprocess("-rs", "--dspex-port=server", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*not made for --dspex-port=server, only for sim"])
+
+
 @pytest.mark.with_trio
 def test_trio_mode_and_its_fixtures_go_on_as_before(pytester: pytest.Pytester) -> None:
     """In ``trio_mode`` tests of pytest-trio keep their fixtures and clocks, and ours run beside them."""
