@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     import pytest
 
-__all__ = ["State", "declare"]
+__all__ = ["State", "declare", "seconds_of"]
+
+#: Largest number of seconds, as for settings of the pool. The system's timers end not far above.
+_MOST_SECONDS = 1e9
 
 
 def declare(parser: pytest.Parser) -> None:
@@ -110,3 +113,27 @@ def _enforced(names: list[str]) -> frozenset[str]:
             f"dspex_enforce_budgets: {sorted(unknown)} are no layers (true, false, or some of {known})"
         )
     return frozenset(names)
+
+
+def seconds_of(item: pytest.Item, name: str) -> float | None:
+    """Return what the closest marker ``name(seconds)`` says, or ``None`` without one.
+
+    Raises:
+        ValueError: It is given something else than one number of seconds; says what.
+    """
+    mark = item.get_closest_marker(name)
+    if mark is None:
+        return None
+    match mark.args, mark.kwargs:
+        case ((int() | float() as seconds,), {**rest}) if not rest and _is_in_range(seconds):
+            return float(seconds)
+        case ((), {"seconds": int() | float() as seconds, **rest}) if not rest and _is_in_range(seconds):
+            return float(seconds)
+    words = ", ".join([*map(repr, mark.args), *(f"{key}={value!r}" for key, value in mark.kwargs.items())])
+    raise ValueError(
+        f"{item.nodeid}: {name}({words}) must be {name}(seconds), a number from 0 to {_MOST_SECONDS:.0f}"
+    )
+
+
+def _is_in_range(seconds: float) -> bool:
+    return not isinstance(seconds, bool) and 0 <= seconds <= _MOST_SECONDS

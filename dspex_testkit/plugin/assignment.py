@@ -14,6 +14,7 @@ from dspex_testkit.plugin.late import load_late_parts
 from dspex_testkit.plugin.ports import is_body, port_of
 from dspex_testkit.plugin.stash import COMPLAINT, LAYER, STATE
 from dspex_testkit.ports.names import LAYER_OF_PORT
+from dspex_testkit.settings import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -48,11 +49,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Give every test its layer.
 
     Raises:
-        pytest.UsageError: A test has two layers; or none, and the settings are strict.
+        pytest.UsageError: A test has two layers; or none, and the settings are strict; or a marker of ours is given
+            something wrong.
     """
     state = config.stash[STATE]
     for item in items:
-        if complaint := _assign_layer(item, state):
+        if complaint := _assign_layer(item, state) or _complaint_about_marks(item):
             if not hasattr(config, "workerinput"):
                 raise pytest.UsageError(complaint)
             # A usage error of an xdist worker reaches nobody; a failed test does.
@@ -84,6 +86,18 @@ def _assign(item: pytest.Item, name: str, state: State, *, is_marked: bool) -> s
         item.add_marker(name)
     item.stash[LAYER] = LAYERS[name]
     state.collected[name] += 1
+    return ""
+
+
+def _complaint_about_marks(item: pytest.Item) -> str:
+    """Return what is wrong with the seconds that markers of ours are given, if anything."""
+    try:
+        # The name is a common one, and a test without a layer has no budget.
+        if LAYER in item.stash:
+            seconds_of(item, "budget")
+        seconds_of(item, "hangs_after")
+    except ValueError as error:
+        return str(error)
     return ""
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from dspex_testkit.layers import LAYERS
 from dspex_testkit.plugin.stash import LAYER
+from dspex_testkit.settings import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -37,9 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _seconds(item: pytest.Item) -> float:
-    marker = item.get_closest_marker("hangs_after")
-    if marker is not None:
-        return float(marker.args[0])
+    if (own := seconds_of(item, "hangs_after")) is not None:
+        return own
     layer = item.stash.get(LAYER, None)
     return 0.0 if layer is None else float(item.config.getini(f"dspex_timeout_{layer.name}"))
 

@@ -11,6 +11,7 @@ import pytest
 
 from dspex_testkit.layer_guard import Guard, LayerViolationError
 from dspex_testkit.plugin.stash import COMPLAINT, CPU, GUARD, LAYER, STATE
+from dspex_testkit.settings import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -117,8 +118,8 @@ def _check_budget(item: pytest.Item, wall: float, cpu: float) -> None:
     layer, state = item.stash.get(LAYER, None), item.config.stash[STATE]
     if layer is None or layer.name not in state.enforced:
         return
-    own = item.get_closest_marker("budget")
-    budget = state.budgets[layer.name] if own is None else float(own.args[0])
+    own = seconds_of(item, "budget")
+    budget = state.budgets[layer.name] if own is None else own
     used, unit = (cpu, "CPU seconds") if layer.counts_cpu else (wall, "seconds")
     if budget and used > budget * state.slack:
         raise BudgetExceededError(

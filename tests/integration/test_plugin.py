@@ -86,6 +86,34 @@ def test_two_layers_on_one_test_are_a_usage_error(project: Callable[..., pytest.
     assert "tests/test_tests.py::test_it has 2 layers: chaos, fast" in text(result)
 
 
+@pytest.mark.parametrize("name", ["budget", "hangs_after"])
+@pytest.mark.parametrize("given", ["", "'x'", "-1", "float('inf')", "float('nan')", "True", "1, 2", "s=1"])
+def test_marker_with_wrong_seconds_is_a_usage_error(
+    name: str, given: str, project: Callable[..., pytest.RunResult]
+) -> None:
+    """Such a test failed with an ``IndexError`` or an error of the system's timer from within the plugin."""
+    code = f"import pytest\n@pytest.mark.fast\n@pytest.mark.{name}({given})\ndef test_it(): pass"
+    result = project(code, "-o", "dspex_enforce_budgets=fast")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"test_it: {name}(" in text(result)
+    assert f"must be {name}(seconds), a number from 0 to 1000000000" in text(result)
+
+
+def test_marker_takes_its_seconds_by_name(project: Callable[..., pytest.RunResult]) -> None:
+    """As its description has it, ``budget(seconds)``; and a foreign marker of that name is left alone."""
+    code = """
+        import pytest
+        @pytest.mark.fast
+        @pytest.mark.budget(seconds=5)
+        @pytest.mark.hangs_after(seconds=5)
+        def test_it(): pass
+        @pytest.mark.budget("of the year")
+        def test_of_no_layer(): pass
+    """
+    result = project(dedent(code), "-o", "dspex_enforce_budgets=fast")
+    result.assert_outcomes(passed=2)
+
+
 def test_test_without_a_layer_is_refused_when_strict(project: Callable[..., pytest.RunResult]) -> None:
     """Strict projects forget no test; others may have tests without a layer."""
     ini = "dspex_layers = elsewhere = fast"
