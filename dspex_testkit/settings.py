@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from dspex_testkit.layers import LAYERS, FolderLayers
 from dspex_testkit.seeds import SEED_VARIABLE, chosen_seed
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-__all__ = ["State", "declare", "seconds_of"]
+__all__ = ["State", "declare", "number_of", "seconds_of"]
 
 #: Largest number of seconds, as for settings of the pool. The system's timers end not far above.
 _MOST_SECONDS = 1e9
@@ -80,17 +80,17 @@ class State:
         """Read the settings.
 
         Raises:
-            ValueError: A line of ``dspex_layers`` is malformed, a name is no layer's, or the seed is no number.
+            ValueError: A line of ``dspex_layers`` is malformed, a name is no layer's, or a number is none.
         """
         return cls(
             folders=FolderLayers.parse(config.getini("dspex_layers")),
-            is_strict=config.getini("dspex_strict_layers"),
-            trusts_folders=config.getini("dspex_trust_folders"),
+            is_strict=_flag(config, "dspex_strict_layers"),
+            trusts_folders=_flag(config, "dspex_trust_folders"),
             enforced=_enforced(config.getini("dspex_enforce_budgets")),
-            budgets={name: config.getini(f"dspex_budget_{name}") for name in LAYERS},
-            layer_budgets={name: config.getini(f"dspex_layer_budget_{name}") for name in LAYERS},
-            slack=config.getini("dspex_budget_slack"),
-            sleep_budget=config.getini("dspex_sleep_budget"),
+            budgets={name: number_of(config, f"dspex_budget_{name}") for name in LAYERS},
+            layer_budgets={name: number_of(config, f"dspex_layer_budget_{name}") for name in LAYERS},
+            slack=number_of(config, "dspex_budget_slack"),
+            sleep_budget=number_of(config, "dspex_sleep_budget"),
             root=config.rootpath,
             sites=Sites(config.rootpath),
             seed=chosen_seed(config.getoption("--dspex-seed"), os.environ),
@@ -113,6 +113,39 @@ def _enforced(names: list[str]) -> frozenset[str]:
             f"dspex_enforce_budgets: {sorted(unknown)} are no layers (true, false, or some of {known})"
         )
     return frozenset(names)
+
+
+def number_of(config: pytest.Config, name: str) -> float:
+    """Return a setting that is a number.
+
+    Raises:
+        ValueError: It is none, or out of range.
+    """
+    value = _read(config, name, f"a number from 0 to {_MOST_SECONDS:.0f}")
+    if not _is_in_range(value):
+        raise _refusal(name, f"{value:g}", f"a number from 0 to {_MOST_SECONDS:.0f}")
+    return float(value)
+
+
+def _flag(config: pytest.Config, name: str) -> bool:
+    return bool(_read(config, name, "true or false"))
+
+
+def _read(config: pytest.Config, name: str, kind: str) -> Any:
+    try:
+        return config.getini(name)
+    except Exception as error:
+        # Which it is depends on pytest's version; both show the value alone.
+        raise _refusal(name, _text_of(error), kind) from None
+
+
+def _text_of(error: Exception) -> str:
+    """Return the value that a conversion of pytest's could not convert: it is quoted at the end of the message."""
+    return str(error).partition("'")[2].rpartition("'")[0]
+
+
+def _refusal(name: str, value: object, kind: str) -> ValueError:
+    return ValueError(f"{name} = {value} is refused: it must be {kind}")
 
 
 def seconds_of(item: pytest.Item, name: str) -> float | None:

@@ -37,6 +37,7 @@ class _Recorder:
     def __init__(self) -> None:
         self.options: list[Row] = []
         self.settings: list[Row] = []
+        self.defaults: dict[str, Any] = {}
 
     def getgroup(self, *_: str) -> _Recorder:
         return self
@@ -47,6 +48,7 @@ class _Recorder:
 
     def addini(self, name: str, help: str, type: str = "string", default: Any = None) -> None:  # noqa: A002 - as above
         self.settings.append((f"`{name}`", type, help))
+        self.defaults[name] = default
 
 
 def _declared() -> _Recorder:
@@ -71,6 +73,7 @@ def settings() -> list[Row]:
 def markers() -> list[Row]:
     """Return the markers: signature and purpose."""
     config = MagicMock()
+    config.getini.side_effect = _declared().defaults.get
     # What else a part does with its configuration goes nowhere.
     with patch.dict(os.environ):
         for part in parts():

@@ -8,7 +8,7 @@ import pytest
 
 from dspex_testkit.layers import LAYERS
 from dspex_testkit.plugin.stash import LAYER
-from dspex_testkit.settings import seconds_of
+from dspex_testkit.settings import number_of, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -35,6 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker."""
     text = "hangs_after(seconds): when this test counts as hung, instead of its layer's dspex_timeout; 0 for never."
     config.addinivalue_line("markers", text)
+    try:
+        for name in LAYERS:
+            number_of(config, f"dspex_timeout_{name}")
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def _seconds(item: pytest.Item) -> float:

@@ -133,6 +133,29 @@ def test_unreadable_folder_setting_is_a_usage_error(
     assert line in text(result)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "dspex_budget_slack = x",
+        "dspex_budget_fast = nan",
+        "dspex_layer_budget_chaos = -1",
+        "dspex_sleep_budget = inf",
+        "dspex_timeout_fast = soon",
+        "dspex_timeout_fast = -1",
+        "dspex_timeout_chaos = 1e+300",
+        "dspex_strict_layers = perhaps",
+    ],
+)
+def test_setting_with_a_wrong_value_is_a_usage_error_that_names_it(
+    setting: str, project: Callable[..., pytest.RunResult]
+) -> None:
+    """Of ``x`` only the conversion's error was told, and a limit below zero failed each test within the plugin."""
+    result = project("import pytest\n@pytest.mark.fast\ndef test_it(): pass", ini=setting)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    name, _, value = setting.partition(" = ")
+    assert f"{name} = {value} is refused: it must be " in text(result)
+
+
 # --- selection ------------------------------------------------------------------------------------
 
 
