@@ -130,6 +130,8 @@ def _run(profile: Profile, seed: int, show: Callable[[Stretch], object]) -> Load
 
 async def _load(profile: Profile, seed: int, show: Callable[[Stretch], object]) -> LoadResult:
     async with PythonPool.open(**profile.settings) as pool:
+        # Else the calls would wait in vain, one after another, and be told as so many failures of the load.
+        await pool.wait_ready(1, fail_fast=True)
         return await run_load(pool, profile, seed=seed, on_stretch=show)
 
 

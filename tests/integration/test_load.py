@@ -108,3 +108,11 @@ def test_interrupted_load_leaves_no_worker() -> None:
     assert process.returncode == 130
     assert said == (b"", b"error: interrupted\n")
     assert not [worker for worker in workers if worker.is_running()]
+
+
+def test_pool_that_cannot_start_ends_the_command_with_the_reason() -> None:
+    """It called for half a minute, told of calls that timed out, and ended as if the load had failed."""
+    result = invoke("echo", "--handler", "nowhere_at_all:Handler", "--workers", "1", "--seconds", "1")
+    assert result.exit_code == 3
+    assert "No module named 'nowhere_at_all'" in result.stderr
+    assert not result.stdout
