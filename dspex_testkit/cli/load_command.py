@@ -66,8 +66,11 @@ def put_load(order: LoadOrder) -> ExitCode:
     Raises:
         CliError: There is no such profile, or what is over it does not fit.
         DspexPoolError: The pool cannot be opened.
+        OSError: The page cannot be written. That its folder cannot be made is known before the load.
     """
     profile = profile_of(order)
+    if order.report is not None:
+        order.report.mkdir(parents=True, exist_ok=True)
     with _progress(profile) as show:
         result = _run(profile, order.seed, show)
     page = write_load_page(result, order.report) if order.report is not None else None

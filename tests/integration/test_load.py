@@ -18,6 +18,8 @@ from tests.bounded_waits import wait_until
 from tests.integration.test_report import QUIET, check_page
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from typer.testing import Result
 
 pytestmark = pytest.mark.integration
@@ -116,3 +118,11 @@ def test_pool_that_cannot_start_ends_the_command_with_the_reason() -> None:
     assert result.exit_code == 3
     assert "No module named 'nowhere_at_all'" in result.stderr
     assert not result.stdout
+
+
+def test_folder_that_cannot_be_made_is_told_before_the_load(tmp_path: Path) -> None:
+    """It was told after the load, whose result was lost with it."""
+    (tmp_path / "taken").write_text("")
+    result = invoke("echo", "--handler", "nowhere_at_all:Handler", "--report", str(tmp_path / "taken"))
+    assert result.exit_code == 2
+    assert "taken: File exists" in result.stderr
