@@ -13,7 +13,7 @@ from dspex_testkit.fuzz.note import note_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["read_journal", "write_entry", "write_run"]
+__all__ = ["prepare_journal", "read_journal", "write_entry", "write_run"]
 
 RecordT = TypeVar("RecordT", Entry, RunRecord)
 
@@ -33,6 +33,19 @@ def read_journal(folder: Path) -> Journal:
         [_read(path, Entry) for path in sorted((folder / FAILURES).glob("*.json"))],
         [_read(path, RunRecord) for path in sorted((folder / RUNS).glob("*.json"))],
     )
+
+
+def prepare_journal(folder: Path) -> None:
+    """Make the folders of a journal, and see that files can be written there.
+
+    Raises:
+        OSError: They cannot.
+    """
+    for name in (FAILURES, RUNS):
+        probe = folder / name / ".probe.part"
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink(missing_ok=True)
 
 
 def _read(path: Path, kind: type[RecordT]) -> RecordT:

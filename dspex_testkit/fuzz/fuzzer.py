@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from dspex_testkit.fuzz.files import read_journal, write_entry, write_run
+from dspex_testkit.fuzz.files import prepare_journal, read_journal, write_entry, write_run
 from dspex_testkit.fuzz.journal import Entry, RunRecord, key_of
 from dspex_testkit.fuzz.messages import Checked, Found, Order, Played
 from dspex_testkit.fuzz.player import play
@@ -115,10 +115,12 @@ class Fuzzer:
         Raises:
             NoTestsError: There is nothing to play.
             PlayerError: A process failed for another reason than a failing case.
+            OSError: The journal cannot be written; where that can be seen, before anything is played.
 
         Cancellation:
             All processes are ended. What was found is in the journal.
         """
+        prepare_journal(self.asked.journal)
         try:
             async with trio.open_nursery() as nursery:
                 for lane in range(self.asked.workers):

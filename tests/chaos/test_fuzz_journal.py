@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from dspex_testkit.fuzz.budget import in_words, seconds_of
 from dspex_testkit.fuzz.failure import Failure, failure_of, plain_text
+from dspex_testkit.fuzz.fuzzer import Asked, Fuzzer
 from dspex_testkit.fuzz.journal import Entry, Example, Journal, RunRecord
 from dspex_testkit.fuzz.note import note_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def entry(
@@ -139,3 +145,21 @@ def test_budget_is_a_time_with_a_unit() -> None:
     for text in ("", "soon", "-3m", "0s", "10d", "3m5s"):
         with pytest.raises(ValueError, match="30s, 10m or 2h"):
             seconds_of(text)
+
+
+def test_journal_that_cannot_be_written_is_told_before_anything_is_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told when the budget was used up, and what had been found was lost."""
+    played: list[int] = []
+
+    async def lane(_: Fuzzer, number: int) -> None:
+        played.append(number)
+
+    monkeypatch.setattr(Fuzzer, "_lane", lane)
+    journal = tmp_path / "journal"
+    journal.symlink_to(tmp_path / "gone" / "away")
+    asked = Asked(tests=(), budget=60.0, journal=journal, seed=1, workers=1, canary="")
+    with pytest.raises(OSError, match="journal"):
+        trio.run(Fuzzer(asked).fuzz)
+    assert not played
