@@ -48,6 +48,11 @@ __all__ = [
     "Workers",
 ]
 
+# The system's timers end not far above; so do settings of the pool.
+_MOST_SECONDS = 1e9
+# Far more than a pool answers, and few enough to be drawn.
+_MOST_CALLS = 1e5
+
 Command: TypeAlias = Annotated[
     list[str] | None,
     typer.Argument(metavar="-- COMMAND...", help="What starts the worker, after two dashes."),
@@ -67,7 +72,8 @@ MaxFrameBytes: TypeAlias = Annotated[
     int | None, typer.Option(min=1024, help="Largest payload that the worker was started for.")
 ]
 Timeout: TypeAlias = Annotated[
-    float | None, typer.Option(min=0.1, help="Seconds for what should happen at once [default: 5].")
+    float | None,
+    typer.Option(min=0.1, max=_MOST_SECONDS, help="Seconds for what should happen at once [default: 5]."),
 ]
 Version: TypeAlias = Annotated[
     int | None, typer.Option(min=1, max=2, help="Version to be spoken [default: what the worker speaks].")
@@ -91,7 +97,8 @@ LoadProfile: TypeAlias = Annotated[
     str | None, typer.Argument(metavar="[PROFILE]", help="Name of the profile; --list shows them.")
 ]
 Seconds: TypeAlias = Annotated[
-    float | None, typer.Option(min=0.1, help="Seconds of load, however many calls that are.")
+    float | None,
+    typer.Option(min=0.1, max=_MOST_SECONDS, help="Seconds of load, however many calls that are."),
 ]
 HandlerClass: TypeAlias = Annotated[
     str | None,
@@ -106,7 +113,8 @@ Callers: TypeAlias = Annotated[
     int | None, typer.Option(min=1, help="Closed load: callers, each of whom waits for its answer.")
 ]
 Rate: TypeAlias = Annotated[
-    float | None, typer.Option(min=0.1, help="Open load: calls a second, whatever becomes of them.")
+    float | None,
+    typer.Option(min=0.1, max=_MOST_CALLS, help="Open load: calls a second, whatever becomes of them."),
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(help="Arrivals are drawn from it.")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

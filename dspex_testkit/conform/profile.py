@@ -95,8 +95,8 @@ def load_profile(path: Path) -> Profile:
 
 
 def _check_number(name: str, value: Any, path: Path) -> None:
-    kinds = {"max_frame_bytes": (int,), "timeout": (int, float)}.get(name, ())
-    if type(value) not in kinds or value <= 0:
+    kinds, most = {"max_frame_bytes": ((int,), 2**32 - 1), "timeout": ((int, float), 1e9)}.get(name, ((), 0))
+    if type(value) not in kinds or not 0 < value <= most:
         text = f"{path}: {name} = {value!r} is no setting; there are commands, max_frame_bytes and timeout"
         raise InvalidArgumentError(text, argument="profile")
 

@@ -120,6 +120,7 @@ def test_reports_are_written(tmp_path: Path) -> None:
         (["--command", "fast=x", "--", "true"], "error: --command: there is no role 'fast'"),
         (["--command", "slow=x {", "--", "true"], "arguments that are no JSON"),
         (["--profile", "none.toml", "--", "true"], "error: none.toml: No such file"),
+        (["--timeout", "inf", "--", "true"], "error: Invalid value for '--timeout'"),
     ],
 )
 def test_wrong_order_is_one_clear_line(words: list[str], said: str) -> None:
@@ -136,6 +137,15 @@ def test_listed_id_that_is_none_is_named_with_its_line(tmp_path: Path) -> None:
     listed.write_text("F01\nF1\n")
     result = invoke("--expected-failures", str(listed), "--", "true")
     assert (result.exit_code, "expected.txt:2: 'F1' is no clause" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "1e300", "0"])
+def test_profile_without_a_usable_timeout_is_refused(seconds: str, tmp_path: Path) -> None:
+    """Endless patience was an error of the system's timer, told as a defect of the command."""
+    profile = tmp_path / "worker.toml"
+    profile.write_text(f"timeout = {seconds}\n")
+    result = invoke("--profile", str(profile), "--", "true")
+    assert (result.exit_code, "worker.toml: timeout = " in result.stderr) == (2, True)
 
 
 def test_worker_that_ends_without_a_word_is_quoted() -> None:

@@ -126,3 +126,11 @@ def test_folder_that_cannot_be_made_is_told_before_the_load(tmp_path: Path) -> N
     result = invoke("echo", "--handler", "nowhere_at_all:Handler", "--report", str(tmp_path / "taken"))
     assert result.exit_code == 2
     assert "taken: File exists" in result.stderr
+
+
+@pytest.mark.parametrize(("option", "value"), [("--seconds", "inf"), ("--rate", "inf"), ("--rate", "1e9")])
+def test_load_without_end_is_refused(option: str, value: str) -> None:
+    """Endless seconds were told as a defect of the command, and an endless rate drew arrivals for ever."""
+    result = invoke("crowd", "--workers", "1", option, value, "--handler", "nowhere_at_all:Handler")
+    assert result.exit_code == 2
+    assert f"error: Invalid value for '{option}'" in result.stderr
