@@ -21,12 +21,16 @@ def load_expected(path: Path) -> dict[str, int]:
     """Read the ids of a file, one a line, each with its line's number; ``#`` begins a comment.
 
     Raises:
-        InvalidArgumentError: A line is no id of a clause, or repeats one.
+        InvalidArgumentError: A line is no id of a clause, or repeats one; or the file is no text.
         OSError: The file cannot be read.
     """
     known = {clause.id for clause in CLAUSES}
     expected: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"{path}: {error}", argument="expected-failures") from error
+    for number, line in enumerate(lines, start=1):
         name = line.partition("#")[0].strip()
         if not name:
             continue

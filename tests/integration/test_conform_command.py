@@ -139,6 +139,14 @@ def test_listed_id_that_is_none_is_named_with_its_line(tmp_path: Path) -> None:
     assert (result.exit_code, "expected.txt:2: 'F1' is no clause" in result.stderr) == (2, True)
 
 
+def test_list_that_is_no_text_is_named(tmp_path: Path) -> None:
+    """It ended the command as a defect of its own, without the name of the file."""
+    listed = tmp_path / "expected.txt"
+    listed.write_bytes(b"\xff\xfe")
+    result = invoke("--expected-failures", str(listed), "--", "true")
+    assert (result.exit_code, "expected.txt: 'utf-8' codec can't decode" in result.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("seconds", ["inf", "nan", "1e300", "0"])
 def test_profile_without_a_usable_timeout_is_refused(seconds: str, tmp_path: Path) -> None:
     """Endless patience was an error of the system's timer, told as a defect of the command."""
