@@ -85,6 +85,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Have a test that uses our fixtures once for each kind of port that it is for."""
     if FIXTURES.isdisjoint(metafunc.fixturenames) or not _asks_us(metafunc):
         return
+    _refuse_bare_settings(metafunc.definition)
     able, config = _able(metafunc.definition, metafunc.config), metafunc.config
     ports = _chosen(able, config)
     metafunc.fixturenames.append(PARAMETER)
@@ -116,7 +117,7 @@ def _able(definition: pytest.Item, config: pytest.Config) -> list[str]:
     """Return the kinds that a body is for."""
     marker = definition.get_closest_marker("ports")
     if marker is not None:
-        return _expanded(marker.args, definition)
+        return _expanded(marker, definition)
     if config.getoption("--dspex-port") is not None:
         return list(LAYER_OF_PORT)
     return [PORT_OF_LAYER.get(_declared_layer(definition, config), "sim")]
@@ -128,11 +129,20 @@ def _chosen(able: list[str], config: pytest.Config) -> list[str]:
     return [port for port in able if chosen in (None, port, ALL)]
 
 
-def _expanded(names: tuple[str, ...], definition: pytest.Item) -> list[str]:
-    if unknown := set(names) - {*LAYER_OF_PORT, ALL}:
-        known = ", ".join([*LAYER_OF_PORT, ALL])
-        raise pytest.UsageError(f"{definition.nodeid}: no kind of port {sorted(unknown)}; there are {known}")
+def _expanded(marker: pytest.Mark, definition: pytest.Item) -> list[str]:
+    names, known = marker.args, [*LAYER_OF_PORT, ALL]
+    unknown = [name for name in (*names, *marker.kwargs.values()) if name not in known]
+    if unknown or marker.kwargs or not names:
+        what = f"no kind of port {unknown}" if unknown else 'ports(*names) takes names, such as ports("all")'
+        raise pytest.Collector.CollectError(f"{definition.nodeid}: {what}; there are {', '.join(known)}")
     return [port for port in LAYER_OF_PORT if port in names or ALL in names]
+
+
+def _refuse_bare_settings(definition: pytest.Item) -> None:
+    for marker in definition.iter_markers("pool_settings"):
+        if marker.args:
+            text = f"pool_settings takes its settings by name, such as pool_size=4, not {marker.args[0]!r}"
+            raise pytest.Collector.CollectError(f"{definition.nodeid}: {text}")
 
 
 def _declared_layer(definition: pytest.Item, config: pytest.Config) -> str:

@@ -166,3 +166,23 @@ def test_what_cannot_be_is_refused_with_the_reason(pytester: pytest.Pytester) ->
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     assert result.ret != 0
     result.stdout.fnmatch_lines(["*no kind of port*moon*"])
+
+
+@pytest.mark.parametrize(
+    ("marker", "said"),
+    [
+        ("ports", 'ports(*names) takes names, such as ports("all"); there are sim, server, process, all'),
+        ("ports(['sim'])", "no kind of port [['sim']]; there are sim, server, process, all"),
+        ("ports(names='all')", "ports(*names) takes names"),
+        ("pool_settings({'pool_size': 3})", "pool_settings takes its settings by name, such as pool_size=4"),
+    ],
+)
+def test_marker_with_wrong_words_is_told_in_one_line(
+    marker: str, said: str, pytester: pytest.Pytester
+) -> None:
+    """Markers without names ended the run with an internal error; settings that have none were not heeded."""
+    pytester.makepyfile(f"import pytest\n@pytest.mark.{marker}\nasync def test_it(pool): pass\n")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert f"test_it: {said}" in result.stdout.str()
+    result.stdout.no_fnmatch_line("*plugin/ports.py*")
