@@ -69,7 +69,7 @@ class FolderLayers:
         """Read lines of the form ``tests/unit = fast``.
 
         Raises:
-            ValueError: A line has another form or names an unknown layer.
+            ValueError: A line has another form, names an unknown layer, or a folder that is not below the root.
         """
         folders = {}
         for line in lines:
@@ -79,13 +79,18 @@ class FolderLayers:
                 raise ValueError(
                     f"dspex_layers: {line!r} is not of the form 'folder = layer' (layers: {known})"
                 )
-            folders[PurePath(folder).parts] = layer
+            path = PurePath(folder)
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(
+                    f"dspex_layers: the folder of {line!r} is not below the root; name it as seen from there"
+                )
+            folders[path.parts] = layer
         return cls(folders)
 
     def layer_of(self, path: PurePath) -> str | None:
         """Return the layer of the longest folder that holds ``path``, which is relative to the root."""
         parts = path.parts
-        for length in range(len(parts), 0, -1):
+        for length in range(len(parts), -1, -1):
             if (layer := self.folders.get(parts[:length])) is not None:
                 return layer
         return None

@@ -18,6 +18,24 @@ def test_longest_folder_decides() -> None:
     assert folders.layer_of(PurePath("docs/test_x.py")) is None
 
 
+def test_root_itself_gives_its_layer_to_all_tests() -> None:
+    """``. = fast`` was read and gave no test its layer."""
+    folders = FolderLayers.parse([". = fast", "./slow = stress"])
+    assert folders.layer_of(PurePath("test_x.py")) == "fast"
+    assert folders.layer_of(PurePath("deep/er/test_x.py")) == "fast"
+    assert folders.layer_of(PurePath("slow/test_x.py")) == "stress"
+    assert folders.is_out_of(["fast"], PurePath("slow"))
+    assert not folders.is_out_of(["stress"], PurePath("slow"))
+
+
+def test_folder_that_is_not_below_the_root_is_refused() -> None:
+    """It was read, and could never be that of a test."""
+    for line in ["/tests = fast", "../tests = fast", "tests/../../x = fast"]:
+        with case(line), pytest.raises(ValueError, match="is not below the root") as info:
+            FolderLayers.parse([line])
+        assert line in str(info.value)
+
+
 def test_unreadable_line_is_shown() -> None:
     """The error shows the line and the layers there are."""
     for line in ["tests/unit", "tests = quick", "= fast", "tests : fast"]:
