@@ -170,6 +170,13 @@ def port_of(item: pytest.Item) -> str | None:
     return None if callspec is None else callspec.params.get(PARAMETER)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Load what bodies run in before they are held to their layers: trio's import runs a program."""
+    if not session.config.option.collectonly and any(port_of(item) for item in session.items):
+        from dspex_testkit.ports import run  # noqa: F401 - loaded
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Keep the body before others wrap it to run it in their own way."""

@@ -186,3 +186,14 @@ def test_marker_with_wrong_words_is_told_in_one_line(
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert f"test_it: {said}" in result.stdout.str()
     result.stdout.no_fnmatch_line("*plugin/ports.py*")
+
+
+def test_body_is_not_blamed_for_the_import_of_trio(pytester: pytest.Pytester) -> None:
+    """Where nobody had imported trio, the first simulated body did, and that import runs a program."""
+    pytester.makepyfile("""
+        import pytest
+        @pytest.mark.ports("all")
+        async def test_it(pool): pass
+    """)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:trio")
+    result.assert_outcomes(passed=3)
