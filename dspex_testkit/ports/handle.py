@@ -323,6 +323,7 @@ async def open_handle(
     ports: WatchedPorts,
     *,
     is_ready: bool = True,
+    fail_fast: bool = False,
     started_by: PortFactory | None = None,
     telemetry: Telemetry | None = None,
     **settings: Any,
@@ -333,8 +334,12 @@ async def open_handle(
         ports: Starts its workers.
         started_by: What the pool is given instead of ``ports``, which it wraps.
         is_ready: Whether to wait until all workers are in service, where the pool keeps any.
+        fail_fast: Whether to raise then why a start has failed, while no worker is in service.
         telemetry: Where events go.
         settings: As for ``PoolConfig``; by default two workers, and nothing happens by itself.
+
+    Raises:
+        WorkerStartError: A start has failed; only with ``fail_fast``.
 
     Cancellation: Closes the pool.
     """
@@ -343,7 +348,7 @@ async def open_handle(
     async with PythonPool.open(config, ports=given, telemetry=telemetry) as python_pool:
         handle = PoolHandle(python_pool, ports, started_by)
         if is_ready and config.floor:
-            await python_pool.wait_ready(config.floor)
+            await python_pool.wait_ready(config.floor, fail_fast=fail_fast)
         yield handle
         check_books(handle.workers._state)
     left = handle.statistics()

@@ -131,10 +131,15 @@ class BodyRun:
     async def open_pool(self, settings: Mapping[str, Any]) -> AsyncIterator[PoolHandle]:
         """Open a pool of this run's kind; ``ports`` among the settings starts its workers.
 
+        Raises:
+            WorkerStartError: The workers cannot start, though nothing orders that.
+
         Cancellation: The pool is closed.
         """
         rest = dict(settings)
         kind, ports = self.kind(rest), rest.pop("ports", None)
+        # Where nobody could order that starts fail, a worker that cannot start never will.
+        rest.setdefault("fail_fast", ports is None and self.wrap is None)
         if not isinstance(ports, WatchedPorts):
             ports = WatchedPorts(kind, factory=ports)
         with contextlib.closing(kind):

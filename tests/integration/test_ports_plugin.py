@@ -197,3 +197,19 @@ def test_body_is_not_blamed_for_the_import_of_trio(pytester: pytest.Pytester) ->
     """)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:trio")
     result.assert_outcomes(passed=3)
+
+
+def test_handler_that_does_not_exist_is_told_at_once(pytester: pytest.Pytester) -> None:
+    """Such a test hung for as long as its layer allows, on every kind of port, starting workers all the while."""
+    pytester.makepyfile("""
+        import pytest
+        @pytest.mark.ports("all")
+        @pytest.mark.hangs_after(20)
+        @pytest.mark.pool_settings(handler="nowhere_at_all:Handler")
+        async def test_it(pool): pass
+    """)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=3)
+    assert result.stdout.str().count("WorkerStartError: worker w-") >= 3
+    result.stdout.fnmatch_lines(["*No module named 'nowhere_at_all'*"])
+    result.stdout.no_fnmatch_line("hang: *")
