@@ -15,6 +15,8 @@ from tests.pool.sessions import Workers
 from tests.session_workers import CREATE, EventLog
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dspex_pool.supervisor import PoolSupervisor
     from dspex_testkit.ports.run import MakePool
 
@@ -98,3 +100,44 @@ async def test_closing_ends_services_then_workers_then_the_store(make_pool: Make
         await serve(None, failure)
         with pytest.raises(KeyError, match="mine"):
             await serve(KeyError("mine"), failure)
+
+
+async def test_second_opening_is_refused_and_harms_nothing(make_pool: MakePool) -> None:
+    """Entered again, a session pool closed the store under itself, and a supervisor lost the pool that it had."""
+    workers = Workers(make_pool)
+    store = TalkativeStore(workers)
+    async with supervise(workers.ports, store=store) as supervisor:
+        pool = supervisor.pool
+        for opened in (supervisor, pool):
+            with pytest.raises(PoolClosedError, match="twice"):
+                await opened.__aenter__()
+        assert supervisor.pool is pool
+        assert (await pool.execute_in_session("s", *CREATE)).attempts == 1
+        assert store.closings == []
+    for opened in (supervisor, pool):
+        with pytest.raises(PoolClosedError, match="twice"):
+            await opened.__aenter__()
+    assert (workers.live, store.closings) == ([], [0])
+
+
+class HangingStore(TalkativeStore):
+    """Never gets done with saving uses."""
+
+    async def touch(self, uses: Iterable[tuple[str, float]]) -> None:
+        """Hang."""
+        await trio.sleep_forever()
+
+
+async def test_store_that_hangs_does_not_keep_the_pool_from_closing(
+    make_pool: MakePool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last saving had no bound and heard of no cancellation: the pool never closed."""
+    workers = Workers(make_pool)
+    store, bounds = HangingStore(workers), {"terminate_grace": 0.5, "close_timeout": 1.0}
+    with trio.fail_after(30):
+        async with supervise(workers.ports, store=store, **bounds) as supervisor:
+            await supervisor.pool.execute_in_session("s", *CREATE)
+            begun = trio.current_time()
+    assert 1.0 <= trio.current_time() - begun < 5.0
+    assert (workers.live, store.closings) == ([], [0])
+    assert "the last uses of sessions are not in the store: it took longer than 1 s" in caplog.text

@@ -12,15 +12,15 @@ import trio.testing
 
 from dspex_pool import supervisor as supervisor_module
 from dspex_pool.config import PoolConfig
-from dspex_pool.errors import InvalidConfigError, PoolClosedError, SessionStoreError
+from dspex_pool.errors import InvalidConfigError, SessionStoreError
 from dspex_pool.supervisor import PoolSupervisor, ports_for
 from dspex_pool.telemetry import Telemetry
 from tests.cancel_at_step import CancelAtStep
 from tests.front_door import TalkativeStore, supervise
-from tests.session_workers import CREATE, CannedWorkers
+from tests.session_workers import CannedWorkers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from trio.testing import MockClock
 
@@ -68,49 +68,6 @@ async def test_pool_that_is_cancelled_at_any_step_leaves_nothing(autojump_clock:
         async with supervise(workers, store=store, telemetry=telemetry):
             raise AssertionError("opened")
     assert (store.closings, telemetry.observed) == ([0], False)
-
-
-@pytest.mark.trio
-async def test_second_opening_is_refused_and_harms_nothing(autojump_clock: MockClock) -> None:
-    """Entered again, a session pool closed the store under itself, and a supervisor lost the pool that it had."""
-    workers = CannedWorkers()
-    store = TalkativeStore(workers)
-    async with supervise(workers, store=store) as supervisor:
-        pool = supervisor.pool
-        for opened in (supervisor, pool):
-            with pytest.raises(PoolClosedError, match="twice"):
-                await opened.__aenter__()
-        assert supervisor.pool is pool
-        assert (await pool.execute_in_session("s", *CREATE)).attempts == 1
-        assert store.closings == []
-    for opened in (supervisor, pool):
-        with pytest.raises(PoolClosedError, match="twice"):
-            await opened.__aenter__()
-    assert (workers.live, store.closings) == ([], [0])
-
-
-class HangingStore(TalkativeStore):
-    """Never gets done with saving uses."""
-
-    async def touch(self, uses: Iterable[tuple[str, float]]) -> None:
-        """Hang."""
-        await trio.sleep_forever()
-
-
-@pytest.mark.trio
-async def test_store_that_hangs_does_not_keep_the_pool_from_closing(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The last saving had no bound and heard of no cancellation: the pool never closed."""
-    workers = CannedWorkers()
-    store = HangingStore(workers)
-    with trio.fail_after(60):
-        async with supervise(workers, store=store, close_timeout=7.0) as supervisor:
-            await supervisor.pool.execute_in_session("s", *CREATE)
-            begun = trio.current_time()
-    assert trio.current_time() - begun == pytest.approx(7.0, abs=0.5)
-    assert (workers.live, store.closings) == ([], [0])
-    assert "the last uses of sessions are not in the store: it took longer than 7 s" in caplog.text
 
 
 def test_settings_reach_the_workers(
