@@ -10,6 +10,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from dspex_testkit.lm.script import Answer, LMScript, ScriptExhaustedError
 from dspex_testkit.lm.steps import LMRequest
 
@@ -63,7 +65,7 @@ class LMApp:
     async def _complete(self, scope: Mapping[str, Any], body: bytes, send: Send) -> None:
         try:
             request = _read(json.loads(body), _key(scope))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             await _send_error(send, 400, f"not a request for a completion: {error}", "invalid_request")
             return
         try:
@@ -149,14 +151,18 @@ def _key(scope: Mapping[str, Any]) -> str | None:
 def _read(data: Mapping[str, Any], key: str | None) -> LMRequest:
     messages = [{"role": item["role"], "content": _text(item.get("content"))} for item in data["messages"]]
     settings = {name: value for name, value in data.items() if name not in ("model", "messages")}
-    return LMRequest(model=data["model"], messages=messages, settings=settings, via="http", api_key=key)
+    fields = {"model": data["model"], "messages": messages, "settings": settings, "via": "http"}
+    if not isinstance(settings.get("stream_options"), dict | None):
+        raise TypeError("stream_options is no object")
+    # It comes from outside: before a step is taken for it, everything must have its type.
+    return msgspec.convert(fields | {"api_key": key}, LMRequest)
 
 
-def _text(content: Any) -> str:
+def _text(content: Any) -> Any:
     """Return the text of a content, which is one text, a list of parts, or nothing."""
     if isinstance(content, list):
         return "".join(part.get("text", "") for part in content)
-    return content or ""
+    return "" if content is None else content
 
 
 def _completion(answer: Answer, request: LMRequest) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dspex_testkit.lm.engine import ScriptedLM
 from dspex_testkit.lm.script import LMScript
 from dspex_testkit.lm.steps import LMRequest
 from dspex_testkit.script import ScriptNotDrainedError
+from tests.cases import case
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -249,6 +250,25 @@ def test_server_says_what_it_does_not_serve(lm_server: LMServer) -> None:
     assert exchange(lm_server, chat, b"{") == 400
     assert exchange(lm_server, chat, b"[]") == 400
     assert exchange(lm_server, chat, b'{"model": "m"}') == 400
+    assert lm_server.script.received == []
+
+
+#: Requests with a field of another type; the last one nests deeper than Python reads.
+ILL_TYPED = (
+    b'"messages": [{"role": "user", "content": 5}]}',
+    b'"messages": [{"role": "user", "content": {"text": "?"}}]}',
+    b'"messages": [{"role": 5, "content": "?"}]}',
+    b'"messages": [], "stream": true, "stream_options": true}',
+    b'"messages": ' + b"[" * 100_000,
+)
+
+
+def test_request_whose_fields_have_other_types_is_refused(lm_server: LMServer) -> None:
+    """It is the client's mistake: 400, which nobody asks again. It was 500, and had taken a step of the script."""
+    lm_server.script.otherwise("well")
+    for fields in ILL_TYPED:
+        with case(fields):
+            assert exchange(lm_server, "POST /v1/chat/completions", b'{"model": "m", ' + fields) == 400
     assert lm_server.script.received == []
 
 
