@@ -21,6 +21,8 @@ __all__ = ["LMServer"]
 _HOST = "127.0.0.1"
 #: Seconds after which a server that does not start or stop is a mistake of ours.
 _SOON = 20.0
+#: Seconds that answers under way have to reach their clients when the server stops. One that hangs takes none.
+_LAST_WORDS = 1
 
 
 class LMServer:
@@ -87,6 +89,7 @@ class _Running:
             ws="none",
             lifespan="off",
             access_log=False,
+            timeout_graceful_shutdown=_LAST_WORDS,
             # It complains about each connection that the script has it break.
             log_config=None,
             log_level=100,
@@ -109,6 +112,10 @@ class _Running:
         # What comes before it serves waits in the listening socket.
         self._has_begun.set()
         await self._server.serve(sockets=[self._listener])
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+        # What it has aborted, the loop closes in its next round.
+        await asyncio.sleep(0)
 
     def stop(self) -> None:
         """Stop serving, and wait for the thread."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -240,6 +241,33 @@ def test_server_leaves_at_once_although_an_answer_is_due(lm_server: LMServer) ->
         assert time.monotonic() - began < 5
         while client.recv(4096):
             pass
+
+
+def test_stopping_does_not_wait_for_a_client_that_is_not_done(lm_server: LMServer) -> None:
+    """A stopped or hung client, half of whose request is there, cost twenty seconds and a failed assertion."""
+    with connect(lm_server) as client:
+        client.sendall(head_of("POST /v1/chat/completions", b"x" * 100) + b"{")
+        assert exchange(lm_server, "GET /v1/models") == 200  # by then it has been read
+        began = time.monotonic()
+        lm_server.stop()
+        assert time.monotonic() - began < 5
+        while client.recv(4096):
+            pass
+
+
+def test_stopping_does_not_wait_for_a_client_that_does_not_read(lm_server: LMServer) -> None:
+    """A long answer to a client that hangs is broken off."""
+    lm_server.script.reply("x" * 30_000_000)
+    body = b'{"model": "m", "messages": []}'
+    with connect(lm_server) as client:
+        client.sendall(head_of("POST /v1/chat/completions", body) + body)
+        assert client.recv(1) == b"H"
+        began = time.monotonic()
+        lm_server.stop()
+        assert time.monotonic() - began < 5
+        with contextlib.suppress(ConnectionResetError):
+            while client.recv(1 << 20):
+                pass
 
 
 def test_server_says_what_it_does_not_serve(lm_server: LMServer) -> None:
