@@ -230,17 +230,28 @@ class LMScript:
                 try:
                     yield book
                 finally:
-                    _write(descriptor, book)
+                    _replace(self.path, book)
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Lock the file that is at ``path``, made if there is none; who waited for one that was replaced tries again."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_at(path, descriptor):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _read(descriptor: int) -> Book:
@@ -248,10 +259,13 @@ def _read(descriptor: int) -> Book:
     return msgspec.json.decode(data, type=Book) if data else Book()
 
 
-def _write(descriptor: int, book: Book) -> None:
-    data = msgspec.json.encode(book)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, data, 0)
+def _replace(path: Path, book: Book) -> None:
+    """Put a new file in the place of the one that is locked: a process that is killed leaves a whole one."""
+    new = path.with_name(f"{path.name}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.encode(book))
+    new.replace(path)
 
 
 def _reply(answer: str | Mapping[str, Any], **settings: Any) -> Step:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -241,6 +243,34 @@ def test_server_leaves_at_once_although_an_answer_is_due(lm_server: LMServer) ->
         assert time.monotonic() - began < 5
         while client.recv(4096):
             pass
+
+
+PLAYER = """
+import sys
+from pathlib import Path
+from dspex_testkit.lm.script import LMScript
+from dspex_testkit.lm.steps import LMRequest
+script = LMScript(Path(sys.argv[1]))
+while True:
+    print(flush=True)
+    script.take(LMRequest(model="m", messages=[{"role": "user", "content": "?" * 2000}]))
+"""
+
+
+def test_script_survives_a_player_that_is_killed(tmp_path: Path) -> None:
+    """A worker that was killed while it took a step left an empty file, or half of one: all steps were lost."""
+    script = LMScript(tmp_path / "script")
+    script.reply("kept", times=1000)
+    for takes in range(1, 7):
+        command = [sys.executable, "-c", PLAYER, str(script.path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as player:
+            assert player.stdout is not None
+            for _ in range(5 * takes):
+                assert player.stdout.readline()
+            player.kill()
+        played = len(script.played)
+        assert played >= 5 * takes - 1
+        assert script.remaining + played == 1000
 
 
 def test_stopping_does_not_wait_for_a_client_that_is_not_done(lm_server: LMServer) -> None:
