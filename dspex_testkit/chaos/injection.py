@@ -10,6 +10,7 @@ import trio
 from dspex_testkit.chaos.fault import FaultDidNotHappenError
 from dspex_testkit.chaos.system import soon
 from dspex_testkit.chaos.victim import Victim
+from dspex_testkit.lm.script import describe
 from dspex_testkit.ports.waiting import SOON, until
 from dspex_testkit.report.recorder import note_fault
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dspex_testkit.chaos.line import Tap
     from dspex_testkit.chaos.ports import LinedPorts
     from dspex_testkit.lm.script import LMScript
+    from dspex_testkit.lm.steps import Step
     from dspex_testkit.plan import Plan
     from dspex_testkit.ports.handle import PoolHandle
     from dspex_testkit.ports.orders import Order
@@ -176,6 +178,13 @@ class Injection:
             scope = trio.CancelScope()
             self._mending.callback(scope.cancel)
             trio.lowlevel.spawn_system_task(_wait_and_do, scope, seconds, act)
+
+    def play(self, step: Step, times: int) -> Witness:
+        """Have the language model carry a step out before its script, so often; return who tells when it did."""
+        script = self.script
+        ordered = self.do(script.put_first, step, times)
+        self.afterwards(script.withdraw, ordered)
+        return lambda: [describe(played) for played in script.played if played == ordered]
 
     def order(
         self, plan: Plan, *, worker: int | None, times: int | None = 1, command: str = "*"

@@ -143,13 +143,19 @@ class LMScript:
             book.steps += [step] * times
         return self
 
-    def put_first(self, step: Step, times: int) -> None:
-        """Put a step before everything that is still to come, so many times."""
+    def put_first(self, step: Step, times: int) -> Step:
+        """Put a step before everything that is still to come, so many times; return it as it was put there.
+
+        That one is like no other, whatever the script says besides, and is what ``withdraw`` takes.
+        """
         with self._open() as book:
+            book.orders += 1
+            step = msgspec.structs.replace(step, order=book.orders)
             book.steps[:0] = [step] * times
+        return step
 
     def withdraw(self, step: Step) -> None:
-        """Take back what is left of a step."""
+        """Take back what is left of a step that ``put_first`` has returned."""
         with self._open() as book:
             book.steps = [other for other in book.steps if other != step]
 

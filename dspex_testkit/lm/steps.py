@@ -34,6 +34,8 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True):
     code: str = ""
     #: Seconds after which the caller may ask again, or ``None`` if nothing is said about it.
     retry_after: float | None = None
+    #: Number of the order that has put it before the script; 0 of a step that the script itself has.
+    order: int = 0
 
 
 class LMRequest(msgspec.Struct, frozen=True):
@@ -92,5 +94,7 @@ class Book(msgspec.Struct):
     played: list[Step] = []
     #: Numbers of the requests, from 1, that came when nothing was left.
     unexpected: list[int] = []
+    #: Orders that have put steps before the script.
+    orders: int = 0
     #: What was done.
     usage: LMUsage = msgspec.field(default_factory=LMUsage)

@@ -70,6 +70,22 @@ def test_no_proof_comes_of_nothing(fault: Fault, chaos: Chaos, lm_server: LMServ
         injected.happened()
 
 
+def test_mending_takes_nothing_of_what_others_have_ordered(chaos: Chaos, lm_server: LMServer) -> None:
+    """With a fault, all that looked like it was withdrawn: steps of the test's script, and a second such fault."""
+    fault = of.LmNonsense(times=2)
+    script = lm_server.script.nonsense(times=1)
+    with chaos(fault, script=script) as outer:
+        with chaos(fault, script=script) as inner:
+            assert asked(lm_server, stream=False) == f"200 {fault.text}"
+            inner.happened(times=1)
+            with pytest.raises(FaultDidNotHappenError):
+                outer.happened()
+        assert script.remaining == 3
+        assert asked(lm_server, stream=False) == f"200 {fault.text}"
+    assert script.remaining == 1
+    assert asked(lm_server, stream=False) == f"200 {fault.text}"
+
+
 def test_every_fault_of_a_language_model_has_a_case() -> None:
     """No fault is in the catalogue that nobody has seen happen."""
     assert [type(fault) for fault in FAULTS] == [kind for kind in of.CATALOGUE if kind.where == ("lm",)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dspex_testkit.chaos.fault import LM, Fault, Witness
-from dspex_testkit.lm.script import describe
 from dspex_testkit.lm.steps import Step
 
 if TYPE_CHECKING:
@@ -26,9 +25,5 @@ class LmFailing(Fault, frozen=True, kw_only=True):
 
     def inject(self, to: Injection) -> Witness:
         """Have it fail."""
-        script = to.script
         step = Step(kind="fail", status=self.status, message="failing, as ordered", retry_after=0.0)
-        to.do(script.put_first, step, self.times)
-        to.afterwards(script.withdraw, step)
-        before = len(script.played)
-        return lambda: [describe(other) for other in script.played[before:] if other == step]
+        return to.play(step, self.times)
