@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,8 +38,10 @@ class Constant:
 
     def times(self, seconds: float, random: random.Random) -> Iterator[float]:
         """Yield the moments of arrival; nothing is drawn."""
-        # Multiplied, not added up: errors of rounding would become a drift.
-        return (number / self.rate for number in range(int(seconds * self.rate)))
+        # Each by itself, not added up: errors of rounding would become a drift.
+        return itertools.takewhile(
+            lambda at: at < seconds, (number / self.rate for number in itertools.count())
+        )
 
 
 @dataclass(frozen=True, slots=True)

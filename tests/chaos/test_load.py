@@ -49,6 +49,14 @@ def test_arrivals_come_in_order_at_their_rate_and_again_by_their_seed(arrivals: 
     assert 280 < len(times) < 620
 
 
+def test_even_arrivals_go_on_to_the_end() -> None:
+    """The last call of a second that is not whole was left out, and all calls of a rate below one in the time."""
+    assert list(Constant(2.0).times(2.25, Random(0))) == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert list(Constant(0.3).times(3.0, Random(0))) == [0.0]
+    # As floats, 100 times 0.29 is less than 29.
+    assert len(list(Constant(100.0).times(0.29, Random(0)))) == 29
+
+
 def test_spike_is_where_it_is_said_to_be() -> None:
     """Of a spike's calls nearly all come while it lasts."""
     times = list(Spike(1.0, 1000.0, at=3.0, lasting=1.0).times(10.0, Random(1)))
