@@ -146,7 +146,7 @@ class _Run:
             self.tally.failed(self._elapsed(), took, type(error).__name__, str(error))
             return
         took = trio.current_time() - intended
-        if self._profile.is_echo and reply.result.get("number") != number:
+        if self._profile.is_echo and _number_of(reply.result) != number:
             text = f"call {number} was answered by {str(reply.result)[:200]}"
             self.tally.failed(self._elapsed(), took, WRONG_ANSWER, text)
         else:
@@ -170,3 +170,8 @@ class _Run:
 
     def _elapsed(self) -> float:
         return trio.current_time() - self._begin
+
+
+def _number_of(result: Any) -> Any:
+    """Return the number of the call that an answer is for; a wrong answer may be anything."""
+    return result.get("number") if isinstance(result, dict) else None

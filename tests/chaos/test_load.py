@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -21,6 +21,8 @@ from dspex_testkit.load.tally import NOT_MADE, WRONG_ANSWER, Tally
 from dspex_testkit.ports.names import ECHO_HANDLER
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dspex_testkit.load.arrivals import Arrivals
     from dspex_testkit.load.profile import Load
     from dspex_testkit.ports.handle import PoolHandle
@@ -184,6 +186,14 @@ async def test_answer_to_another_call_is_no_answer(make_pool: MakePool) -> None:
     pool = await make_pool(pool_size=1, commands={"echo": lambda args: {**args, "number": 3}})
     result = await run_load(pool, Profile(name="x", load=Closed(1, calls=5), warmup_calls=0))
     assert result.outcomes == {"answer": 1, WRONG_ANSWER: 4}
+
+
+async def test_answer_that_is_no_object_is_no_answer(make_pool: MakePool) -> None:
+    """It ended the whole load with an AttributeError of the load's own."""
+    answers: Iterator[Any] = itertools.cycle(["a text", None, [3]])
+    pool = await make_pool(pool_size=1, commands={"echo": lambda args: next(answers)})
+    result = await run_load(pool, Profile(name="x", load=Closed(1, calls=3), warmup_calls=0))
+    assert result.outcomes == {WRONG_ANSWER: 3}
 
 
 async def test_load_ends_with_its_caller(pool: PoolHandle) -> None:
