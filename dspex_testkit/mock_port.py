@@ -91,6 +91,7 @@ class MockPort(Scripted):
     def accept_only(self, size: int) -> None:
         """Take ``size`` more bytes of requests, then let ``send`` block, as a full pipe does."""
         self._room = size
+        self._changed.unpark_all()
 
     def stop_reading(self) -> None:
         """Have the worker read no more: what is sent lies in the pipe, see ``bytes_unread``."""

@@ -447,6 +447,23 @@ async def test_blocked_send_goes_on_when_the_worker_reads_again(autojump_clock: 
 
 
 @pytest.mark.trio
+async def test_blocked_send_goes_on_as_far_as_there_is_room_again(autojump_clock: MockClock) -> None:
+    """Room for a few bytes more reaches a sender that is blocked already; it slept on, whatever room there was."""
+    client = await connect()
+    client.port.answer("echo", "ok").accept_only(3)
+    before = client.port.bytes_sent
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.say, "echo")
+        await trio.sleep(1)
+        client.port.accept_only(4)
+        await trio.sleep(1)
+        assert client.port.bytes_sent - before == 7
+        client.port.accept_only(1000)
+        with trio.fail_after(1):
+            assert result_of(await client.hear()) == "ok"
+
+
+@pytest.mark.trio
 async def test_worker_that_does_not_read_leaves_bytes_in_the_pipe(autojump_clock: MockClock) -> None:
     """What the worker has not taken is counted, also after its end, and answered when it reads again."""
     client = await connect()
