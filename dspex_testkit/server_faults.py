@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from dspex_testkit.plan import Pause, Plan, Reply
+from dspex_testkit.plan import Fail, Pause, Plan, Repeat, Reply, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +20,19 @@ _Change: TypeAlias = "Callable[[Plan], Plan]"
 
 
 def _with_wrong_id(plan: Plan) -> Plan:
-    return Plan(
-        *(replace(step, request_id=2**31) if isinstance(step, Reply) else step for step in plan.steps)
-    )
+    return Plan(*map(_under_wrong_id, plan.steps))
+
+
+def _under_wrong_id(step: Step) -> Step:
+    if isinstance(step, Reply | Fail):
+        return Reply(step.result if isinstance(step, Reply) else None, request_id=2**31)
+    return step
+
+
+def _twice(plan: Plan) -> Plan:
+    """Repeat the answer at once: a worker that is told to shut down does nothing after it."""
+    steps = ([step, Repeat()] if isinstance(step, Reply | Fail) else [step] for step in plan.steps)
+    return Plan(*itertools.chain.from_iterable(steps))
 
 
 #: What each kind of fault makes of the plan that the worker would have followed.
@@ -36,7 +47,7 @@ FAULT_KINDS: Mapping[str, _Change] = {
     "oversize": lambda plan: Plan().oversize(),
     "partial": lambda plan: Plan().send_partial_frame(10).stall(deaf=True),
     "cut": lambda plan: Plan().send_partial_frame(10).die(code=1),
-    "duplicate": lambda plan: Plan(*plan.steps).duplicate(),
+    "duplicate": _twice,
     "wrong-id": _with_wrong_id,
 }
 
@@ -97,8 +108,9 @@ class FaultyAnswerer:
         plan = self._answer(request)
         is_handshake = request.command == "ping" and request.args.get("initialization") is True
         if (fault := self._fault_for(request.command, is_handshake)) is not None:
-            self.injected.append((request.id, request.command, fault.kind))
-            plan = FAULT_KINDS[fault.kind](plan)
+            well, plan = plan, FAULT_KINDS[fault.kind](plan)
+            if plan.steps != well.steps:
+                self.injected.append((request.id, request.command, fault.kind))
         delay = self._delays.get(request.command, self._delays.get("*", 0.0))
         return plan if is_handshake or not delay else Plan(Pause(delay), *plan.steps)
 

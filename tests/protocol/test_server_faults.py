@@ -62,6 +62,23 @@ def test_handshake_is_hit_only_by_a_fault_meant_for_it() -> None:
     assert hit.plan(request("ping")).steps == [Reply("well")]
 
 
+def test_faults_of_answers_hit_failures_and_last_answers_too() -> None:
+    """A failure kept its id, and what came after the end was never sent; yet both were told as injected."""
+    failing = FaultyAnswerer(lambda _: Plan().fail("no"), faults=[Fault("work", "wrong-id")])
+    assert failing.plan(request()).steps == [Reply(None, request_id=2**31)]
+    leaving = FaultyAnswerer(lambda _: Plan().reply("bye").die(code=0), faults=[Fault("work", "duplicate")])
+    assert leaving.plan(request()).steps == [*Plan().reply("bye").duplicate().die(code=0).steps]
+
+
+def test_fault_that_changes_nothing_is_not_told() -> None:
+    """Where a script has the worker hang there is no answer that could come twice or under another id."""
+    for kind in ("wrong-id", "duplicate", "hang"):
+        with case(kind):
+            silent = FaultyAnswerer(lambda _: Plan().stall(), faults=[Fault("work", kind)])
+            assert silent.plan(request()).steps == Plan().stall().steps
+            assert silent.injected == []
+
+
 def test_same_seed_gives_the_same_faults_and_another_seed_others() -> None:
     """A run can be replayed from its seed."""
 
