@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import trio
 
 from dspex_pool.errors import DspexPoolError, PortClosedError
 from dspex_pool.protocol.framing import FrameDecoder, encode_frame
+from dspex_pool.transport.port import WaitExpiredError
 from dspex_testkit.chaos.line import END, Passage, Piece, Tap, payload_of
 from dspex_testkit.ordered_starts import OrderedStarts
 from dspex_testkit.port_facts import PortFacts
@@ -46,6 +48,10 @@ class LinedPort(PortFacts):
         self._coming: deque[tuple[float, bytes | None, Sequence[Passage]]] = deque()
         self._broken: DspexPoolError | None = None
         self._wait = trio.CancelScope()
+        #: Who waits in the line itself, and not at the port.
+        self._held: set[trio.CancelScope] = set()
+        expire: Callable[[], None] | None = getattr(port, "expire", None)
+        self.expire = None if expire is None else functools.partial(self._expire, expire)
         self.send_eof = port.send_eof
         self.interrupt = port.interrupt
         self.terminate = port.terminate
@@ -54,6 +60,27 @@ class LinedPort(PortFacts):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
+
+    def _expire(self, expire_port: Callable[[], None]) -> None:
+        """End the ``send`` or ``receive`` that waits now, at the port or in the line, with ``WaitExpiredError``."""
+        expire_port()
+        for scope in self._held:
+            scope.cancel()
+
+    async def _stay(self, until: float) -> None:
+        """Wait in the line until a moment.
+
+        Raises:
+            WaitExpiredError: The time of whoever waits is over.
+        """
+        with trio.CancelScope() as scope:
+            self._held.add(scope)
+            try:
+                await trio.sleep_until(until)
+            finally:
+                self._held.discard(scope)
+        if scope.cancelled_caught:
+            raise WaitExpiredError
 
     # --- to the worker -----------------------------------------------------------------------------------
 
@@ -66,7 +93,7 @@ class LinedPort(PortFacts):
         pieces, passages = self._through(encode_frame(payload, max_frame_bytes=_NO_LIMIT), Tap.pass_request)
         for delay, frame in pieces:
             if delay:
-                await trio.sleep_until(began_at + delay)
+                await self._stay(began_at + delay)
             if frame is not END:
                 await self.inner.send(payload_of(frame))
             for passage in passages:
@@ -98,7 +125,7 @@ class LinedPort(PortFacts):
         due = self._coming[0][0] if self._coming else math.inf
         with trio.CancelScope(deadline=due) as self._wait:
             if self._broken is not None:
-                await trio.sleep_forever()
+                await self._stay(math.inf)
             try:
                 payload = await self.inner.receive()
             except DspexPoolError as error:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 
-from dspex_pool.errors import ProgramError
+from dspex_pool.errors import CallTimeoutError, ProgramError
 from dspex_testkit.chaos import catalogue as of
 from dspex_testkit.chaos.catalogue import CATALOGUE
 from dspex_testkit.chaos.chaos import Chaos
@@ -219,3 +219,16 @@ async def test_limits_are_lifted(pool: PoolHandle, chaos: Chaos) -> None:
             await pool.call("hold_memory", {"bytes": 2**27})
     await pool.call("hold_memory", {"bytes": 2**27})
     assert pool.statistics().counters.started == 1
+
+
+@pytest.mark.ports("sim")
+@IMPATIENT
+async def test_call_ends_in_its_time_although_its_request_is_held_back(
+    pool: PoolHandle, chaos: Chaos
+) -> None:
+    """The port under the line was told that the time was over, and it was not that which waited."""
+    began = trio.current_time()
+    with pytest.raises(FaultDidNotHappenError), chaos(of.LateRequest(worker=0, seconds=10.0)):
+        with pytest.raises(CallTimeoutError):
+            await pool.call("echo", timeout=1.0)
+    assert trio.current_time() - began == 1.0
