@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Self
 
 from dspex_testkit.chaos.fault import LM, FaultDidNotHappenError
@@ -45,9 +46,10 @@ class Chaos(Companion):
         run.wrap = LinedPorts
 
     def leave(self) -> None:
-        """Mend what the test has left as it was."""
-        for injection in self.injections:
-            injection.mend()
+        """Mend what the test has left as it was, the last first; one that cannot be mended keeps no other from it."""
+        with contextlib.ExitStack() as mending:
+            for injection in self.injections:
+                mending.callback(injection.mend)
 
     def demand_proofs(self) -> None:
         """Check that of everything that was injected the proof was asked for.

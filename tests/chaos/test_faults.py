@@ -13,7 +13,7 @@ from dspex_pool.errors import CallTimeoutError, ProgramError
 from dspex_testkit.chaos import catalogue as of
 from dspex_testkit.chaos.catalogue import CATALOGUE
 from dspex_testkit.chaos.chaos import Chaos
-from dspex_testkit.chaos.fault import FaultDidNotHappenError
+from dspex_testkit.chaos.fault import Fault, FaultDidNotHappenError
 from dspex_testkit.chaos.line_fault import LineFault
 from dspex_testkit.chaos.ports import lined_ports_of
 from tests.chaos.fault_cases import CASES, Case
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dspex_pool.transport.port import Port, PortFactory
+    from dspex_testkit.chaos.fault import Witness
+    from dspex_testkit.chaos.injection import Injection
     from dspex_testkit.ports.handle import PoolHandle
 
 pytestmark = pytest.mark.chaos
@@ -232,3 +234,33 @@ async def test_call_ends_in_its_time_although_its_request_is_held_back(
         with pytest.raises(CallTimeoutError):
             await pool.call("echo", timeout=1.0)
     assert trio.current_time() - began == 1.0
+
+
+class Mending(Fault, frozen=True):
+    """A fault that notes when it is mended, and may fail in it."""
+
+    notes: list[int]
+    number: int
+    fails: bool = False
+
+    def inject(self, to: Injection) -> Witness:
+        """Do nothing yet."""
+        to.afterwards(self.mend)
+        return list
+
+    def mend(self) -> None:
+        """Note it."""
+        self.notes.append(self.number)
+        if self.fails:
+            raise OSError("cannot be mended")
+
+
+@pytest.mark.ports("sim")
+async def test_what_is_left_is_mended_the_last_first_whatever_fails(pool: PoolHandle) -> None:
+    """A fault that could not be mended left the others; and of two on one thing, the first is how it was before."""
+    chaos, notes = Chaos(random.Random(0), pool=pool), list[int]()
+    for number in range(3):
+        chaos(Mending(notes, number, fails=number == 1))
+    with pytest.raises(OSError, match="cannot be mended"):
+        chaos.leave()
+    assert notes == [2, 1, 0]
