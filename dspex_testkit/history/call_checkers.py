@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dspex_pool import errors as pool_errors
@@ -18,7 +19,7 @@ from dspex_testkit.history.record import Outcome
 from dspex_testkit.history.verdict import Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator
 
     from dspex_testkit.history.record import History, Operation
     from dspex_testkit.history.verdict import Checker
@@ -56,7 +57,7 @@ def lawful(errors: Collection[str] | Mapping[str, Collection[str]] = ()) -> Chec
         errors: Class names of the errors that may happen, ``Cancelled`` for a cancelled caller; or such names by
             command, ``*`` for all commands.
     """
-    by_command = errors if isinstance(errors, dict) else {"*": errors}
+    by_command = errors if isinstance(errors, Mapping) else {"*": errors}
 
     def check(history: History) -> list[Violation]:
         return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from random import Random
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,6 +75,13 @@ def test_error_that_may_not_happen_is_found() -> None:
     assert "CheckoutTimeoutError" in told(history, checkers.lawful({"sleep": {"CheckoutTimeoutError"}}))
     assert not told(history, checkers.lawful({"echo": {"CheckoutTimeoutError"}}))
     assert not told(history, checkers.lawful({"CheckoutTimeoutError"}))
+
+
+def test_lawful_errors_may_be_any_mapping() -> None:
+    """A constant that nobody can change was read as a set of errors, whose names were those of the commands."""
+    history = ticking()
+    history.erred(history.begin("c", None, "echo"), CheckoutTimeoutError("late"))
+    assert not told(history, checkers.lawful(MappingProxyType({"echo": {"CheckoutTimeoutError"}})))
 
 
 def test_answer_of_somebody_else_is_found() -> None:
