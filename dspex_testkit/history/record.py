@@ -6,6 +6,7 @@ place in its order, so that what happened at the same moment of a simulated cloc
 
 from __future__ import annotations
 
+import copy
 import enum
 import itertools
 import math
@@ -179,7 +180,8 @@ class History:
             client,
             session,
             command,
-            {} if args is None else args,
+            # What the caller does with them afterwards is none of what was asked.
+            {} if args is None else copy.deepcopy(dict(args)),
             self.clock(),
             since=self.next_place(),
         )

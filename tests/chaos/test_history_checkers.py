@@ -77,6 +77,17 @@ def test_error_that_may_not_happen_is_found() -> None:
     assert not told(history, checkers.lawful({"CheckoutTimeoutError"}))
 
 
+def test_arguments_are_kept_as_they_were_sent() -> None:
+    """A client that used one dictionary for all its calls was accused of having sent the same nonce each time."""
+    history = ticking()
+    args: dict[str, Any] = {"inputs": {}}
+    for turn in range(2):
+        args["nonce"] = args["inputs"]["turn"] = turn
+        history.ok(history.begin("c", "s", "echo", args), {"nonce": turn})
+    assert not told(history, checkers.own_answers())
+    assert [operation.args["inputs"]["turn"] for operation in history.operations] == [0, 1]
+
+
 def test_lawful_errors_may_be_any_mapping() -> None:
     """A constant that nobody can change was read as a set of errors, whose names were those of the commands."""
     history = ticking()
