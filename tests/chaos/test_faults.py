@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,14 @@ from dspex_testkit.chaos import catalogue as of
 from dspex_testkit.chaos.catalogue import CATALOGUE
 from dspex_testkit.chaos.chaos import Chaos
 from dspex_testkit.chaos.fault import Fault, FaultDidNotHappenError
+from dspex_testkit.chaos.faults import cpu_starvation
 from dspex_testkit.chaos.line_fault import LineFault
 from dspex_testkit.chaos.ports import lined_ports_of
+from dspex_testkit.chaos.system import end_burners, start_burner
 from tests.chaos.fault_cases import CASES, Case
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterable
 
     from dspex_pool.transport.port import Port, PortFactory
@@ -264,3 +268,26 @@ async def test_what_is_left_is_mended_the_last_first_whatever_fails(pool: PoolHa
     with pytest.raises(OSError, match="cannot be mended"):
         chaos.leave()
     assert notes == [2, 1, 0]
+
+
+@pytest.mark.ports("process")
+@IMPATIENT
+async def test_starvation_that_cannot_begin_leaves_nothing(
+    pool: PoolHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the second burner could not be started, the first one went on for ever, and nobody knew of it."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start_one(processor: int) -> subprocess.Popen[bytes]:
+        if started:
+            raise BlockingIOError(errno.EAGAIN, "no more processes")
+        started.append(start_burner(processor))
+        return started[0]
+
+    monkeypatch.setattr(cpu_starvation, "start_burner", start_one)
+    with pytest.raises(BlockingIOError):
+        Chaos(random.Random(0), pool=pool)(of.CpuStarvation(worker=0, burners=2))
+    (burner,) = started
+    was_ended = burner.poll() is not None
+    end_burners(started)
+    assert was_ended

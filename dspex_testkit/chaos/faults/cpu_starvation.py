@@ -9,6 +9,8 @@ from dspex_testkit.chaos.fault import PROCESS, Fault, Witness
 from dspex_testkit.chaos.system import end_burners, feed, has_burnt, is_starved, soon, start_burner, starve
 
 if TYPE_CHECKING:
+    import subprocess
+
     from dspex_testkit.chaos.injection import Injection
 
 __all__ = ["CpuStarvation"]
@@ -31,8 +33,11 @@ class CpuStarvation(Fault, frozen=True, kw_only=True):
         before = to.do(starve, victim.pid, processor)
         if before is not None:
             to.afterwards(feed, victim.pid, before)
-        others = [to.do(start_burner, processor) for _ in range(self.burners)]
+        others: list[subprocess.Popen[bytes]] = []
+        # Before the first is started: the next may not be.
         to.afterwards(end_burners, others)
+        for _ in range(self.burners):
+            others.append(to.do(start_burner, processor))
         seen: list[str] = []
 
         def look() -> list[str]:
