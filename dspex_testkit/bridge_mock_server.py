@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--protocol", type=int, choices=[1, 2], default=2, help="newest version it speaks")
     add("--max-frame-bytes", type=int, default=DEFAULT_MAX_FRAME_BYTES, metavar="N")
     add("--canned", type=Path, metavar="FILE", help="JSON: outputs by signature string")
-    add("--delay", type=_seconds, action="append", default=[], metavar="COMMAND=SECONDS")
+    add("--delay", type=_delay, action="append", default=[], metavar="COMMAND=SECONDS")
     add("--react", type=_seconds, action="append", default=[], metavar="HOW=SECONDS", help=REACT_HELP)
     add("--fault", type=_fault, action="append", default=[], metavar="COMMAND:KIND[:SHARE]", help=FAULT_HELP)
     add("--seed", type=int, default=0, help="of the faults' shares")
@@ -209,7 +209,7 @@ def _options(given: argparse.Namespace, reactions: Reactions) -> ServerOptions:
         worker_id=given.worker_id,
         version=given.protocol,
         canned=json.loads(given.canned.read_text(encoding="utf-8")) if given.canned else {},
-        delays={command: seconds or 0.0 for command, seconds in given.delay},
+        delays=dict(given.delay),
         faults=tuple(given.fault),
         seed=given.seed,
         reactions=reactions,
@@ -250,6 +250,15 @@ def _script_of(order: _Order) -> ServerScript:
 def _seconds(text: str) -> tuple[str, float | None]:
     name, _, seconds = text.partition("=")
     return name, None if seconds == "never" else float(seconds)
+
+
+def _delay(text: str) -> tuple[str, float]:
+    command, _, seconds = text.partition("=")
+    if not (delay := float(seconds)) >= 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time; for a command that is never answered, order a fault"
+        )
+    return command, delay
 
 
 def _fault(text: str) -> Fault:

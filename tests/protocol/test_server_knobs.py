@@ -23,6 +23,7 @@ from dspex_testkit.plan import Plan
 from dspex_testkit.script import ScriptNotDrainedError
 from dspex_testkit.server_faults import FAULT_KINDS, Fault
 from dspex_testkit.worker_model import Reactions
+from tests.cases import case
 from tests.protocol.server_wire import CREATE, EXECUTE, HELLO, Wire, connect
 
 if TYPE_CHECKING:
@@ -383,3 +384,13 @@ def test_torn_connection_is_seen_by_the_client() -> None:
         server.kill()
         with pytest.raises((PortClosedError, ConnectionResetError)):
             client.next_frame()
+
+
+def test_delay_that_is_no_time_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """``never``, which a reaction may be, was read as no delay at all."""
+    for text in ("ping=never", "ping=-1", "ping=nan", "ping"):
+        with case(text):
+            with pytest.raises(SystemExit) as left:
+                bridge_mock_server._parse(["--delay", text])
+            assert left.value.code == 2
+            assert text in capsys.readouterr().err
