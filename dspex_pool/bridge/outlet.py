@@ -23,6 +23,29 @@ __all__ = ["Outlet"]
 _SHORT_ERROR_CHARS = 100
 
 
+class _MessageLock:
+    """The lock around each message, from its making to its last byte.
+
+    A finalizer that logs may run in the middle of anything, on the thread that holds the lock. It need not wait then,
+    and finds that work goes on.
+    """
+
+    __slots__ = ("goes_on", "inner")
+
+    def __init__(self) -> None:
+        self.inner = threading.RLock()
+        #: Whether whoever holds the lock is in the middle of a message.
+        self.goes_on = False
+
+    def __enter__(self) -> None:
+        self.inner.acquire()
+        self.goes_on = True
+
+    def __exit__(self, *_: object) -> None:
+        self.goes_on = False
+        self.inner.release()
+
+
 class Outlet:
     """Says what the conversation allows, in whole frames.
 
@@ -43,8 +66,7 @@ class Outlet:
         self._interrupts = interrupts
         self._max_frame_bytes = max_frame_bytes
         self._conversation = WorkerConversation(max_frame_bytes=max_frame_bytes)
-        self._lock = threading.Lock()
-        self._holder: int | None = None
+        self._lock = _MessageLock()
         self._running: int | None = None
 
     @property
@@ -94,20 +116,21 @@ class Outlet:
 
         Returns:
             Whether it was told. It is not when no request is running, when the client did not ask for this
-            kind, when ``data`` cannot be sent, and when this thread is in the middle of a frame.
+            kind, when ``data`` cannot be sent, and when this thread is in the middle of a message.
         """
-        # A finalizer that logs may run in the middle of anything, also of a frame.
-        if self._holder == threading.get_ident():
+        with self._interrupts.shield(), self._lock.inner:
+            if self._lock.goes_on or self._running is None or not self._conversation.wants_event(kind):
+                return False
+            with self._lock:
+                return self._tell(self._running, kind, data)
+
+    def _tell(self, request_id: int, kind: str, data: dict[str, Any]) -> bool:
+        try:
+            payload = self._conversation.event(request_id, kind, data)
+        except LocalProtocolError:
             return False
-        with self._interrupts.shield(), self._lock:
-            if self._running is None or not self._conversation.wants_event(kind):
-                return False
-            try:
-                payload = self._conversation.event(self._running, kind, data)
-            except LocalProtocolError:
-                return False
-            self._write(payload)
-            return True
+        self._write(payload)
+        return True
 
     def _fail(self, request_id: int, error: str, info: ErrorInfo) -> None:
         with self._lock:
@@ -116,7 +139,6 @@ class Outlet:
             self._write(payload)
 
     def _write(self, payload: bytes) -> None:
-        self._holder = threading.get_ident()
         head, rest = encode_parts(payload, max_frame_bytes=self._max_frame_bytes)
         try:
             written = self._write_some(head, rest)
@@ -124,8 +146,6 @@ class Outlet:
                 written += self._write_some(*unwritten(head, rest, written))
         except OSError:
             self._process.end(0)  # nobody reads any more
-        finally:
-            self._holder = None
 
     def _write_some(self, head: bytes | memoryview, rest: bytes | memoryview) -> int:
         try:

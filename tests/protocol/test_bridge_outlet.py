@@ -19,6 +19,7 @@ from dspex_pool.bridge.outlet import Outlet
 from dspex_pool.bridge.secrets import Secrets
 from dspex_pool.protocol import FrameDecoder
 from dspex_pool.protocol.framing import LONG_BYTES
+from dspex_pool.protocol.messages import encode_success
 from tests.partial_writes import take_at_first
 
 if TYPE_CHECKING:
@@ -101,6 +102,29 @@ def test_event_from_within_a_frame_is_not_said(ends: Ends, monkeypatch: pytest.M
     assert ends.outlet.event("progress", {"n": 1})
     assert told == [False]
     assert len(ends.said()) == 1
+
+
+def test_event_from_within_the_making_of_an_answer_is_not_said(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long answer makes the garbage collector run before its first byte is written.
+
+    A finalizer that logged then waited for the lock that its own thread held: the worker hung for ever.
+    """
+    told = []
+
+    def encode(*args: Any) -> bytes:
+        told.append(ends.outlet.event("progress", {"from": "a finalizer"}))
+        return encode_success(*args)
+
+    monkeypatch.setattr("dspex_pool.protocol.conversation.encode_success", encode)
+    answer = threading.Thread(
+        target=ends.outlet.succeed, args=(0, Answer({})), kwargs={"duration_s": 0.0}, daemon=True
+    )
+    answer.start()
+    answer.join(10.0)
+    assert told == [False]
+    assert [message["id"] for message in ends.said()] == [0]
 
 
 def test_frames_of_two_threads_are_not_mixed(ends: Ends) -> None:
