@@ -66,6 +66,7 @@ def _serve(
     reader: Reader,
 ) -> None:
     outlet = Outlet(wires.stdout, process, interrupts, max_frame_bytes=arguments.max_frame_bytes)
+    outlet.fall_silent_in_forks()
     scope, secrets = RequestScope(), Secrets()
     log = RequestLog(outlet.event, scope, secrets, arguments.worker_id)
     log.install()

@@ -21,6 +21,8 @@ __all__ = ["Outlet"]
 
 # An error text of this length fits even the smallest frame limit that the program accepts.
 _SHORT_ERROR_CHARS = 100
+# Fails whoever writes there. A number that was closed may be a file's by now.
+_NO_FD = -1
 
 
 class _MessageLock:
@@ -73,6 +75,19 @@ class Outlet:
     def version(self) -> int:
         """The protocol version spoken with the client."""
         return self._conversation.version
+
+    def fall_silent_in_forks(self) -> None:
+        """Say nothing in any process that is forked without starting another program: it is not the worker.
+
+        Its copies of the wires are closed, perhaps while another thread said something. A record that it logs goes to
+        stderr; a command that goes on in it after its end ends it.
+        """
+        os.register_at_fork(after_in_child=self._fall_silent)
+
+    def _fall_silent(self) -> None:
+        self._fd = _NO_FD
+        self._running = None
+        self._lock = _MessageLock()
 
     def receive(self, payload: bytes) -> Request | None:
         """Read one payload of the client.

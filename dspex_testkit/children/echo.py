@@ -254,11 +254,16 @@ class EchoHandler(Handler):
 
     @command
     def fork(self, args: Args) -> Args:
-        """Fork a child that sleeps for ``seconds`` without starting another program; return ``{pid}``."""
+        """Fork a child that sleeps for ``seconds`` without starting another program; return ``{pid}``.
+
+        It logs ``text`` first, if there is one, and ends with ``status``.
+        """
         pid = os.fork()
         if pid == 0:
+            if "text" in args:
+                logging.getLogger("echo").info("%s", args["text"])
             time.sleep(float(args["seconds"]))
-            os._exit(0)
+            os._exit(int(args.get("status", 0)))
         return {"pid": pid}
 
     @command

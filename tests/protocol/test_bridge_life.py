@@ -469,3 +469,12 @@ def test_forked_child_is_no_worker() -> None:
         pid = bridge.ask("fork", seconds=0)["pid"]
         assert bridge.ask("wait_child", pid=pid) == 0
         assert bridge.ask("echo", still="here") == {"still": "here"}
+
+
+def test_forked_child_may_log() -> None:
+    """Its records go to stderr. It said them to the client, whose wire it had closed, and ended with status 0."""
+    with running_bridge() as bridge:
+        pid = bridge.ask("fork", seconds=0, text="from the child", status=7)["pid"]
+        assert bridge.ask("wait_child", pid=pid) == 7
+        assert "from the child" in bridge.stderr()
+        assert bridge.ask("echo", still="here") == {"still": "here"}
