@@ -76,7 +76,9 @@ def _chain(error: BaseException) -> list[BaseException]:
     link: BaseException | None = error
     while link is not None and not any(link is known for known in links):
         links.append(link)
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        # Not by its truth, which an exception may define for itself.
+        context = None if link.__suppress_context__ else link.__context__
+        link = context if link.__cause__ is None else link.__cause__
     return links
 
 
@@ -97,12 +99,15 @@ def _traceback(error: BaseException) -> str:
 
 
 def _checked(get: Callable[[str], object]) -> dict[str, Any]:
-    """Return the facts that ``get`` knows, as far as they have the types that travel."""
+    """Return the facts that ``get`` knows, as far as they have the types that travel.
+
+    Texts and integers of somebody's own class become plain ones: the codec refuses any other.
+    """
     code, status = get("code"), get("status")
     retry_after, retryable = get("retry_after"), get("retryable")
     return {
-        "code": code if isinstance(code, str) else None,
-        "status": status if isinstance(status, int) and not isinstance(status, bool) else None,
+        "code": str.__str__(code) if isinstance(code, str) else None,
+        "status": int.__int__(status) if isinstance(status, int) and not isinstance(status, bool) else None,
         "retry_after_s": _duration(retry_after),
         "retryable": retryable if isinstance(retryable, bool) else None,
     }
@@ -118,7 +123,11 @@ def _attribute(error: BaseException, name: str) -> object:
 def _duration(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and value >= 0 else None
+    try:
+        duration = float(value)
+    except OverflowError:  # an integer may be longer than any float
+        return None
+    return duration if math.isfinite(duration) and duration >= 0 else None
 
 
 def _ask(facts: Callable[[BaseException], Mapping[str, Any]], error: BaseException) -> dict[str, Any]:

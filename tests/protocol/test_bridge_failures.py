@@ -11,6 +11,7 @@ from dspex_pool.bridge.failures import describe
 from dspex_pool.bridge.interrupts import CommandCancelledError
 from dspex_pool.bridge.secrets import Secrets
 from dspex_pool.errors import InvalidArgumentError, ProgramExistsError, ProgramNotFoundError
+from dspex_pool.protocol.messages import Failure, encode_failure
 from tests.cases import case
 
 
@@ -74,6 +75,7 @@ def test_attributes_are_told_if_they_have_the_right_type() -> None:
         ({"status": True, "retry_after": True}, (None, None, None, None)),
         ({"retry_after": math.inf}, (None, None, None, None)),
         ({"retry_after": -1}, (None, None, None, None)),
+        ({"retry_after": 10**400}, (None, None, None, None)),
         ({}, (None, None, None, None)),
     ]
     for attributes, facts in cases:
@@ -82,6 +84,39 @@ def test_attributes_are_told_if_they_have_the_right_type() -> None:
             vars(error).update(attributes)
             info = describe(error)[1]
             assert (info.code, info.status, info.retry_after_s, info.retryable) == facts
+
+
+class OddText(str):
+    """A text of somebody's own."""
+
+    __slots__ = ()
+
+
+class OddNumber(int):
+    """A number of somebody's own."""
+
+
+def test_facts_of_a_class_of_their_own_travel_as_plain_ones() -> None:
+    """The codec refuses any other; the worker ended when it came to such a failure."""
+    error = RuntimeError("x")
+    vars(error).update({"code": OddText("rate_limit"), "status": OddNumber(429)})
+    info = describe(error)[1]
+    assert b'"code":"rate_limit","status":429' in encode_failure(Failure(1, "x", 0.0, info))
+
+
+class FalseError(Exception):
+    """An exception that has no truth."""
+
+    def __bool__(self) -> bool:
+        raise RuntimeError
+
+
+def test_exception_without_truth_is_told_with_what_it_led_to() -> None:
+    """It is a link like any other; the worker ended when it came to it."""
+    error = RuntimeError("x")
+    error.__cause__ = FalseError()
+    error.__cause__.__context__ = CommandCancelledError()
+    assert describe(error)[1].type == "Cancelled"
 
 
 def test_handlers_knowledge_comes_first_and_fills_gaps_only_with_something() -> None:
