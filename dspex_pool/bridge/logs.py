@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,13 @@ class RequestScope:
     def leave(self) -> None:
         """End the request."""
         self.request_id = self.session_id = None
+
+
+def _raw(record: logging.LogRecord) -> str:
+    try:
+        return repr(record.msg)
+    except Exception:  # an object that raises whatever it is asked
+        return f"a {type(record.msg).__name__}"
 
 
 class RequestLog(logging.Handler):
@@ -88,10 +96,7 @@ class RequestLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Tell of one record."""
-        try:
-            text = self._text(record)
-        except Exception:  # a record whose arguments do not fit its text
-            text = f"{record.msg!r} with arguments that cannot be formatted"
+        text = self._text(record)
         scope = self._scope
         if scope.request_id is not None:
             scope.record_count += 1
@@ -99,7 +104,9 @@ class RequestLog(logging.Handler):
                 return
             if self._emit("log", self._data(record.levelname, record.name, text, record.created)):
                 return
-        print(f"{record.levelname} {record.name}: {text}", file=sys.stderr)
+        # A stderr that is closed, or on a disk that is full, must not fail the command that logs.
+        with contextlib.suppress(OSError, ValueError):
+            print(f"{record.levelname} {record.name}: {text}", file=sys.stderr)
 
     def end_request(self, now: float) -> None:
         """Tell how many records of the request were not told. Called before its answer."""
@@ -111,7 +118,11 @@ class RequestLog(logging.Handler):
             self._emit("log", self._data("WARNING", __name__, text, now))
 
     def _text(self, record: logging.LogRecord) -> str:
-        text = self._secrets.mask(self.format(record))
+        try:
+            text = self.format(record)
+        except Exception:  # a record whose arguments do not fit its text
+            text = f"{_raw(record)} with arguments that cannot be formatted"
+        text = self._secrets.mask(text)
         return (
             text if len(text) <= MAX_RECORD_CHARS else f"{text[:MAX_RECORD_CHARS]}… ({len(text)} characters)"
         )

@@ -14,7 +14,7 @@ import pytest
 
 from dspex_pool.bridge.handler import Answer
 from dspex_pool.bridge.interrupts import CommandCancelledError, Interrupts
-from dspex_pool.bridge.logs import RequestLog, RequestScope
+from dspex_pool.bridge.logs import MAX_RECORD_CHARS, RequestLog, RequestScope
 from dspex_pool.bridge.outlet import Outlet
 from dspex_pool.bridge.secrets import Secrets
 from dspex_pool.protocol import FrameDecoder
@@ -172,7 +172,9 @@ def test_nobody_who_reads_ends_the_process(ends: Ends) -> None:
 # --- logs --------------------------------------------------------------------------------------------------
 
 
-def make_log(told: list[dict[str, Any]], *, heard: bool = True) -> tuple[RequestLog, RequestScope]:
+def make_log(
+    told: list[dict[str, Any]], *, heard: bool = True, secrets: Secrets | None = None
+) -> tuple[RequestLog, RequestScope]:
     """Return a log whose events end up in ``told``."""
 
     def emit(kind: str, data: dict[str, Any]) -> bool:
@@ -180,7 +182,7 @@ def make_log(told: list[dict[str, Any]], *, heard: bool = True) -> tuple[Request
         return heard
 
     scope = RequestScope()
-    return RequestLog(emit, scope, Secrets(), "w-1"), scope
+    return RequestLog(emit, scope, secrets or Secrets(), "w-1"), scope
 
 
 def record(text: str) -> logging.LogRecord:
@@ -214,6 +216,47 @@ def test_record_that_a_filter_drops_goes_nowhere(capsys: pytest.CaptureFixture[s
     log.addFilter(lambda _: False)
     assert not log.handle(record("secret"))
     assert capsys.readouterr().err == ""
+
+
+def test_record_that_cannot_be_formatted_is_masked_and_cut_too() -> None:
+    """Its raw text may hold a key, as it did when it was told as it is, and be of any length."""
+    told: list[dict[str, Any]] = []
+    secrets = Secrets()
+    secrets.add("sk-12345678")
+    log, scope = make_log(told, secrets=secrets)
+    scope.enter(7, session_id=None)
+    unfit = record("%d sk-12345678 " + "x" * 10_000)
+    unfit.args = ("no number",)
+    log.handle(unfit)
+    assert told[0]["message"].startswith("'%d [secret] xxx")
+    assert len(told[0]["message"]) < MAX_RECORD_CHARS + 100
+
+
+class Unspeakable:
+    """Raises whatever it is asked."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+def test_record_of_an_object_that_raises_fails_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told by its class; the error of its text reached the code that logged."""
+    log, _ = make_log([])
+    odd = record("")
+    odd.msg = Unspeakable()
+    log.handle(odd)
+    assert "Unspeakable" in capsys.readouterr().err
+
+
+def test_stderr_that_takes_nothing_fails_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk, or closed: the error reached the code that logged."""
+    log, _ = make_log([])
+    with open("/dev/full", "w", buffering=1) as full:  # noqa: PTH123 # a device
+        monkeypatch.setattr("sys.stderr", full)
+        log.handle(record("lost"))
+        with contextlib.suppress(OSError):
+            full.close()
+    log.handle(record("lost, too"))
 
 
 # --- interrupts --------------------------------------------------------------------------------------------
