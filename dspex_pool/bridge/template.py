@@ -169,7 +169,12 @@ class Template:
                 os.close(descriptor)
 
     def _receive(self) -> tuple[Request, list[int]]:
-        packet, descriptors, _flags, _address = socket.recv_fds(self._channel, MAX_MESSAGE_BYTES, _STREAMS)
+        try:
+            packet, descriptors, _flags, _address = socket.recv_fds(
+                self._channel, MAX_MESSAGE_BYTES, _STREAMS
+            )
+        except ConnectionResetError:  # the pool has left without reading our last answer
+            self._leave(0)
         if not packet:
             self._leave(0)
         return decode_request(packet), descriptors

@@ -5,9 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import resource
+import select
 import signal
+import socket
+import subprocess
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -28,9 +32,7 @@ from tests.integration.worker_pools import ECHO, patience
 from tests.subprocess_children import attend_shielded
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from dspex_pool.transport.subprocess import SubprocessPort
 
@@ -519,6 +521,35 @@ async def test_template_that_gets_no_thread_is_a_failed_start(monkeypatch: pytes
 def refuse(*_: object) -> None:
     """Refuse as the system does."""
     raise PermissionError("no")
+
+
+def test_template_leaves_also_a_pool_that_did_not_read_its_last_answer(tmp_path: Path) -> None:
+    """As one that was killed. The system then reports a reset instead of an end.
+
+    The template ended by an error, with a traceback, and without ending what its imports had started.
+    """
+    (tmp_path / "starting.py").write_text(
+        "import subprocess\nfrom dspex_testkit.children.echo import EchoHandler\n"
+        "child = subprocess.Popen(['sleep', '600'])\n"
+    )
+    pool, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    words = ["-m", "dspex_pool.bridge.template", "--handler", "starting:EchoHandler"]
+    variables = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+    with (tmp_path / "stderr").open("w+") as stderr, channel:
+        template = subprocess.Popen(
+            [sys.executable, *words],
+            stdin=channel.fileno(), stdout=channel.fileno(), stderr=stderr, env=variables, start_new_session=True,
+        )  # fmt: skip
+        channel.close()
+        poll = select.poll()
+        poll.register(pool, select.POLLIN)
+        assert poll.poll(30_000), "the template is not ready"
+        (child,) = psutil.Process(template.pid).children()
+        pool.close()
+        assert template.wait(30) == 0
+        assert child.wait(30) is None
+        stderr.seek(0)
+        assert stderr.read() == ""
 
 
 def test_command_of_ones_own_is_no_template() -> None:
