@@ -29,6 +29,9 @@ __all__ = ["Journal", "Mark", "open_journal", "write_output"]
 
 VERSION = 1
 
+# What every journal begins with; also one whose first line was torn, as far as it goes.
+_BEGINNING = b'{"dspex_pool_journal"'
+
 _encode = msgspec.json.Encoder().encode
 _decode_header = msgspec.json.Decoder(Header).decode
 
@@ -246,7 +249,7 @@ def _has_rows(path: str) -> bool:
     with Path(path).open("rb") as file:
         first, second = file.readline(), file.readline()
     # A run that died while it wrote the header, or before its first row, has done nothing yet.
-    if not first.endswith(b"\n") and (not first or first.startswith(b'{"dspex_pool_journal"')):
+    if not first.endswith(b"\n") and first[: len(_BEGINNING)] == _BEGINNING[: len(first)]:
         return False
     _header_of(first, path)
     return second.endswith(b"\n")

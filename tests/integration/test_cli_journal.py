@@ -95,9 +95,12 @@ def test_torn_last_line_is_cut_off_at_any_byte(path: str) -> None:
 
 
 def test_journal_without_rows_is_a_run_that_never_began(path: str) -> None:
-    """Torn header or whole: nothing was done, so there is nothing to refuse."""
+    """Torn header or whole: nothing was done, so there is nothing to refuse.
+
+    One that was torn within its first word was taken for somebody's data.
+    """
     data = recorded(path)
-    for length in (0, 25, len(data) - 1, len(data)):
+    for length in (*range(25), len(data) - 1, len(data)):
         rewrite(path, data[:length])
         with open_journal(path, OURS, go_on=False) as journal:
             assert journal.marks == {}
