@@ -160,14 +160,16 @@ class Journal:
         self.end += len(raw)
 
     def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
+        rest, end = memoryview(data), self.end
         try:
             while rest:
-                written = os.pwrite(self.fd, rest, self.end)
+                written = os.pwrite(self.fd, rest, end)
                 rest = rest[written:]
-                self.end += written
+                end += written
         except OSError as error:
             raise CliError(f"cannot write the journal {self.path!r}: {error.strerror}") from error
+        # Only now: rows that finish before the run ends write over what was torn, so that nothing follows it.
+        self.end = end
         self.is_dirty = True
 
 

@@ -221,6 +221,31 @@ def test_full_disk_is_an_error_and_keeps_what_was_written(path: str, monkeypatch
         assert journal.marks == {1: Mark(journal.marks[1].offset, False, None, 1)}
 
 
+@pytest.mark.parametrize("long", [True, False])
+def test_row_after_a_torn_one_is_kept(path: str, long: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows finish while a run ends that met a full disk; by then there may be room again.
+
+    Their lines followed the torn one, and the journal was damaged for good.
+    """
+    short, torn = entry(2), Entry(3, None, Answer("x" * 1000, None, None, 1, None, 0.0))
+    with open_journal(path, OURS, go_on=False) as journal:
+        real, left = os.pwrite, [300 if long else 10]
+
+        def full(fd: int, data: memoryview, offset: int) -> int:
+            if not left:
+                raise OSError(28, "No space left on device")
+            return real(fd, data[: left.pop()], offset)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("dspex_pool.cli.journal.os.pwrite", full)
+            with pytest.raises(CliError, match="No space left on device"):
+                journal.append(torn)
+        journal.append(short)
+    with open_journal(path, OURS, go_on=True) as journal:
+        assert list(journal.marks) == [2]
+        assert [json.loads(line)["id"] for line in journal.answers()] == ["q-2"]
+
+
 def test_disk_that_refuses_to_sync_is_an_error(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that may not be on the disk are not called safe."""
     with open_journal(path, OURS, go_on=False) as journal:
