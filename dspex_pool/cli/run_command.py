@@ -209,7 +209,7 @@ def _finish(plan: Plan, journal: Journal | None, tally: Tally, screen: Screen) -
     """Write the output, also of a run that did not get to its end, and say how to go on."""
     if journal is None:
         return
-    if not tally.done:
+    if not journal.marks:
         journal.discard()
         return
     if plan.files.output != STDOUT:

@@ -204,6 +204,21 @@ def test_run_that_did_nothing_leaves_nothing(shop: Shop) -> None:
     assert shop.run() == ExitCode.OK
 
 
+def test_retry_that_did_nothing_keeps_the_records_of_the_failed_rows(shop: Shop) -> None:
+    """Of an earlier run in which every row failed; its journal was removed, and could not be retried again."""
+    for name in ("a1", "a2", "b1", "b2"):
+        shop.pool.on_row[name] = lambda: ProgramError("no", worker_id="w-9", type="ValueError")
+    assert shop.run() == ExitCode.FAILED
+    before = shop.answers()
+    for name in ("a1", "a2", "b1", "b2"):
+        shop.pool.on_row[name] = lambda: CircuitOpenError("no worker starts")
+    with pytest.raises(ExceptionGroup):
+        shop.run(retry_failed=True)
+    assert shop.answers() == before
+    shop.pool.on_row.clear()
+    assert shop.run(retry_failed=True) == ExitCode.OK
+
+
 def test_resume_with_nothing_left_starts_no_pool(shop: Shop) -> None:
     """The output is written again from the journal."""
     shop.run()
