@@ -25,7 +25,7 @@ from dspex_pool.cli.records import Entry, Fingerprint, Header
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Journal", "Mark", "open_journal", "write_output"]
+__all__ = ["Journal", "Mark", "open_journal", "part_of", "write_output"]
 
 VERSION = 1
 
@@ -209,13 +209,18 @@ def open_journal(
         yield journal
 
 
+def part_of(output: str) -> str:
+    """Return the file in which an output is written before it takes its place."""
+    return f"{output}.part"
+
+
 def write_output(journal: Journal, path: str) -> None:
     """Write the output from the journal: all at once, so that nobody ever reads half of it.
 
     Raises:
         CliError: It cannot be written.
     """
-    beside = f"{path}.part"
+    beside = part_of(path)
     try:
         with Path(beside).open("wb") as file:
             for answer in journal.answers():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dspex_pool.cli.journal import part_of
 from dspex_pool.cli.problems import CliError
 
 if TYPE_CHECKING:
@@ -82,7 +83,13 @@ def choose_files(
         _require_journal(kept, selection)
     if chosen.lower().endswith(".csv"):
         raise CliError(f"the output {chosen!r} is JSON lines: name it .jsonl")
-    _refuse_same(("input", input_path), ("output", chosen), ("journal", kept))
+    beside = None if chosen == STDOUT else part_of(chosen)
+    _refuse_same(
+        ("input", input_path),
+        ("output", chosen),
+        ("journal", kept),
+        ("the output while it is written", beside),
+    )
     if chosen != STDOUT:
         _prepare_output(chosen, keep=not overwrite, journal=kept)
     return Files(chosen, kept)

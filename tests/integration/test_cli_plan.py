@@ -94,6 +94,9 @@ def test_files_that_would_destroy_something_are_refused() -> None:
         ("a.jsonl", "./a.jsonl", None, "input and output are the same file"),
         ("a.jsonl", None, "a.jsonl", "input and journal are the same file"),
         ("in", "a.jsonl", "a.jsonl", "output and journal are the same file"),
+        # The output is written beside its place first; the input lost its bytes to it before the run had read them.
+        ("a.jsonl.part", "a.jsonl", None, "input and the output while it is written are the same file"),
+        ("in", "a.jsonl", "a.jsonl.part", "journal and the output while it is written are the same file"),
         ("in", "a.csv", None, "is JSON lines"),
         ("in", "/", None, "is a directory"),
         ("in", "/dev/null/x", None, "cannot make the directory"),
