@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -191,6 +192,8 @@ def open_journal(
     with ExitStack() as stack:
         fd = _open(path)
         stack.callback(os.close, fd)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise CliError(f"the journal {path!r} is no regular file; name another with --journal")
         _lock(fd, path)
         journal = Journal(path, fd, {})
         if _has_rows(path):

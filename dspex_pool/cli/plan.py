@@ -108,6 +108,9 @@ def _require_journal(path: str | None, selection: Selection) -> None:
 def _prepare_output(path: str, *, keep: bool, journal: str | None) -> None:
     if Path(path).is_dir():
         raise CliError(f"the output {path!r} is a directory")
+    # What takes its place would be a file: that of a device, or of a pipe at whose end a reader waits.
+    if Path(path).exists() and not Path(path).is_file():
+        raise CliError(f"the output {path!r} is no regular file: name one, or none for the standard output")
     # With its journal in place the output can be written again, or the journal's own message is the better one.
     if keep and Path(path).exists() and not (journal and Path(journal).exists()):
         raise CliError(f"the output {path!r} exists: replace it with --overwrite, or name another")

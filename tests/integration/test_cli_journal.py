@@ -200,6 +200,13 @@ def test_journal_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
             raise AssertionError
 
 
+def test_journal_that_is_no_file_is_refused() -> None:
+    """A device keeps nothing, and a pipe is waited at for ever; a device was an error without a name."""
+    with pytest.raises(CliError, match="the journal '/dev/null' is no regular file"):
+        with open_journal("/dev/null", OURS, go_on=False):
+            raise AssertionError
+
+
 def test_full_disk_is_an_error_and_keeps_what_was_written(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that stops half-way leaves a torn line, which the next run cuts off."""
     with open_journal(path, OURS, go_on=False) as journal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -94,7 +95,7 @@ def test_files_that_would_destroy_something_are_refused() -> None:
         ("a.jsonl", "./a.jsonl", None, "input and output are the same file"),
         ("a.jsonl", None, "a.jsonl", "input and journal are the same file"),
         ("in", "a.jsonl", "a.jsonl", "output and journal are the same file"),
-        # The output is written beside its place first; the input lost its bytes to it before the run had read them.
+        # The output is written beside its place first; there it replaced whatever was needed.
         ("a.jsonl.part", "a.jsonl", None, "input and the output while it is written are the same file"),
         ("in", "a.jsonl", "a.jsonl.part", "journal and the output while it is written are the same file"),
         ("in", "a.csv", None, "is JSON lines"),
@@ -105,6 +106,14 @@ def test_files_that_would_destroy_something_are_refused() -> None:
         with case(given, output, journal):
             with pytest.raises(CliError, match=text):
                 choose_files(given, output, journal)
+
+
+def test_output_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    """With --overwrite it was replaced by one: a pipe, while its reader waited for ever; or a device."""
+    os.mkfifo(tmp_path / "pipe")
+    for overwrite in (False, True):
+        with pytest.raises(CliError, match="is no regular file"):
+            choose_files("in", str(tmp_path / "pipe"), None, overwrite=overwrite)
 
 
 def test_going_on_needs_a_journal(tmp_path: Path) -> None:
