@@ -182,8 +182,9 @@ class SessionPool:
         """Run a command on any worker, for nobody in particular.
 
         Programs belong to sessions, so those commands run in the session ``anonymous``; all others run as
-        they are, without a session. ``configure_lm`` sets the language model of all sessions that have none of
-        their own, on all workers, present and future. Arguments and errors are those of ``execute_in_session``.
+        they are, without a session. ``configure_lm``, whatever session its arguments name, sets the language model
+        of all sessions that have none of their own, on all workers, present and future. Arguments and errors are
+        those of ``execute_in_session``.
 
         Cancellation: The caller leaves at once. A language model that was being set is not set.
         """
@@ -197,7 +198,11 @@ class SessionPool:
                 idempotent=idempotent,
                 on_event=on_event,
             )
-        call = self._call(None, command, {} if args is None else args, timeout, on_event)
+        args = {} if args is None else args
+        if command == "configure_lm":
+            # A worker that found a session there would set the model of that one alone.
+            args = {name: value for name, value in args.items() if name != "session_id"}
+        call = self._call(None, command, args, timeout, on_event)
         call.retries = self.config.retries if retries is None else retries
         call.idempotent = idempotent
         reply = await self._run(call)

@@ -122,6 +122,19 @@ async def test_new_worker_is_told_all_it_lacks_in_the_lease_of_the_command(make_
         assert await workers.model_of(pool, "w-1", "plain") == "m/default"
 
 
+async def test_model_of_nobody_is_that_of_all_whatever_session_is_named(make_pool: MakePool) -> None:
+    """The id went along: the worker set the model of that session alone, where nobody knew of it."""
+    workers = Workers(make_pool)
+    async with open_sessions(workers, pool_size=1) as pool:
+        await pool.execute_anonymous("configure_lm", {"model": "m/default", "session_id": "x"})
+        for session_id in ("x", "y"):
+            await pool.execute_in_session(session_id, *STORY[1][:2])
+            assert await workers.model_of(pool, "w-1", session_id) == "m/default"
+        await pool.execute_anonymous("configure_lm", {"model": "m/later", "session_id": "x"})
+        assert await workers.model_of(pool, "w-1", "x") == "m/later"
+        assert await workers.model_of(pool, "w-1", "y") == "m/later"
+
+
 async def test_one_of_two_concurrent_creators_wins_everywhere(make_pool: MakePool) -> None:
     """Two tasks create one id at once: one is refused, and every worker runs the other's program."""
     workers = Workers(make_pool)
