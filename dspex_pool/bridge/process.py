@@ -214,5 +214,7 @@ def _flush() -> None:
                 stream.flush()
 
     thread = threading.Thread(target=flush, daemon=True)
-    thread.start()
-    thread.join(_LAST_WORDS_TIMEOUT)
+    # The system may give no thread. Nothing is flushed then: on this one that could take for ever.
+    with contextlib.suppress(RuntimeError):
+        thread.start()
+        thread.join(_LAST_WORDS_TIMEOUT)

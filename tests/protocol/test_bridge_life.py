@@ -438,6 +438,40 @@ def test_children_end_with_the_bridge(how: str) -> None:
         wait_until(lambda: is_gone(pid), "the end of the grandchild")
 
 
+#: A worker whose system gives no further thread, from its first command on.
+WITHOUT_THREADS = """
+import threading
+from dspex_pool.bridge.handler import command
+from dspex_testkit.children.echo import EchoHandler
+
+def refuse(*_):
+    raise RuntimeError("can't start new thread")
+
+class Handler(EchoHandler):
+    @command
+    def exhaust(self, args):
+        threading.Thread.start = refuse
+"""
+
+
+@pytest.mark.parametrize("how", ["stdin", "sigterm"])
+def test_bridge_without_a_further_thread_ends_and_so_do_its_children(how: str, tmp_path: Path) -> None:
+    """The thread that flushes is a courtesy; for want of it, SIGTERM was an error of the running command."""
+    (tmp_path / "exhausted.py").write_text(WITHOUT_THREADS)
+    path = f"{tmp_path}:{Path.cwd()}"
+    with running_bridge(handler="exhausted:Handler", env={"PYTHONPATH": path}) as bridge:
+        pid = bridge.ask("spawn_grandchild", seconds=600)["pid"]
+        wait_until(lambda: "ready" in bridge.stderr(), "the child's sign of life")
+        bridge.ask("exhaust")
+        begin(bridge, "sleep", {"seconds": 600})
+        if how == "stdin":
+            bridge.close_stdin()
+        else:
+            bridge.process.terminate()
+        assert bridge.wait() == 0
+        wait_until(lambda: is_gone(pid), "the end of the grandchild")
+
+
 #: Starts a command and passes on its own stdin, as a pool that may be killed.
 FORWARDER = """
 import subprocess, sys
