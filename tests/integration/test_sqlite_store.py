@@ -151,6 +151,21 @@ def test_file_is_for_its_owner_alone(path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+def test_file_behind_a_link_is_for_its_owner_alone(path: Path) -> None:
+    """A link that leads to no file yet was taken for one, and SQLite made the file as the user's mask says."""
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    make_file(link, "a")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_path_is_refused_when_its_links_lead_in_a_circle(path: Path) -> None:
+    """As any path at which there can be no file."""
+    path.symlink_to(path)
+    with pytest.raises(InvalidConfigError, match="cannot be opened"):
+        kept(path)
+
+
 @pytest.mark.parametrize("acknowledgements", [1, 7, 40])
 def test_acknowledged_changes_survive_a_kill(path: Path, acknowledgements: int) -> None:
     """Whatever was acknowledged before SIGKILL is there afterwards, whole, and the file is free again."""
