@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+import msgspec
+
 from dspex_pool.errors import InvalidArgumentError, LocalProtocolError, SessionStoreError
 from dspex_pool.protocol.strict_json import MALFORMED, decode_json, encode_json
 from dspex_pool.session_store.records import ProgramRecord, SessionRecord
@@ -116,16 +118,15 @@ def decode_session(row: SessionRow, programs: list[ProgramRow]) -> SessionRecord
     """Return the record that was kept.
 
     Raises:
-        SessionStoreError: A text is no JSON object.
+        SessionStoreError: A text is no JSON object, or a column holds what it never should: SQLite keeps any kind
+            of value in any column.
     """
     try:
-        return SessionRecord(
-            id=row.id,
-            created_at=row.created_at,
-            last_used=row.last_used,
-            lm=None if row.lm is None else _object(row.lm),
-            programs={program.id: _decode_program(program) for program in programs},
-        )
+        fields = row._asdict() | {
+            "lm": None if row.lm is None else _object(row.lm),
+            "programs": {program.id: _program_fields(program) for program in programs},
+        }
+        return msgspec.convert(fields, SessionRecord)
     except (TypeError, *MALFORMED) as exc:
         raise SessionStoreError(
             f"what is kept of session {row.id!r} is damaged: {exc}; delete the session or restore the file",
@@ -133,16 +134,11 @@ def decode_session(row: SessionRow, programs: list[ProgramRow]) -> SessionRecord
         ) from exc
 
 
-def _decode_program(row: ProgramRow) -> ProgramRecord:
-    return ProgramRecord(
-        id=row.id,
-        definition=_object(row.definition),
-        state=None if row.state is None else _object(row.state),
-        revision=row.revision,
-        created_at=row.created_at,
-        execution_count=row.execution_count,
-        last_executed=row.last_executed,
-    )
+def _program_fields(row: ProgramRow) -> dict[str, Any]:
+    return row._asdict() | {
+        "definition": _object(row.definition),
+        "state": None if row.state is None else _object(row.state),
+    }
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from dspex_pool.errors import SessionStoreError
@@ -30,7 +32,10 @@ async def test_setting_memory_opens_a_store_of_its_own() -> None:
 
 
 def test_damaged_row_is_named_by_its_session() -> None:
-    """What cannot be read is told with the session that it belongs to."""
+    """What cannot be read is told with the session that it belongs to.
+
+    A text where a number belongs was a TypeError of whoever came to compare it, without a name.
+    """
     cases: dict[str, tuple[SessionRow, list[ProgramRow]]] = {
         "broken": (SessionRow("a", 1.0, 1.0, "{"), []),
         "no-object": (SessionRow("a", 1.0, 1.0, "[]"), []),
@@ -38,6 +43,11 @@ def test_damaged_row_is_named_by_its_session() -> None:
         "too-deep": (
             SessionRow("a", 1.0, 1.0, None),
             [ProgramRow("p", "{}", "[" * 100_000, 1, 1.0, 0, None)],
+        ),
+        "no-number": (SessionRow("a", 1.0, cast("float", "yesterday"), None), []),
+        "no-count": (
+            SessionRow("a", 1.0, 1.0, None),
+            [ProgramRow("p", "{}", None, 1, 1.0, cast("int", "many"), None)],
         ),
     }
     for name, (session, programs) in cases.items():
