@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from dspex_pool.adapters import ANONYMOUS, PythonPool
-from dspex_pool.errors import DspexPoolError
+from dspex_pool.errors import DspexPoolError, PoolClosedError
 from dspex_pool.facades import pool_calls
 from dspex_pool.facades.host import PoolHost
 from dspex_pool.session_table import check_session_id
@@ -136,7 +136,9 @@ class SyncAdapter:
                 future: Future[Reply] = Future()
                 running.add(future)
                 order.append(future)
-                self._host.begin(self._execution(program_id, inputs, limits), future)
+                if not self._begin(self._execution(program_id, inputs, limits), future):
+                    # The pool has closed. What is there is given before a further row is read.
+                    concurrent.futures.wait(running)
                 if len(running) >= self._host.width:
                     running = concurrent.futures.wait(running, return_when="FIRST_COMPLETED").not_done
                 while order and order[0].done():
@@ -146,6 +148,15 @@ class SyncAdapter:
         finally:
             for future in running:
                 future.cancel()
+
+    def _begin(self, call: PoolCall[Reply], future: Future[Reply]) -> bool:
+        """Begin a call; a pool that takes none any more is the call's own error, behind the answers before it."""
+        try:
+            self._host.begin(call, future)
+        except PoolClosedError as error:
+            future.set_exception(error)
+            return False
+        return True
 
     def _execution(
         self, program_id: str, inputs: Mapping[str, Any], limits: Mapping[str, Any]

@@ -435,6 +435,26 @@ def test_map_raises_the_error_of_the_first_row_that_failed() -> None:
         assert pool.ping()["status"] == "ok"
 
 
+@pytest.mark.parametrize("return_exceptions", [True, False])
+def test_map_gives_the_answers_that_came_before_the_pool_closed(*, return_exceptions: bool) -> None:
+    """The row that was refused raised at once, and answers that were not given yet were lost."""
+    with sync_pool() as pool:
+        pool.create_program("p", SIGNATURE)
+
+        def rows() -> Iterator[dict[str, Any]]:
+            yield {"question": "early"}
+            pool.close()  # waits for the call under way
+            yield {"question": "late"}
+
+        answers = pool.map("p", rows(), return_exceptions=return_exceptions)
+        assert next(answers)["outputs"] == {"answer": "early"}
+        if return_exceptions:
+            assert [type(answer) for answer in answers] == [PoolClosedError]
+        else:
+            with pytest.raises(PoolClosedError):
+                next(answers)
+
+
 def test_map_gives_errors_in_place_of_answers_when_asked() -> None:
     """With ``return_exceptions`` a row that fails does not end the loop."""
     with sync_pool(mock_ports(execute_program=refuse_odd)) as pool:
