@@ -34,6 +34,8 @@ _NUMBER = re.compile(
     r"(?:[ -](?P<scale>hundred|thousand|million|billion|trillion)\b)?",
     re.I,
 )
+# More than any float holds, scaled: what is longer is data, not a number.
+_MOST_DIGITS = 290
 _SCALES = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _UNITS = """
     zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
@@ -120,7 +122,7 @@ def _float(arguments: Sequence[ast.expr], field: OutputField, extraction: Extrac
     if field.name in CONFIDENCE_NAMES:
         return round(extraction.best.overlap, 3) if extraction.best else 0.0
     numbers = _numbers(extraction)
-    return numbers[0] if numbers else Unfilled(_none_in("number", extraction))
+    return float(numbers[0]) if numbers else Unfilled(_none_in("number", extraction))
 
 
 def _truth(arguments: Sequence[ast.expr], field: OutputField, extraction: Extraction) -> Any:
@@ -221,12 +223,13 @@ def _names(sentence: str, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Number:
-    value: float
+    #: Whole where it is written so: a float would change the last digits of a long one.
+    value: int | float
     start: int
     is_year: bool
 
 
-def _numbers(extraction: Extraction) -> list[float]:
+def _numbers(extraction: Extraction) -> list[int | float]:
     """Return the numbers of the chosen sentence, the likeliest first.
 
     A number that the question holds already is none. Years come first when a date is asked for and last
@@ -251,8 +254,11 @@ def _number(match: re.Match[str]) -> _Number | None:
     scale = _SCALES.get((match["scale"] or "").lower(), 1)
     if match["word"] is not None:
         value = _spelled(match["word"].lower().split("-"))
-        return None if value is None else _Number(float(value * scale), match.start(), is_year=False)
-    size = float(match["digits"].replace(",", "")) * scale
+        return None if value is None else _Number(value * scale, match.start(), is_year=False)
+    digits = match["digits"].replace(",", "")
+    if len(digits) > _MOST_DIGITS:
+        return None
+    size = (float(digits) if "." in digits else int(digits)) * scale
     plain_year = match.group().isdigit() and 1000 <= size < 2100
     return _Number(-size if match["sign"] else size, match.start(), is_year=plain_year)
 

@@ -123,3 +123,14 @@ def test_number_is_read_as_people_write_it() -> None:
     ]
     for sentence, number in cases:
         assert fill(OutputField("price", "int"), extract(sentence, "What is the price?")) == number, sentence
+
+
+def test_long_number_is_given_digit_by_digit_or_not_at_all() -> None:
+    """It went through a float, which changed its last digits, and failed for one longer than any float."""
+    question = "What is the serial number?"
+    serial = extract("The serial number is 12345678901234567890.", question)
+    assert fill(OutputField("value", "int"), serial) == 12345678901234567890
+    assert fill(OutputField("value", "float"), serial) == float(12345678901234567890)
+    data = extract(f"The serial number is {'9' * 5000}.", question)
+    for type_ in ("int", "float"):
+        assert isinstance(fill(OutputField("value", type_), data), Unfilled)
