@@ -94,7 +94,7 @@ def _is_of(value: Any, kind: type) -> bool:
 def _literal(choices: ast.expr, node: ast.expr, field: str) -> Any:
     try:
         values = ast.literal_eval(choices)
-    except ValueError:
+    except (ValueError, TypeError):  # such as a set of lists
         raise _unknown(ast.unparse(node), field) from None
     values = values if isinstance(values, tuple) else (values,)
     if not values or not all(isinstance(value, str | int) for value in values):

@@ -127,24 +127,27 @@ def _from_text(text: str) -> SignatureSpec:
 
 def _fields_of_side(side: str, text: str) -> Iterable[FieldSpec]:
     """Read ``a, b: type``, which has the form of a function's parameters."""
+    source = f"def signature({side}): pass"
     try:
-        module = ast.parse(f"def signature({side}): pass")
+        module = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise _refuse(f"{text!r} cannot be read near {side.strip()!r}: {error}") from error
     function = module.body[0]
-    plain = len(module.body) == 1 and isinstance(function, ast.FunctionDef) and _is_plain(function.args)
-    if not plain:
+    if not isinstance(function, ast.FunctionDef) or not _is_list_of_names(function, source):
         raise _refuse(f"{text!r} must list names, each with a type or without, not {side.strip()!r}")
-    for argument in function.args.args:  # type: ignore[attr-defined] # checked above
+    for argument in function.args.args:
         annotation = argument.annotation and type_of_node(argument.annotation, argument.arg)
         yield FieldSpec(argument.arg, annotation)
 
 
-def _is_plain(arguments: ast.arguments) -> bool:
+def _is_list_of_names(function: ast.FunctionDef, source: str) -> bool:
+    """Tell whether there is nothing but names and types: what else is written may close the list, and go on."""
+    is_all = ast.get_source_segment(source, function) == source and isinstance(function.body[0], ast.Pass)
+    arguments = function.args
     others = (
         *arguments.posonlyargs, *arguments.kwonlyargs, *arguments.defaults, arguments.vararg, arguments.kwarg
     )  # fmt: skip
-    return not any(others)
+    return is_all and not any(others)
 
 
 def _from_object(signature: Mapping[str, Any]) -> SignatureSpec:

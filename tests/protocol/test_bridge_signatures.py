@@ -139,6 +139,21 @@ def test_bad_signature_is_refused_with_the_reason() -> None:
             assert problem in refusal_of(signature)
 
 
+def test_signature_that_goes_on_behind_its_names_is_refused() -> None:
+    """The rest was ignored, and came back with the definition; lines may be broken as anywhere."""
+    for text in ("a): pass # -> b", "a -> b): pass; import os #", "a -> b):\n while (1"):
+        with case(text):
+            assert "must list names" in refusal_of(text)
+    for text in ("a,\n c -> b", "a,\r\n c -> b", "a,\r c -> b", "a,\f c -> b: Literal['\u2028']"):
+        with case(text):
+            assert [field.name for field in parse_signature(text).inputs] == ["a", "c"]
+
+
+def test_choices_that_cannot_be_evaluated_are_refused() -> None:
+    """For want of a hash it was a TypeError."""
+    assert "unknown type" in refusal_of("a -> b: Literal[{[]}]")
+
+
 @settings(max_examples=depth(10, 1000))
 @given(st.text())
 def test_any_string_is_read_or_refused(text: str) -> None:
