@@ -195,7 +195,7 @@ class RowsRun:
 
     async def _skip(self, row: Row) -> None:
         await trio.lowlevel.checkpoint()
-        await self.sessions.leave(self._session_of(row) or DEFAULT_SESSION)
+        await self._leave(row)
 
     async def _run_row(self, row: Row) -> None:
         try:
@@ -207,10 +207,16 @@ class RowsRun:
             except (DspexPoolError, UnfitRowError) as error:
                 answer = failed_answer(row, error, trio.current_time() - started)
             await self.record(Entry(row.line, self._match(row, answer), answer))
-            await self.sessions.leave(self._session_of(row) or DEFAULT_SESSION)
+            await self._leave(row)
         finally:
             self.running -= 1
             self._slots.release()
+
+    async def _leave(self, row: Row) -> None:
+        session_id = self._session_of(row)
+        # A row without a session counts for none, not even for one that is called like the session of such rows.
+        if session_id is not None:
+            await self.sessions.leave(session_id)
 
     async def _answer(self, row: Row) -> Answer:
         inputs = self.job.program.inputs_of(row, without=self.job.no_inputs)

@@ -205,6 +205,16 @@ async def test_session_is_begun_with_its_first_row_and_ended_after_its_last(
 
 
 @pytest.mark.trio
+async def test_row_without_a_session_ends_no_session_of_others() -> None:
+    """It counted for the session ``anonymous``, which was ended while rows that name it were still to come."""
+    runner = FakeRunner()
+    desk = Desk(runner, session_field="t", sessions={"anonymous": 2}, in_flight=1)
+    await desk.run.run([Row(1, 1, {"q": 1}), *(Row(n, n, {"q": n, "t": "anonymous"}) for n in (2, 3))])
+    assert runner.asked == [2, 3]
+    assert (runner.begun, runner.ended) == (["anonymous"], ["anonymous"])
+
+
+@pytest.mark.trio
 async def test_session_is_begun_again_if_that_failed() -> None:
     """The row that met the failure has failed; the next one tries anew."""
     runner = FakeRunner()
