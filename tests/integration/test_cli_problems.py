@@ -106,6 +106,15 @@ def test_reporting_names_an_interruption(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err == "error: interrupted\n"
 
 
+def test_reporting_names_an_interruption_that_came_in_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    """So it comes out of trio, before signals are watched or after; it was a traceback and status 1."""
+    interruption = BaseExceptionGroup("tasks", [KeyboardInterrupt()])
+    with pytest.raises(SystemExit) as caught, reporting(verbose=False):
+        raise BaseExceptionGroup("tasks", [ValueError("torn"), interruption])
+    assert caught.value.code == ExitCode.INTERRUPTED
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
 def test_reporting_is_quiet_about_a_reader_that_left(capsys: pytest.CaptureFixture[str]) -> None:
     """``dspex-pool … | head`` prints no error; the status is that of a process that SIGPIPE ended."""
     with pytest.raises(SystemExit) as caught, reporting(verbose=True):
