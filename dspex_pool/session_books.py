@@ -68,6 +68,8 @@ class SessionBooks:
         self._wall_clock = wall_clock
         self._unsaved_uses: dict[str, None] = {}
         self._unsaved_counts: dict[tuple[str, str], None] = {}
+        #: Programs, each with its session's id, of which the store is being given another.
+        self._overwriting: set[tuple[str, str]] = set()
         #: Sessions that have expired, and that the store still has.
         self._undeleted: dict[str, None] = {}
 
@@ -191,7 +193,7 @@ class SessionBooks:
             created_at=old.created_at if old is not None else self._wall_clock(),
         )
         if session.is_kept:
-            await self._store.put_program(session.id, program)
+            await self._put_program(session.id, program)
         else:
             # In one piece, so that the store never has a session with nothing in it.
             first = msgspec.structs.replace(session.record, programs={program_id: program})
@@ -200,6 +202,13 @@ class SessionBooks:
         session.revision = program.revision
         session.record.programs[program_id] = program
         return program
+
+    async def _put_program(self, session_id: str, program: ProgramRecord) -> None:
+        self._overwriting.add((session_id, program.id))
+        try:
+            await self._store.put_program(session_id, program)
+        finally:
+            self._overwriting.discard((session_id, program.id))
 
     async def _keep_model(self, session: Session, args: Mapping[str, Any]) -> int:
         lm = {name: value for name, value in args.items() if name != "session_id" and name not in _SECRETS}
@@ -290,7 +299,9 @@ class SessionBooks:
             await self._store.delete_session(session_id)
             self._undeleted.pop(session_id, None)
         uses, counts = self._unsaved_uses, self._unsaved_counts
-        self._unsaved_uses, self._unsaved_counts = {}, {}
+        # The total of a program that is being overwritten would come to the store behind the new one, and stay there.
+        later = {key: counts.pop(key) for key in self._overwriting & counts.keys()}
+        self._unsaved_uses, self._unsaved_counts = {}, later
         try:
             await self._save_uses(uses, counts)
         except BaseException:

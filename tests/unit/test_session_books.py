@@ -360,3 +360,25 @@ async def test_books_take_over_what_the_store_has_kept() -> None:
     found = books.find("s", "create_program")
     assert found is not None
     assert (found.is_kept, found.revision, found.record) == (True, 1, session.record)
+
+
+@pytest.mark.trio
+async def test_saving_beside_an_overwriting_counts_no_run_of_the_old_program() -> None:
+    """The old one's total came to the store behind the new program, and stayed, as totals never fall."""
+    store = GatedStore()
+    books = make_books(store)
+    session = await begin(books)
+    for _ in range(5):
+        books.count_execution(session, "p")
+    store.shut()
+    async with trio.open_nursery() as nursery:
+        new = {"program_id": "p", "definition": {"signature": "a -> c"}}
+        nursery.start_soon(books.commit, session, "load_program", new)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(books.save)
+        await trio.testing.wait_all_tasks_blocked()
+        store.open_gate()
+    assert await store.contents() == {"s": {"p": 0}}
+    books.count_execution(session, "p")
+    await books.save()
+    assert await store.contents() == {"s": {"p": 1}}
