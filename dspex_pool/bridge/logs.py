@@ -89,10 +89,11 @@ class RequestLog(logging.Handler):
 
         A command that is cancelled here could leave it locked for ever. The outlet has its own, and is shielded.
         """
-        kept = bool(self.filter(record))
+        kept: Any = self.filter(record)
         if kept:
-            self.emit(record)
-        return kept
+            # Since Python 3.12 a filter may return another record, which takes the place of the first.
+            self.emit(kept if isinstance(kept, logging.LogRecord) else record)
+        return bool(kept)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Tell of one record."""

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -216,6 +217,15 @@ def test_record_that_a_filter_drops_goes_nowhere(capsys: pytest.CaptureFixture[s
     log.addFilter(lambda _: False)
     assert not log.handle(record("secret"))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="filters replace records since Python 3.12")
+def test_record_that_a_filter_replaces_is_told_as_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    """A filter that takes secrets out of a copy had no effect."""
+    log, _ = make_log([])
+    log.addFilter(lambda _: record("without the secret"))  # type: ignore[arg-type, return-value] # typeshed's is 3.11
+    assert log.handle(record("secret"))
+    assert capsys.readouterr().err == "INFO name: without the secret\n"
 
 
 def test_record_that_cannot_be_formatted_is_masked_and_cut_too() -> None:
