@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -91,9 +92,36 @@ def write_lines(lines: Iterable[bytes]) -> None:
     """
     try:
         for line in lines:
-            sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
+            _write(line)
+        _flush()
     except BrokenPipeError as error:
         raise CliError("nobody reads the standard output any more", ExitCode.BROKEN_PIPE) from error
     except OSError as error:
         raise CliError(f"cannot write the standard output: {error.strerror}") from error
+
+
+def _write(line: bytes) -> None:
+    rest = memoryview(line)
+    while rest:
+        try:
+            rest = rest[sys.stdout.buffer.write(rest) :]
+        except BlockingIOError as error:
+            rest = rest[error.characters_written :]
+            _wait_writable()
+
+
+def _flush() -> None:
+    while True:
+        try:
+            sys.stdout.buffer.flush()
+        except BlockingIOError:
+            _wait_writable()
+        else:
+            return
+
+
+def _wait_writable() -> None:
+    # Whoever shares the pipe may have made it non-blocking; then it is full, not broken.
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    poll.poll()

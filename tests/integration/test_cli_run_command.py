@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import select
 import signal
 import sys
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,7 @@ import pytest
 import trio
 
 from dspex_pool.cli.problems import CliError, ExitCode, exit_code_of
+from dspex_pool.cli.recorder import write_lines
 from dspex_pool.cli.run import RowReply
 from dspex_pool.cli.run_command import RunOptions, run_command
 from dspex_pool.errors import CircuitOpenError, InvalidConfigError, ProgramError
@@ -331,6 +335,28 @@ def test_standard_output_gets_rows_as_they_are_finished(shop: Shop, capfdbinary:
     rows = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
     assert sorted(row["id"] for row in rows) == ["a1", "a2", "b1", "b2"]
     assert [path.name for path in shop.folder.iterdir()] == ["rows.jsonl"]
+
+
+def test_standard_output_may_be_a_pipe_that_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program may have made it so; a reader that is slower than the rows ended the run."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    lines = [bytes([65 + number]) * 50_000 + b"\n" for number in range(6)]
+    got: list[bytes] = []
+    with open(read, "rb") as reader, open(write, "w") as stdout:  # noqa: PTH123 - descriptors
+
+        def read_when_full() -> None:
+            while select.select([], [write], [], 0)[1]:
+                pass
+            got.append(reader.read(sum(map(len, lines))))
+
+        monkeypatch.setattr("sys.stdout", stdout)
+        thread = threading.Thread(target=read_when_full, daemon=True)
+        thread.start()
+        write_lines(lines)
+        thread.join(10)
+        monkeypatch.undo()
+    assert got == [b"".join(lines)]
 
 
 def test_standard_output_of_a_resumed_run_has_every_row_once(shop: Shop, capfdbinary: Any) -> None:
