@@ -65,7 +65,8 @@ def _take(found: Arguments, name: str, value: str) -> bool:
             found.handler = value
         case "--allow":
             found.allow.append(value)
-        case "--max-frame-bytes" if value.isdecimal() and _is_limit(int(value)):
+        # No limit has more than ten digits, and of thousands Python makes no number.
+        case "--max-frame-bytes" if value.isdecimal() and len(value) <= 10 and _is_limit(int(value)):
             found.max_frame_bytes = int(value)
         case _:
             return False

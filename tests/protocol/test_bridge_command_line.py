@@ -68,6 +68,8 @@ def test_other_forms_are_read_too() -> None:
         ("--handler", "--mode", "x", "standalone"),
         ("--max-frame-bytes", "1023"),
         ("--max-frame-bytes", "4294967296"),
+        # It was a ValueError with a traceback: too many digits for a number.
+        ("--max-frame-bytes", "9" * 5000),
         ("--nothing", "x"),
         ("stray",),
     ],
