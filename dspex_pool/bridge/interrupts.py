@@ -69,9 +69,9 @@ class Interrupts:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not _is_running(frame):
             return
-        if self._shields:
-            self._kept_back = True
-        else:
+        # Also where a shield is just ending: what was kept back is raised here then, and not once more.
+        self._kept_back = bool(self._shields)
+        if not self._kept_back:
             raise CommandCancelledError
 
 

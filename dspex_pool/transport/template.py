@@ -159,6 +159,8 @@ class TemplatePortFactory:
         if self._template is template:
             self.renew()
 
+    # Protected from Ctrl-C: one that has ended must leave those that are running.
+    @trio.lowlevel.enable_ki_protection
     async def _keep(self, template: TemplateProcess) -> None:
         await template.run()
         self._running.discard(template)

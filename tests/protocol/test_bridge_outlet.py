@@ -25,6 +25,7 @@ from tests.partial_writes import take_at_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
 
 class EndedError(Exception):
@@ -308,6 +309,33 @@ def test_signal_waits_for_the_end_of_the_outermost_shield(interrupts: Interrupts
     assert steps == ["inner", "outer"]
     with interrupts.shield():
         steps.append("later")
+
+
+def test_signal_in_the_end_of_a_shield_leaves_nothing_for_the_next_one(interrupts: Interrupts) -> None:
+    """The second of two signals raised at once there, and the first stayed kept back: it struck a later command."""
+
+    def strike(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code is Interrupts.__exit__.__code__ and not interrupts._shields:
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGINT)
+        return strike
+
+    def command(_: dict[str, Any]) -> None:
+        with interrupts.shield():
+            signal.raise_signal(signal.SIGINT)
+            sys.settrace(strike)
+
+    tracer = sys.gettrace()
+    try:
+        with pytest.raises(CommandCancelledError):
+            interrupts.run(command, {})
+    finally:
+        sys.settrace(tracer)
+    try:
+        with interrupts.shield():
+            pass
+    except CommandCancelledError:
+        pytest.fail("the first signal is still kept back")
 
 
 def test_shield_of_another_thread_does_not_hold_back_the_main_one(interrupts: Interrupts) -> None:
