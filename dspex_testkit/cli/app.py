@@ -155,6 +155,7 @@ def fuzz(
       2    the command line, a file or a test is wrong
       3    the canary was missed
       130  stopped by Ctrl-C; what was found is in the journal, and no process is left
+      143  stopped by SIGTERM; the same
     """
     import os
 

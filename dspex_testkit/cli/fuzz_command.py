@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -40,7 +42,8 @@ def run_fuzz(asked: Asked) -> int:
     """Fuzz, print what was found, and return the exit status.
 
     Raises:
-        CliError: There is nothing to play, or a process that plays could not.
+        CliError: There is nothing to play, a process that plays could not, or SIGTERM stopped the run.
+        KeyboardInterrupt: Ctrl-C stopped it. What was found is in the journal, and no process is left.
         InvalidArgumentError: The canary or the journal is none.
         OSError: The journal cannot be read or written.
     """
@@ -52,17 +55,62 @@ def run_fuzz(asked: Asked) -> int:
     console = Console(highlight=False, soft_wrap=True)
     fuzzer: list[Fuzzer] = []
     try:
-        trio.run(_fuzz, asked, fuzzer)
+        with _stopped_by_signals() as stop:
+            trio.run(_fuzz, asked, fuzzer, stop)
     except NoTestsError as error:
         raise CliError(str(error)) from error
     except PlayerError as error:
         print(error.ended.output, file=sys.stderr)
         code = ExitCode.FAILED if error.ended.status < 0 else ExitCode.USAGE
         raise CliError(f"{error}; what it printed is above", code) from error
+    if stop.number == signal.SIGINT:
+        raise KeyboardInterrupt
+    if stop.number is not None:
+        raise CliError("stopped by SIGTERM; what was found is in the journal", ExitCode.TERMINATED)
     return _verdict(console, fuzzer[0])
 
 
-async def _fuzz(asked: Asked, made: list[Fuzzer]) -> None:
+@dataclass
+class _Stop:
+    """What stops a run."""
+
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    #: Wakes the run; ``None`` before it has begun.
+    token: trio.lowlevel.TrioToken | None = None
+    #: The signal that stopped it, if one did.
+    number: int | None = None
+
+    def request(self, number: int, *_: object) -> None:
+        """Take a signal: the first stops the run, and others change nothing."""
+        if self.number is not None:
+            return
+        self.number = number
+        if self.token is None:
+            self.scope.cancel()
+        else:
+            with suppress(trio.RunFinishedError):
+                self.token.run_sync_soon(self.scope.cancel)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[_Stop]:
+    """Let Ctrl-C and SIGTERM stop the run in the block; afterwards they do again what they did before."""
+    stop = _Stop()
+    before = {number: signal.signal(number, stop.request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def _fuzz(asked: Asked, made: list[Fuzzer], stop: _Stop) -> None:
+    stop.token = trio.lowlevel.current_trio_token()
+    with stop.scope:
+        await _fuzz_and_show(asked, made)
+
+
+async def _fuzz_and_show(asked: Asked, made: list[Fuzzer]) -> None:
     with _screen(asked.budget) as (show, say):
         fuzzer = Fuzzer(asked, on_found=lambda entry, is_new: say(f"found {entry.key}") if is_new else None)
         made.append(fuzzer)

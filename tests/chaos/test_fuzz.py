@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -18,6 +19,7 @@ from dspex_testkit.fuzz.files import read_journal
 from tests.bounded_waits import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from typer.testing import Result
@@ -168,6 +170,40 @@ def test_soak_ctrl_c_keeps_what_was_found_and_leaves_no_process(tmp_path: Path) 
     assert alive == []
     known = read_journal(journal)
     assert len(known.entries) == len(known.runs) == 1
+
+
+@contextmanager
+def fuzzing(journal: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
+    """Run the command apart for ten minutes; enter when it plays, with those that play for it."""
+    words = ["--budget", "10m", "--journal", str(journal), "--no-canary", "--workers", "2"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "dspex_testkit.cli", "fuzz", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        me, players = psutil.Process(process.pid), []
+        try:
+            wait_until(lambda: len(me.children()) == 2, "two that play", seconds=60)
+            players = me.children(recursive=True)
+            yield process, players
+        finally:
+            process.kill()
+            for player in players:
+                with suppress(psutil.NoSuchProcess):
+                    player.kill()
+
+
+def test_sigterm_keeps_what_was_found_and_leaves_no_process(tmp_path: Path) -> None:
+    """A run that was ended by SIGTERM left those that played to themselves, for seconds, and no record of itself."""
+    with fuzzing(tmp_path) as (process, players):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+        assert process.stderr is not None
+        said = "error: stopped by SIGTERM; what was found is in the journal\n"
+        assert process.stderr.read().decode().endswith(said)
+        _, alive = psutil.wait_procs(players, timeout=0.1)
+        assert alive == []
+    assert len(read_journal(tmp_path).runs) == 1
 
 
 @pytest.mark.parametrize(
