@@ -94,14 +94,19 @@ class _Stop:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[_Stop]:
-    """Let Ctrl-C and SIGTERM stop the run in the block; afterwards they do again what they did before."""
+    """Let Ctrl-C and SIGTERM stop the run in the block.
+
+    Afterwards they do again what they did before, unless one has stopped the run: then the program is about to end,
+    and more of them are ignored.
+    """
     stop = _Stop()
     before = {number: signal.signal(number, stop.request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # An interpreter that ends gives each signal that it handles its default back, but not those it ignores.
+            signal.signal(number, handler if stop.number is None else signal.SIG_IGN)
 
 
 async def _fuzz(asked: Asked, made: list[Fuzzer], stop: _Stop) -> None:

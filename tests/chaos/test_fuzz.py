@@ -206,6 +206,23 @@ def test_sigterm_keeps_what_was_found_and_leaves_no_process(tmp_path: Path) -> N
     assert len(read_journal(tmp_path).runs) == 1
 
 
+def test_many_ctrl_c_end_as_one_does(tmp_path: Path) -> None:
+    """Of several Ctrl-C in a row one struck when the run had ended, and the status was that of a killed program."""
+    with fuzzing(tmp_path) as (process, players):
+
+        def strike() -> bool:
+            process.send_signal(signal.SIGINT)
+            return process.poll() is not None
+
+        wait_until(strike, "the end of the command", seconds=20)
+        assert process.returncode == 130
+        assert process.stderr is not None
+        assert process.stderr.read().endswith(b"error: interrupted\n")
+        _, alive = psutil.wait_procs(players, timeout=0.1)
+        assert alive == []
+    assert len(read_journal(tmp_path).runs) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
