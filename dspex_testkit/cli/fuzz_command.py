@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dspex_pool.cli.problems import CliError, ExitCode
+from dspex_pool.cli.problems import CliError, ExitCode, one_line
 from dspex_pool.errors import InvalidArgumentError
 from dspex_testkit.fuzz.budget import in_words
 from dspex_testkit.fuzz.canary import canary_of
@@ -60,6 +60,8 @@ def run_fuzz(asked: Asked) -> int:
     except NoTestsError as error:
         raise CliError(str(error)) from error
     except PlayerError as error:
+        if error.ended.complaint:
+            raise CliError(one_line(error.ended.complaint)) from error
         print(error.ended.output, file=sys.stderr)
         code = ExitCode.FAILED if error.ended.status < 0 else ExitCode.USAGE
         raise CliError(f"{error}; what it printed is above", code) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from dspex_pool.core.books import Books
@@ -37,7 +38,7 @@ def canary_of(name: str) -> Callable[[Planting], object]:
     """Return the function ``MODULE:FUNCTION`` that plants a bug.
 
     Raises:
-        ValueError: There is none of that name.
+        ValueError: There is none of that name, or it does not take one planting.
     """
     module, _, function = name.partition(":")
     try:
@@ -46,5 +47,17 @@ def canary_of(name: str) -> Callable[[Planting], object]:
         raise ValueError(f"{name!r} names no function MODULE:FUNCTION that plants a bug: {error}") from None
     if not callable(plant):
         raise ValueError(f"{name!r} is not a function")
+    if not _takes_planting(plant):
+        raise ValueError(f"{name!r} plants no bug: it must take one argument, the Planting")
     found: Callable[[Planting], object] = plant
     return found
+
+
+def _takes_planting(plant: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(plant).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # some functions written in C do not tell
+        return True
+    return True

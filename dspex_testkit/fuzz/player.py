@@ -38,6 +38,8 @@ _NO_XDIST: Final = ("-n0",) if importlib.util.find_spec("xdist") else ()
 _WELL: Final = (0, STUCK)
 #: pytest found no test.
 _NO_TESTS: Final = 5
+#: pytest was asked for what is not there, or cannot be.
+_USAGE: Final = 4
 #: Bytes of what the process printed that are told.
 _TAIL: Final = 4000
 
@@ -59,6 +61,11 @@ class Ended:
     def has_no_tests(self) -> bool:
         """Whether there was nothing to play."""
         return self.status == _NO_TESTS
+
+    @property
+    def complaint(self) -> str:
+        """What pytest says is wrong with what it was asked for; empty if nothing is."""
+        return self.output.partition("ERROR: ")[2].strip() if self.status == _USAGE else ""
 
 
 async def play(

@@ -20,7 +20,11 @@ LEAST = 2.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the order and plant the canary."""
+    """Read the order and plant the canary.
+
+    Raises:
+        pytest.UsageError: The canary cannot be planted.
+    """
     import msgspec
 
     from dspex_testkit.fuzz.canary import canary_of
@@ -32,8 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
     planting = None
     if order.canary:
         planting = Planting()
-        canary_of(order.canary)(planting)
         config.add_cleanup(planting.undo)
+        try:
+            canary_of(order.canary)(planting)
+        except Exception as error:
+            text = f"the canary {order.canary} cannot be planted: {type(error).__name__}: {error}"
+            raise pytest.UsageError(text) from error
     config.stash[HUNTER] = Hunter(order, planting)
 
 

@@ -56,6 +56,11 @@ def plants_nothing(planting: Planting) -> None:
     """Plant no bug at all."""
 
 
+def plants_in_vain(planting: Planting) -> None:
+    """Fail to plant a bug."""
+    raise LookupError("no such part")
+
+
 def fuzz(*words: str) -> Result:
     """Run the command in this process; what it starts to play are processes of their own."""
     return CliRunner().invoke(app, ["fuzz", "--workers", "1", *words])
@@ -228,6 +233,7 @@ def test_many_ctrl_c_end_as_one_does(tmp_path: Path) -> None:
     [
         (["--budget", "soon"], "a budget is a time such as 30s, 10m or 2h, not 'soon'"),
         (["--canary", "nowhere:bug"], "'nowhere:bug' names no function MODULE:FUNCTION that plants a bug"),
+        (["--canary", "os:getcwd"], "'os:getcwd' plants no bug: it must take one argument, the Planting"),
         (["--merge"], "there is nothing to merge"),
         (["--merge", "/nowhere"], "/nowhere is no folder"),
     ],
@@ -239,6 +245,23 @@ def test_wrong_command_line_is_told_in_one_line(words: list[str], said: str, tmp
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "journal").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothere.py", "--no-canary"], "error: file or directory not found: nothere.py\n"),
+        (
+            ["--canary", f"{__name__}:plants_in_vain"],
+            f"error: the canary {__name__}:plants_in_vain cannot be planted: LookupError: no such part\n",
+        ),
+    ],
+)
+def test_wrong_thing_to_play_is_told_in_one_line(words: list[str], said: str, tmp_path: Path) -> None:
+    """What pytest printed in the process that plays came with it, down to the traceback of an internal error."""
+    result = fuzz(*words, "--budget", "3s", "--journal", str(tmp_path / "journal"))
+    assert result.exit_code == 2
+    assert result.stderr == said
 
 
 def test_merge_keeps_what_two_machines_found(tmp_path: Path) -> None:
