@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from dspex_testkit.conform.profile import Profile, command_of_text, load_profile
 from dspex_testkit.conform.run import conform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from dspex_testkit.conform.bench import Verdict
@@ -75,9 +76,9 @@ def run_conform(order: Order) -> ExitCode:
     """Hold the worker to the clauses, print and write the verdict, and return the exit status.
 
     Raises:
-        CliError: There is no command, or it starts no worker.
+        CliError: There is no command, it starts no worker, or a file cannot be written.
         InvalidArgumentError: A file or an option says something that is not understood.
-        OSError: A file cannot be read or written.
+        OSError: A file cannot be read.
     """
     if not order.command:
         raise CliError(
@@ -93,11 +94,24 @@ def run_conform(order: Order) -> ExitCode:
     console = Console(highlight=False, soft_wrap=True, record=order.html is not None)
     is_well = _print(console, findings, expected, order)
     if order.junit:
-        write_junit(order.junit, findings, expected)
+        with _writing(order.junit):
+            write_junit(order.junit, findings, expected)
     if order.html:
-        order.html.parent.mkdir(parents=True, exist_ok=True)
-        console.save_html(str(order.html))
+        with _writing(order.html):
+            order.html.parent.mkdir(parents=True, exist_ok=True)
+            console.save_html(str(order.html))
     return ExitCode.OK if is_well else ExitCode.FAILED
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Name ``path`` if it cannot be written in the block: a full disk says no more than that it is full."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CliError(f"cannot write {error.filename or path}: {error.strerror or error}") from error
 
 
 def profile_of(order: Order) -> Profile:

@@ -57,6 +57,14 @@ def test_broken_clause_is_shown_with_what_was_seen_and_the_sentence() -> None:
     assert 'protocol: one of version 1 with `"status": "ok"` alone.' in result.output
 
 
+@pytest.mark.parametrize("option", ["--junit", "--html"])
+def test_file_that_cannot_be_written_is_named(option: str) -> None:
+    """On a full disk the error said that no space was left, but not where."""
+    result = conform("none", "--only", "F01", option, "/dev/full")
+    assert result.exit_code == 2
+    assert result.stderr == "error: cannot write /dev/full: No space left on device\n"
+
+
 def test_command_line_tells_what_a_worker_knows() -> None:
     """A role given by --command makes its clauses judged; without it they are not applicable."""
     without = conform("uncancellable", "--only", "G07")
