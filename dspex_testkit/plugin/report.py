@@ -32,6 +32,26 @@ def report_folder(config: pytest.Config) -> Path | None:
     return config.rootpath / named if named else None
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """See that files can be written, before there is a failure to be written about.
+
+    Raises:
+        pytest.UsageError: They cannot.
+    """
+    config = session.config
+    folder = report_folder(config)
+    # A usage error of an xdist worker reaches nobody; its controller has looked already.
+    if folder is None or config.option.collectonly or hasattr(config, "workerinput"):
+        return
+    from dspex_testkit.report.files import check_folder
+
+    try:
+        check_folder(folder)
+    except OSError as error:
+        reason = error.strerror or error
+        raise pytest.UsageError(f"dspex-report: nothing can be written into {folder}: {reason}") from None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]

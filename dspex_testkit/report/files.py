@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import tempfile
 import zlib
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
     from dspex_testkit.report.timeline import Timeline
 
-__all__ = ["name_of", "write_page", "write_report"]
+__all__ = ["check_folder", "name_of", "write_page", "write_report"]
 
 #: Characters of a title that are kept in a file's name.
 _LONGEST: Final = 80
@@ -37,6 +39,25 @@ def write_page(timeline: Timeline, folder: Path) -> Path:
     page = folder / f"{name_of(timeline.title)}.html"
     page.write_text(page_of(timeline), encoding="utf-8")
     return page
+
+
+def check_folder(folder: Path) -> None:
+    """See that files can be written into ``folder``, and leave nothing there, nor the folder if it was not there.
+
+    Raises:
+        OSError: They cannot.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Without a name where the system can, so that it cannot be another's.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    finally:
+        for path in missing:
+            # It may not have been made, or another run may have written there meanwhile.
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def name_of(title: str) -> str:

@@ -142,6 +142,30 @@ def test_failures_are_drawn_in_the_terminal_and_written_where_asked(pytester: py
     assert [any(event.get("cat") == "fault" for event in trace) for trace in traces] != [False] * 3
 
 
+@pytest.mark.parametrize("way", ["option", "setting"])
+def test_folder_that_cannot_be_written_is_told_at_the_start(pytester: pytest.Pytester, way: str) -> None:
+    """It was told with the first failure, whose files were lost, and without the folder."""
+    pytester.makepyfile("def test_well(): pass")
+    pytester.path.joinpath("file").touch()
+    if way == "setting":
+        pytester.makeini("[pytest]\ndspex_report = file/reports")
+    option = ("--dspex-report=file/reports",) if way == "option" else ()
+    result = pytester.runpytest_inprocess(*QUIET, *option)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    folder = pytester.path / "file" / "reports"
+    result.stderr.fnmatch_lines(
+        [f"ERROR: dspex-report: nothing can be written into {folder}: Not a directory"]
+    )
+
+
+def test_folder_is_not_made_for_nothing(pytester: pytest.Pytester) -> None:
+    """A run without a failure leaves no folder behind, neither a new one nor those above it."""
+    pytester.makepyfile("def test_well(): pass")
+    result = pytester.runpytest_inprocess(*QUIET, "--dspex-report=made/reports")
+    result.assert_outcomes(passed=1)
+    assert not pytester.path.joinpath("made").exists()
+
+
 def test_nothing_is_written_unless_asked(pytester: pytest.Pytester) -> None:
     """Without the option or the setting the terminal has the picture, and the folder is left alone."""
     pytester.makepyfile(SUITE)
