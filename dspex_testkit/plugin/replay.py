@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from dspex_testkit.settings import State
 
 __all__ = ["Replay"]
+
+#: Of the run: the test in which the one run was repeated; in an xdist worker told to the controller.
+REPLAYED = pytest.StashKey[str]()
+#: Set on a run that had nothing to repeat.
+MISSED = pytest.StashKey[bool]()
+#: Of other ends it was said already why nothing was repeated.
+_ENDED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 @dataclass(frozen=True)
@@ -47,4 +54,33 @@ def dspex_replay(request: pytest.FixtureRequest) -> Replay:
     state: State = request.config.stash[STATE]
     node: pytest.Item = request.node
     token, hunter = request.config.getoption("--dspex-replay"), request.config.stash.get(HUNTER, None)
+    request.config.stash[REPLAYED] = node.nodeid
     return Replay(node.nodeid, token, state.seed, hunter, node.user_properties)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a run that was to repeat another one and had no test that could: it would seem to prove something."""
+    config = session.config
+    if hasattr(config, "workerinput"):
+        config.workeroutput["dspex_replayed"] = config.stash.get(REPLAYED, "")  # type: ignore[attr-defined] # by xdist
+        return
+    if config.getoption("--dspex-replay") is None or config.option.collectonly or exitstatus not in _ENDED:
+        return
+    config.stash[MISSED] = not config.stash.get(REPLAYED, "")
+    if config.stash[MISSED] and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Learn from an xdist worker whether it repeated the run."""
+    if test := getattr(node, "workeroutput", {}).get("dspex_replayed", ""):
+        node.config.stash[REPLAYED] = test
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say that there was nothing to repeat."""
+    if config.stash.get(MISSED, False):
+        text = "--dspex-replay: nothing was repeated, for no test that ran is made by explore"
+        terminalreporter.section("dspex replay")
+        terminalreporter.write_line(text, red=True)
