@@ -15,7 +15,7 @@ import pytest
 
 from dspex_testkit.layers import LAYERS, dearest, names_layers_only, selected_layers
 from dspex_testkit.plugin.stash import STATE
-from dspex_testkit.ports.names import ALL, LAYER_OF_PORT, PORT_OF_LAYER
+from dspex_testkit.ports.names import ALL, FURTHER_SETTINGS, LAYER_OF_PORT, PORT_OF_LAYER
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -85,7 +85,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Have a test that uses our fixtures once for each kind of port that it is for."""
     if FIXTURES.isdisjoint(metafunc.fixturenames) or not _asks_us(metafunc):
         return
-    _refuse_bare_settings(metafunc.definition)
+    _refuse_wrong_settings(metafunc.definition)
     able, config = _able(metafunc.definition, metafunc.config), metafunc.config
     ports = _chosen(able, config)
     metafunc.fixturenames.append(PARAMETER)
@@ -138,11 +138,19 @@ def _expanded(marker: pytest.Mark, definition: pytest.Item) -> list[str]:
     return [port for port in LAYER_OF_PORT if port in names or ALL in names]
 
 
-def _refuse_bare_settings(definition: pytest.Item) -> None:
+def _refuse_wrong_settings(definition: pytest.Item) -> None:
     for marker in definition.iter_markers("pool_settings"):
         if marker.args:
             text = f"pool_settings takes its settings by name, such as pool_size=4, not {marker.args[0]!r}"
             raise pytest.Collector.CollectError(f"{definition.nodeid}: {text}")
+        from dspex_pool.config import PoolConfig
+        from dspex_pool.config.settings import refuse_unknown, settings_of
+        from dspex_pool.errors import InvalidConfigError
+
+        try:
+            refuse_unknown(marker.kwargs, (*settings_of(PoolConfig), *FURTHER_SETTINGS), "pool_settings")
+        except InvalidConfigError as error:
+            raise pytest.Collector.CollectError(f"{definition.nodeid}: {error}") from None
 
 
 def _declared_layer(definition: pytest.Item, config: pytest.Config) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ALL", "DEFAULT_HANDLER", "ECHO_HANDLER", "LAYER_OF_PORT", "PORT_OF_LAYER"]
+__all__ = ["ALL", "DEFAULT_HANDLER", "ECHO_HANDLER", "FURTHER_SETTINGS", "LAYER_OF_PORT", "PORT_OF_LAYER"]
 
 #: On which layer a body is that runs on a kind of port.
 LAYER_OF_PORT: Final = {"sim": "fast", "server": "protocol", "process": "integration"}
@@ -15,6 +15,9 @@ PORT_OF_LAYER: Final = {layer: port for port, layer in LAYER_OF_PORT.items()} | 
 }
 #: The word for every kind.
 ALL: Final = "all"
+
+#: What may be set of a body's pool beside the settings of ``PoolConfig``.
+FURTHER_SETTINGS: Final = ("commands", "fail_fast", "is_ready", "ports", "telemetry")
 
 #: What serves in worker processes that are asked to echo.
 ECHO_HANDLER: Final = "dspex_testkit.children.echo:EchoHandler"

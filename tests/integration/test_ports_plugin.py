@@ -175,17 +175,35 @@ def test_what_cannot_be_is_refused_with_the_reason(pytester: pytest.Pytester) ->
         ("ports(['sim'])", "no kind of port [['sim']]; there are sim, server, process, all"),
         ("ports(names='all')", "ports(*names) takes names"),
         ("pool_settings({'pool_size': 3})", "pool_settings takes its settings by name, such as pool_size=4"),
+        (
+            "pool_settings(pool_sise=3)",
+            "there is no setting pool_sise (from pool_settings); did you mean pool_size?",
+        ),
+        ("pool_settings(zzz=3)", "there is no setting zzz (from pool_settings); known are affinity, allow, "),
     ],
 )
 def test_marker_with_wrong_words_is_told_in_one_line(
     marker: str, said: str, pytester: pytest.Pytester
 ) -> None:
-    """Markers without names ended the run with an internal error; settings that have none were not heeded."""
+    """Markers without names ended the run with an internal error; settings that have none were not heeded.
+
+    Those that do not exist were a TypeError out of the depth.
+    """
     pytester.makepyfile(f"import pytest\n@pytest.mark.{marker}\nasync def test_it(pool): pass\n")
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert f"test_it: {said}" in result.stdout.str()
     result.stdout.no_fnmatch_line("*plugin/ports.py*")
+
+
+def test_setting_of_another_pool_that_does_not_exist_is_told(pytester: pytest.Pytester) -> None:
+    """Python's own error said neither what there is nor what was meant."""
+    pytester.makepyfile("async def test_it(make_pool): await make_pool(pool_sise=3)")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([
+        "E  *InvalidConfigError: there is no setting pool_sise (from argument); did you mean pool_size[?]"
+    ])  # fmt: skip
 
 
 def test_body_is_not_blamed_for_the_import_of_trio(pytester: pytest.Pytester) -> None:
