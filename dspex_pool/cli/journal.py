@@ -80,13 +80,19 @@ class Journal:
     end: int = 0
     #: Whether lines were written that may not have reached the disk.
     is_dirty: bool = False
+    #: What a run is about to do that forgets an earlier one; ``None`` once the earlier one is forgotten.
+    replacing: Fingerprint | None = None
 
     def append(self, entry: Entry) -> None:
         """Record one finished row. When this returns, the end of the process cannot lose it.
 
+        Only now is an earlier run forgotten that is to be replaced.
+
         Raises:
             CliError: The file cannot be written.
         """
+        if self.replacing is not None:
+            self.start(self.replacing)
         offset = self.end
         self._write(_encode(entry) + b"\n")
         row = entry.row
@@ -119,6 +125,7 @@ class Journal:
 
     def start(self, fingerprint: Fingerprint) -> None:
         """Forget everything and write the header of a new run."""
+        self.replacing = None
         os.ftruncate(self.fd, 0)
         self.marks.clear()
         self.end = 0
@@ -127,7 +134,9 @@ class Journal:
         _sync_directory(self.path)
 
     def discard(self) -> None:
-        """Remove the file: a run that did nothing leaves nothing."""
+        """Remove the file: a run that did nothing leaves nothing, but for an earlier run that it was to replace."""
+        if self.replacing is not None:
+            return
         with suppress(OSError):
             Path(self.path).unlink()
 
@@ -184,7 +193,7 @@ def open_journal(
         path: The file; it and its directories are made if they are missing.
         fingerprint: What the run is about to do.
         go_on: Whether to go on with what an earlier run recorded.
-        overwrite: Whether what an earlier run recorded may be forgotten.
+        overwrite: Whether what an earlier run recorded may be forgotten, with the first row that is recorded.
 
     Raises:
         CliError: Another run uses it, it is no journal, it belongs to something else, or it would be lost.
@@ -200,7 +209,8 @@ def open_journal(
             if go_on:
                 journal.recall(fingerprint)
             elif overwrite:
-                journal.start(fingerprint)
+                # A run that cannot even begin, for want of a pool say, must not cost what is there.
+                journal.replacing = fingerprint
             else:
                 raise CliError(
                     f"the journal {path!r} of an earlier run exists: go on with --resume, "

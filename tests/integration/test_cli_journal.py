@@ -130,7 +130,11 @@ def test_existing_journal_is_kept_unless_told_otherwise(path: str) -> None:
         assert len(journal.marks) == 1
     with open_journal(path, OURS, go_on=False, overwrite=True) as journal:
         assert journal.marks == {}
-        assert os.path.getsize(path) < len(data)  # noqa: PTH202 - the path is a text here
+        # Not before there is something in its place.
+        assert os.path.getsize(path) == len(data)  # noqa: PTH202 - the path is a text here
+        journal.append(entry(2))
+    with open_journal(path, OURS, go_on=True) as journal:
+        assert list(journal.marks) == [2]
 
 
 def test_file_that_is_no_journal_is_never_overwritten(path: str) -> None:

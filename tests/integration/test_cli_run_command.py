@@ -223,6 +223,28 @@ def test_retry_that_did_nothing_keeps_the_records_of_the_failed_rows(shop: Shop)
     assert shop.run(retry_failed=True) == ExitCode.OK
 
 
+@pytest.mark.parametrize("opens", [True, False])
+def test_run_that_did_nothing_keeps_what_it_was_to_overwrite(shop: Shop, opens: bool) -> None:
+    """A pool that could not start cost the journal of the earlier run: --resume ran, and paid for, all rows again."""
+    shop.run(workers=1)
+    before = shop.output.read_bytes(), shop.journal.read_bytes()
+    if not opens:
+        shop.pool.on_open = no_pool
+    for row in ("a1", "a2", "b1", "b2"):
+        shop.pool.on_row[row] = lambda: CircuitOpenError("no worker starts")
+    with pytest.raises(ExceptionGroup):
+        shop.run(overwrite=True)
+    assert (shop.output.read_bytes(), shop.journal.read_bytes()) == before
+    shop.pool.asked.clear()
+    assert shop.run(resume=True) == ExitCode.OK
+    assert shop.pool.asked == []
+
+
+def no_pool(_on_restart: object) -> None:
+    """Fail to open."""
+    raise CircuitOpenError("no worker starts")
+
+
 def test_resume_with_nothing_left_starts_no_pool(shop: Shop) -> None:
     """The output is written again from the journal."""
     shop.run()
