@@ -242,6 +242,9 @@ def write_output(journal: Journal, path: str) -> None:
             os.fsync(file.fileno())
         Path(beside).replace(path)
     except OSError as error:
+        # A full disk has better use for its room, and the journal has it all.
+        with suppress(OSError):
+            Path(beside).unlink()
         raise CliError(f"cannot write the output {path!r}: {error.strerror}") from error
     _sync_directory(path)
 

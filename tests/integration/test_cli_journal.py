@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -297,3 +299,20 @@ def test_output_that_cannot_be_written_is_named(path: str, tmp_path: Path) -> No
     with open_journal(path, OURS, go_on=True) as journal:
         with pytest.raises(CliError, match=r"cannot write the output .*: No such file or directory"):
             write_output(journal, str(tmp_path / "gone" / "answers.jsonl"))
+
+
+def test_output_that_does_not_fit_leaves_no_half_of_it(path: str, tmp_path: Path) -> None:
+    """On a full disk its beginning stayed beside it, and took what room there was."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with open_journal(path, OURS, go_on=False) as journal:
+        for line in range(1, 50):
+            journal.append(entry(line))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            with pytest.raises(CliError, match=r"cannot write the output .*: File too large"):
+                write_output(journal, str(tmp_path / "out.jsonl"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, before)
+    assert list(tmp_path.glob("out.jsonl*")) == []
