@@ -132,7 +132,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(config, "workerinput"):
         config.workeroutput["dspex_collected"] = dict(state.collected)  # type: ignore[attr-defined] # by xdist
         return
-    selected = selected_layers(config.option.markexpr)
+    # With --lf pytest does not even read files in which nothing failed.
+    selected = () if config.getoption("lf", False) else selected_layers(config.option.markexpr)
     if empty := [name for name in selected if not state.collected[name]]:
         state.verdicts.append(
             f"selected with -m {config.option.markexpr!r}, but without any test: {', '.join(empty)}"

@@ -445,6 +445,21 @@ def test_what_is_held_by_wider_fixtures_and_garbage_is_no_leak(
 # --- beside other plugins -------------------------------------------------------------------------
 
 
+def test_layer_without_failures_is_not_missed_with_last_failed(pytester: pytest.Pytester) -> None:
+    """Files in which nothing had failed are not read with --lf: their layers seemed empty, and the run failed."""
+    broken, mended = (
+        "import pytest\n@pytest.mark.fast\ndef test_it(): assert " + end for end in ("0", "1 # !")
+    )
+    path = pytester.makepyfile(test_one=broken)
+    pytester.makepyfile(test_two="import pytest\n@pytest.mark.stress\ndef test_it(): pass")
+    words = ("-p", "no:faker", "-m", "fast or stress")
+    pytester.runpytest_subprocess(*words).assert_outcomes(passed=1, failed=1)
+    path.write_text(mended, encoding="utf-8")
+    result = pytester.runpytest_subprocess(*words, "--lf")
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.OK
+
+
 def test_plugin_works_with_xdist(pytester: pytest.Pytester) -> None:
     """Layers, refusals, the summary and the empty layer come through to the controller."""
     pytester.makefile(".ini", pytest="[pytest]\ndspex_layers = tests = fast\n")
