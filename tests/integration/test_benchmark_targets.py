@@ -66,19 +66,29 @@ def test_best_of_the_others_is_found_round_by_round() -> None:
     assert (value, best, judged) == ("0.91 of best other", "1.00 of best other, Pebble", "yes")
 
 
-def books(entries: str, seconds: float) -> CaseResult:
-    """Return a result of workload H with one round."""
-    samples = {"idle sessions": [{"a checkout and check-in": seconds}]}
-    return CaseResult("H", "books", f"{entries} entries", WORKLOADS["H"].metrics, None, samples, {})
+def starts(case: str, seconds: float) -> CaseResult:
+    """Return a result of workload E with one round."""
+    round_ = {metric.name: seconds for metric in WORKLOADS["E"].metrics}
+    samples = {"ours: template": [round_], "ours: PythonPool": [round_]}
+    return CaseResult("E", "starts", case, WORKLOADS["E"].metrics, None, samples, {})
 
 
-def test_target_is_judged_by_another_figure_of_the_run() -> None:
+def test_target_is_judged_by_a_figure_of_another_case() -> None:
     """The limit is a multiple of it; without it nothing is shown to hold."""
-    full = books("100,000", 4e-6)
-    relative, absolute = judge([books("10", 2e-6), full])
-    assert relative[2:] == ["≤ 1.30 of 10 entries", "2.00 of 10 entries", "", "**no**"]
+    many = starts("16 workers", 3.0)
+    relative, *_ = judge([starts("1 worker", 2.0), many])
+    assert relative[2:4] == ["≤ 1.30 of 1 worker", "1.50 of 1 worker"]
+    assert judge([many])[0][3:] == ["nothing to compare with", "", ""]
+
+
+def test_target_is_judged_by_what_was_measured_beside_it() -> None:
+    """The machine's speed changes from case to case, and is the same for both of one."""
+    samples = {"idle sessions": [{"a checkout and check-in": 4e-6, "10 entries beside it": 2e-6}]}
+    relative, absolute = judge(
+        [CaseResult("H", "books", "100,000 entries", WORKLOADS["H"].metrics, None, samples, {})]
+    )
+    assert relative[2:] == ["≤ 1.30 of 10 entries beside it", "2.00 of 10 entries beside it", "", "**no**"]
     assert absolute[3:] == ["4 µs", "", "yes"]
-    assert judge([full])[0][3:] == ["nothing to compare with", "", ""]
 
 
 def test_figure_that_was_not_reached_does_not_hold() -> None:
