@@ -44,8 +44,10 @@ def run_python(blocks: list[Block], folder: Path) -> str:
     A block that names a file in its first line is saved under that name, for those that follow.
 
     Raises:
-        AssertionError: It failed, or wrote to stderr.
+        AssertionError: It failed, wrote to stderr, or left a temporary file.
     """
+    temporary = folder / "temporary"
+    temporary.mkdir(exist_ok=True)
     scripts = []
     for block in blocks:
         named = re.match(r"# file: (\S+)\n", block.text)
@@ -59,13 +61,15 @@ def run_python(blocks: list[Block], folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, *runner, *scripts],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), f"{blocks[0]}\n{done.stdout}\n{done.stderr}"
+    # What pytest keeps of its last runs is no program's.
+    assert [path for path in temporary.iterdir() if not path.name.startswith("pytest-of-")] == [], blocks[0]
     return done.stdout
 
 
