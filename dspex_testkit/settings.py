@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from dspex_testkit.layers import LAYERS, FolderLayers
 from dspex_testkit.seeds import SEED_VARIABLE, chosen_seed
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
     import pytest
 
-__all__ = ["State", "declare", "number_of", "seconds_of"]
+__all__ = ["MOST_SECONDS", "State", "declare", "number_of", "seconds_of"]
 
 #: Largest number of seconds, as for settings of the pool. The system's timers end not far above.
-_MOST_SECONDS = 1e9
+MOST_SECONDS: Final = 1e9
+_RANGE: Final = f"a number from 0 to {MOST_SECONDS:.0f}"
 
 
 def declare(parser: pytest.Parser) -> None:
@@ -121,9 +122,9 @@ def number_of(config: pytest.Config, name: str) -> float:
     Raises:
         ValueError: It is none, or out of range.
     """
-    value = _read(config, name, f"a number from 0 to {_MOST_SECONDS:.0f}")
+    value = _read(config, name, _RANGE)
     if not _is_in_range(value):
-        raise _refusal(name, f"{value:g}", f"a number from 0 to {_MOST_SECONDS:.0f}")
+        raise _refusal(name, f"{value:g}", _RANGE)
     return float(value)
 
 
@@ -157,16 +158,14 @@ def seconds_of(item: pytest.Item, name: str) -> float | None:
     mark = item.get_closest_marker(name)
     if mark is None:
         return None
-    match mark.args, mark.kwargs:
-        case ((int() | float() as seconds,), {**rest}) if not rest and _is_in_range(seconds):
-            return float(seconds)
-        case ((), {"seconds": int() | float() as seconds, **rest}) if not rest and _is_in_range(seconds):
-            return float(seconds)
+    given = (*mark.args, *mark.kwargs.values())
+    if len(given) == 1 and mark.kwargs.keys() <= {"seconds"} and _is_in_range(given[0]):
+        return float(given[0])
     words = ", ".join([*map(repr, mark.args), *(f"{key}={value!r}" for key, value in mark.kwargs.items())])
-    raise ValueError(
-        f"{item.nodeid}: {name}({words}) must be {name}(seconds), a number from 0 to {_MOST_SECONDS:.0f}"
-    )
+    raise ValueError(f"{item.nodeid}: {name}({words}) must be {name}(seconds), {_RANGE}")
 
 
-def _is_in_range(seconds: float) -> bool:
-    return not isinstance(seconds, bool) and 0 <= seconds <= _MOST_SECONDS
+def _is_in_range(seconds: object) -> bool:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return False
+    return 0 <= seconds <= MOST_SECONDS

@@ -7,6 +7,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from dspex_testkit.settings import MOST_SECONDS
+
 __all__ = [
     "JOURNAL",
     "Args",
@@ -48,8 +50,6 @@ __all__ = [
     "Workers",
 ]
 
-# The system's timers end not far above; so do settings of the pool.
-_MOST_SECONDS = 1e9
 # Far more than a pool answers, and few enough to be drawn.
 _MOST_CALLS = 1e5
 
@@ -73,7 +73,7 @@ MaxFrameBytes: TypeAlias = Annotated[
 ]
 Timeout: TypeAlias = Annotated[
     float | None,
-    typer.Option(min=0.1, max=_MOST_SECONDS, help="Seconds for what should happen at once [default: 5]."),
+    typer.Option(min=0.1, max=MOST_SECONDS, help="Seconds for what should happen at once [default: 5]."),
 ]
 Version: TypeAlias = Annotated[
     int | None, typer.Option(min=1, max=2, help="Version to be spoken [default: what the worker speaks].")
@@ -98,7 +98,7 @@ LoadProfile: TypeAlias = Annotated[
 ]
 Seconds: TypeAlias = Annotated[
     float | None,
-    typer.Option(min=0.1, max=_MOST_SECONDS, help="Seconds of load, however many calls that are."),
+    typer.Option(min=0.1, max=MOST_SECONDS, help="Seconds of load, however many calls that are."),
 ]
 HandlerClass: TypeAlias = Annotated[
     str | None,

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dspex_pool.errors import InvalidArgumentError
-from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
+from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES, LARGEST_FRAME_BYTES
+from dspex_testkit.settings import MOST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,8 +95,15 @@ def load_profile(path: Path) -> Profile:
     return Profile(commands=known, **fields)
 
 
+#: Of each setting that is a number its types and the most that it may be.
+_NUMBERS: Mapping[str, tuple[tuple[type, ...], float]] = {
+    "max_frame_bytes": ((int,), LARGEST_FRAME_BYTES),
+    "timeout": ((int, float), MOST_SECONDS),
+}
+
+
 def _check_number(name: str, value: Any, path: Path) -> None:
-    kinds, most = {"max_frame_bytes": ((int,), 2**32 - 1), "timeout": ((int, float), 1e9)}.get(name, ((), 0))
+    kinds, most = _NUMBERS.get(name, ((), 0))
     if type(value) not in kinds or not 0 < value <= most:
         text = f"{path}: {name} = {value!r} is no setting; there are commands, max_frame_bytes and timeout"
         raise InvalidArgumentError(text, argument="profile")

@@ -95,6 +95,15 @@ async def test_port_whose_worker_died_says_so_every_time(autojump_clock: MockClo
         assert (workers.started, workers.live) == (1, [])
 
 
+async def check_it_was_ended(port: PythonPort, reason: str, workers: CannedWorkers) -> None:
+    """Check that every call says why the process was ended, and that none is left."""
+    for _ in range(2):
+        with trio.fail_after(60), pytest.raises(WorkerDiedError, match=rf"{reason}.*'list_programs'") as info:
+            await port.list_programs()
+        assert info.value.request_sent is False
+    assert workers.live == []
+
+
 @pytest.mark.trio
 async def test_port_whose_worker_has_half_a_request_ends_it(autojump_clock: MockClock) -> None:
     """A call left while its request was written had every later one wait for ever for the worker's answer to it."""
@@ -104,14 +113,7 @@ async def test_port_whose_worker_has_half_a_request_ends_it(autojump_clock: Mock
         workers.port("w-1").accept_only(10)
         with trio.move_on_after(1):
             await port.execute_program("p", INPUTS)
-        for _ in range(2):
-            with (
-                trio.fail_after(60),
-                pytest.raises(WorkerDiedError, match=r"torn_frame.*'list_programs'") as info,
-            ):
-                await port.list_programs()
-            assert info.value.request_sent is False
-        assert workers.live == []
+        await check_it_was_ended(port, "torn_frame", workers)
     assert workers.started == 1
 
 
@@ -124,11 +126,7 @@ async def test_port_whose_worker_broke_the_protocol_ends_it(autojump_clock: Mock
         await port.create_program("p", SIGNATURE)
         with pytest.raises(RemoteProtocolError):
             await port.execute_program("p", INPUTS)
-        for _ in range(2):
-            with pytest.raises(WorkerDiedError, match=r"protocol_error.*'list_programs'") as info:
-                await port.list_programs()
-            assert info.value.request_sent is False
-        assert workers.live == []
+        await check_it_was_ended(port, "protocol_error", workers)
     assert workers.started == 1
 
 

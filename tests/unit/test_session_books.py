@@ -77,6 +77,17 @@ def make_books(store: MemorySessionStore, clock: Clock | None = None, **settings
     return SessionBooks(store, wall_clock=clock if clock is not None else Clock(), **limits)
 
 
+async def make_books_of_expired(store: MemorySessionStore, *session_ids: str) -> SessionBooks:
+    """Make books whose sessions have all expired, and are still in the store."""
+    clock = Clock()
+    books = make_books(store, clock)
+    for session_id in session_ids:
+        await books.commit(books.begin(session_id), "create_program", NEW)
+    clock.now += 10
+    assert len(books.expire()) == len(session_ids)
+    return books
+
+
 async def begin(books: SessionBooks, **changes: str) -> Session:
     """Begin session ``s`` with program ``p``."""
     session = books.begin("s")
@@ -222,12 +233,8 @@ async def test_expired_session_leaves_the_store_unless_it_began_anew() -> None:
 @pytest.mark.trio
 async def test_expired_session_that_began_anew_in_vain_leaves_the_store() -> None:
     """A command that was to begin it and failed had the books forget that the old record was still to go."""
-    store, clock = GatedStore(), Clock()
-    books = make_books(store, clock)
-    for session_id in ("refused", "not kept"):
-        await books.commit(books.begin(session_id), "create_program", NEW)
-    clock.now += 10
-    assert len(books.expire()) == 2
+    store = GatedStore()
+    books = await make_books_of_expired(store, "refused", "not kept")
     refused, not_kept = books.begin("refused"), books.begin("not kept")
     for session in (refused, not_kept):
         books.enter(session)
@@ -244,12 +251,8 @@ async def test_expired_session_that_began_anew_in_vain_leaves_the_store() -> Non
 @pytest.mark.trio
 async def test_expired_session_that_is_ended_leaves_the_store_at_once() -> None:
     """Who ended a session that had expired was told that it was gone, and its record stayed until the next saving."""
-    store, clock = GatedStore(), Clock()
-    books = make_books(store, clock)
-    for session_id in ("a", "b"):
-        await books.commit(books.begin(session_id), "create_program", NEW)
-    clock.now += 10
-    assert len(books.expire()) == 2
+    store = GatedStore()
+    books = await make_books_of_expired(store, "a", "b")
     store.is_failing = True
     with pytest.raises(SessionStoreError):
         await books.end("a")
