@@ -10,7 +10,7 @@ from dspex_pool.lifecycle import WorkerState
 if TYPE_CHECKING:
     from dspex_pool.config import PoolOptions
 
-__all__ = ["Care", "Due", "Headcount"]
+__all__ = ["ANY_POOL", "Care", "Due", "Headcount"]
 
 
 class Due(NamedTuple):
@@ -34,6 +34,9 @@ class Headcount(NamedTuple):
     #: Whether one more worker may be pinged.
     may_ping: bool
 
+
+#: A pool in which no worker is surplus and none is pinged: what is due here is due whatever the pool has.
+ANY_POOL = Headcount(live=0, ready=0, size=0, floor=0, may_ping=False)
 
 _NOTHING = Due(NEVER, "")
 

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from dspex_pool.core import refusals
 from dspex_pool.core.books import Books
+from dspex_pool.core.care import ANY_POOL
 from dspex_pool.core.records import Ping
 from dspex_pool.lifecycle import WorkerState
 
 if TYPE_CHECKING:
+    from dspex_pool.core.care import Headcount
     from dspex_pool.core.records import WorkerRecord
 
 __all__ = ["Upkeep"]
@@ -32,7 +34,10 @@ class Upkeep(Books):
             self._emit("session_unbound", {"count": 1}, session=session)
             self._let_loose(session, now)
         for record in list(self.workers.values()):
-            self._look_after(record, now)
+            self._look_after(record, ANY_POOL, now)
+        # Only now it shows who is surplus: a worker that leaves anyway may make another one needed.
+        for record in list(self._idle):
+            self._look_after(record, self.headcount(), now)
         self._replenish(now)
         self._reschedule(now)
 
@@ -42,9 +47,9 @@ class Upkeep(Books):
             for record in list(self._idle):
                 self._offer(record, now)
 
-    def _look_after(self, record: WorkerRecord, now: float) -> None:
+    def _look_after(self, record: WorkerRecord, pool: Headcount, now: float) -> None:
         """Carry out what is due for one worker. One thing at a time; ``_reschedule`` sees the rest."""
-        due = self._care.next_for(record, self.headcount())
+        due = self._care.next_for(record, pool)
         if due.at > now:
             return
         if due.what == "ping":

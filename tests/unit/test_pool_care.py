@@ -215,6 +215,22 @@ def test_lazy_pool_left_alone_is_empty() -> None:
     assert driver.state.workers == {}
 
 
+@pytest.mark.parametrize("idle_order", ["lifo", "fifo"])
+def test_no_worker_is_surplus_beside_one_that_leaves_at_the_same_moment(idle_order: str) -> None:
+    """A worker that was idle for long enough stays when the other is killed for its lease. [property 67]
+
+    Workers were looked at in the order of their start. If the idle one came first, it was surplus beside the one
+    whose lease was over, and left; then that one did too, and a pool that has to keep a worker had none.
+    """
+    driver = ready_pool(
+        2, min_idle=1, idle_timeout=5.0, lease_timeout=5.0, health_check_interval=None, idle_order=idle_order
+    )
+    driver.lease()
+    driver.advance(5.0)
+    assert [reason for _, reason, _ in driver.retirements] == ["lease_timeout"]
+    assert driver.state.ready_count == 1
+
+
 @pytest.mark.parametrize("ping_interval", [None, 2.0])
 @pytest.mark.parametrize(("idle_order", "left"), [("lifo", 1), ("fifo", 4)])
 def test_pool_shrinks_to_its_floor_when_one_caller_is_left(
