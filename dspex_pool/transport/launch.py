@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import resource
 import signal
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dspex_pool.errors import WorkerStartError
+from dspex_pool.transport.host_forks import hold, let_go
 from dspex_pool.transport.pipes import grow_pipe
 from dspex_pool.transport.process import WorkerProcess, open_exit_descriptor
 
@@ -34,6 +36,7 @@ __all__ = [
     "Launched",
     "LaunchedTemplate",
     "Wires",
+    "close_socket",
     "explained",
     "launch",
     "launch_template",
@@ -119,8 +122,8 @@ def launch_template(options: SubprocessOptions, environment: Mapping[str, str]) 
         contextlib.ExitStack() as far_ends,
     ):
         channel, far_channel = _open_sockets()
-        on_failure.callback(channel.close)
-        far_ends.callback(far_channel.close)
+        on_failure.callback(close_socket, channel)
+        far_ends.callback(close_socket, far_channel)
         stderr, far_stderr = _open_pipe()
         _close_later(far_ends, far_stderr, on_failure, stderr)
         streams = (far_channel.fileno(), far_channel.fileno(), far_stderr)
@@ -161,27 +164,44 @@ def open_wires() -> Iterator[Wires]:
 
 def _open_pipe() -> tuple[int, int]:
     try:
-        return os.pipe()
+        ends = os.pipe()
     except OSError as exc:
         raise _CannotStartError(
             f"no pipe can be opened ({exc.strerror}). {_ADVICE.get(exc.errno, '')}"
         ) from exc
+    for end in ends:
+        hold(end, functools.partial(os.close, end))
+    return ends
+
+
+def _close(descriptor: int) -> None:
+    let_go(descriptor)
+    os.close(descriptor)
 
 
 def _open_sockets() -> tuple[socket.socket, socket.socket]:
     try:
-        return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError as exc:
         raise _CannotStartError(
             f"no socket can be opened ({exc.strerror}). {_ADVICE.get(exc.errno, '')}"
         ) from exc
+    for end in ends:
+        hold(end.fileno(), end.close)
+    return ends
+
+
+def close_socket(end: socket.socket) -> None:
+    """Close an end of a template's socket. Calling it again changes nothing."""
+    let_go(end.fileno())
+    end.close()
 
 
 def _close_later(
     far_ends: contextlib.ExitStack, far_end: int, on_failure: contextlib.ExitStack, near_end: int
 ) -> None:
-    far_ends.callback(os.close, far_end)
-    on_failure.callback(os.close, near_end)
+    far_ends.callback(_close, far_end)
+    on_failure.callback(_close, near_end)
 
 
 def _start(

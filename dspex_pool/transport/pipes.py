@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from dspex_pool.protocol.framing import unwritten
+from dspex_pool.transport.host_forks import hold, let_go
 from dspex_pool.transport.port import WaitExpiredError
 
 # Not where they are used: an import opens files, and a pipe is closed also where no descriptor is left.
@@ -65,6 +66,7 @@ class _PipeEnd:
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor: int | None = descriptor
+        hold(descriptor, self._close_now)
         #: Whether the time of who waits is up; to be cleared before the waiting begins.
         self.is_expired = False
 
@@ -76,10 +78,15 @@ class _PipeEnd:
     @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
         """Close the descriptor and wake a task that waits for it. Calling it again changes nothing."""
+        if self._descriptor is not None:
+            trio.lowlevel.notify_closing(self._descriptor)
+            let_go(self._descriptor)
+            self._close_now()
+
+    def _close_now(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            trio.lowlevel.notify_closing(descriptor)
-            os.close(descriptor)
+        assert descriptor is not None
+        os.close(descriptor)
 
     def expire(self) -> None:
         """Wake a task that waits for this end, with ``trio.ClosedResourceError``, and set ``is_expired``."""

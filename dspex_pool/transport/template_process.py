@@ -30,6 +30,7 @@ from dspex_pool.protocol.forking import (
 from dspex_pool.transport.launch import (
     Launched,
     LaunchedTemplate,
+    close_socket,
     explained,
     launch_template,
     open_wires,
@@ -184,7 +185,7 @@ class TemplateProcess:
                     nursery.cancel_scope.deadline = trio.current_time() + LAST_STDERR_WAIT
         finally:
             trio.lowlevel.notify_closing(launched.channel)
-            launched.channel.close()
+            close_socket(launched.channel)
             self._stderr.close()
             launched.process.close()
 

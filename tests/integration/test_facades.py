@@ -239,6 +239,40 @@ def test_forked_child_is_refused_and_does_no_harm() -> None:
     assert (program.returncode, errors) == (0, "")
 
 
+#: Is killed while a process that ``multiprocessing`` has forked from it runs on.
+KILLED_BESIDE_A_FORK = f"""
+import multiprocessing, os, psutil, sys, time, warnings
+from dspex_pool import SyncPool
+
+warnings.simplefilter("ignore", DeprecationWarning)
+pool = SyncPool(pool_size=2, handler={ECHO!r}, start_method=sys.argv[1]).open()
+pool.wait_ready(2)
+started = psutil.Process().children(recursive=True)
+fork = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+fork.start()
+print(fork.pid, *[process.pid for process in started], flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "template"])
+def test_fork_that_outlives_the_program_keeps_no_worker_alive(start_method: str) -> None:
+    """Workers leave with their program also while a fork of it runs on.
+
+    The fork held the pool's ends of their pipes, so their stdin never ended: they stayed as long as the fork did.
+    """
+    with python(KILLED_BESIDE_A_FORK, start_method) as program:
+        assert program.stdout is not None
+        fork, *pids = [int(pid) for pid in program.stdout.readline().split()]
+        try:
+            program.wait(timeout=10)
+            assert len(pids) == (2 if start_method == "spawn" else 3)
+            wait_until(lambda: all(map(has_ended, pids)), "no worker and no template is left")
+            assert not has_ended(fork)
+        finally:
+            os.kill(fork, signal.SIGKILL)
+
+
 # --- asyncio -----------------------------------------------------------------------------------------------
 
 

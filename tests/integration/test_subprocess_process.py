@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -34,6 +36,9 @@ from tests.subprocess_children import (
     open_port,
     running,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.integration
 
@@ -396,6 +401,49 @@ async def test_worker_inherits_nothing_of_another() -> None:
         ours, theirs = pipes_of(first.pid), pipes_of(second.pid)
         assert set(ours) == set(theirs) == {"0", "1", "2"}
         assert not set(ours.values()) & set(theirs.values())
+
+
+@contextlib.contextmanager
+def forking() -> Iterator[Callable[[], None]]:
+    """Give a way to fork this process; forks run on, and do nothing, until the block ends."""
+    ended, ending = os.pipe()
+    forks = []
+
+    def fork() -> None:
+        pid = os.fork()
+        if not pid:
+            os.close(ending)
+            os.read(ended, 1)
+            os._exit(0)
+        forks.append(pid)
+
+    try:
+        yield fork
+    finally:
+        os.close(ending)
+        os.close(ended)
+        for pid in forks:
+            os.waitpid(pid, 0)
+
+
+@pytest.mark.trio
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+async def test_fork_of_this_process_keeps_no_pipe_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker hears that its stdin ends, though this process was forked while it started, and once it ran."""
+    start = subprocess.Popen
+
+    def fork_and_start(*args: Any, **settings: Any) -> subprocess.Popen[bytes]:
+        fork()
+        return start(*args, **settings)
+
+    with forking() as fork:
+        monkeypatch.setattr("dspex_pool.transport.launch.subprocess.Popen", fork_and_start)
+        port = await open_port(ECHO)
+        fork()
+        await port.send(b"as before")
+        assert await port.receive() == b"as before"
+        port.send_eof()
+        assert await end(port) == ExitStatus(code=0)
 
 
 @BOTH_WAYS
