@@ -36,6 +36,7 @@ class BridgeProcess:
         words: Arguments of the bridge.
         env: Variables added to the environment.
         prefix: A command that starts the command behind it.
+        passed: Descriptors that the bridge inherits.
         is_measured: Whether coverage, if it runs, follows the bridge. Python 3.11 hangs where a thread is traced
             while a signal waits for another one, so tests that send many signals say no.
     """
@@ -45,6 +46,7 @@ class BridgeProcess:
         *words: str,
         env: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
+        passed: Sequence[int] = (),
         is_measured: bool = True,
     ) -> None:
         variables = {**os.environ, **(env or {})}
@@ -58,6 +60,7 @@ class BridgeProcess:
             stderr=self._stderr,
             env=variables,
             bufsize=0,
+            pass_fds=passed,
         )
         self._decoder = FrameDecoder(peer="bridge")
         self._next_id = 0

@@ -34,7 +34,9 @@ def main() -> None:
     """Serve the pool; in each fork, run the program."""
     template = Programs(claim_socket())
     template.prepare("")
-    template.serve()
+    _, lifeline = template.serve()
+    # A program of its own has none, as if it was started.
+    os.close(lifeline)
     if "FORKED_SOURCE" in os.environ:
         program = compile(os.environ["FORKED_SOURCE"], "forked source", "exec")
         exec(program, {"__name__": "__main__"})

@@ -10,6 +10,7 @@ from dspex_pool.bridge.core_commands import CoreCommands
 from dspex_pool.bridge.handler import HandlerContext, commands_of, import_named
 from dspex_pool.bridge.importing import importing
 from dspex_pool.bridge.interrupts import Interrupts
+from dspex_pool.bridge.lifeline import hang_on, inherited_lifeline
 from dspex_pool.bridge.logs import RequestLog, RequestScope
 from dspex_pool.bridge.loop import Loop
 from dspex_pool.bridge.outlet import Outlet
@@ -35,11 +36,16 @@ __all__ = ["main", "run"]
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the worker until its client leaves."""
-    run(parse_arguments(sys.argv[1:] if words is None else words))
+    run(parse_arguments(sys.argv[1:] if words is None else words), inherited_lifeline())
 
 
-def run(arguments: Arguments) -> NoReturn:
-    """Run the worker that ``parse_arguments`` has read of, until its client leaves."""
+def run(arguments: Arguments, lifeline: int | None) -> NoReturn:
+    """Run the worker that ``parse_arguments`` has read of, until its client leaves.
+
+    Args:
+        arguments: The command line.
+        lifeline: The descriptor whose end ends the worker, if it was given one.
+    """
     process, interrupts = Process(), Interrupts()
     try:
         wires = claim_wires()
@@ -50,6 +56,8 @@ def run(arguments: Arguments) -> NoReturn:
     process.install()
     interrupts.install()
     process.lead_session()
+    if lifeline is not None:
+        hang_on(lifeline)
     release_in_forks(wires)
     limit_library_threads()
     reader = Reader(process, wires, max_frame_bytes=arguments.max_frame_bytes)

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Template", "claim_socket", "main"]
 
-_STREAMS = 3
+#: Streams of a worker, and its lifeline.
+_DESCRIPTORS_OF_A_WORKER = 4
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -59,8 +60,8 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(sys.argv[1:] if words is None else words)
     template = Template(claim_socket())
     template.prepare(arguments.handler)
-    arguments.worker_id = template.serve()
-    run(arguments)
+    arguments.worker_id, lifeline = template.serve()
+    run(arguments, lifeline)
 
 
 def claim_socket() -> socket.socket:
@@ -137,8 +138,8 @@ class Template:
             traceback.print_exc()
             self._refuse(f"the handler {name} cannot be used: {error!r}")
 
-    def _hazards(self, streams: Sequence[int] = ()) -> str:
-        found = find_hazards({self._channel.fileno(), *streams})
+    def _hazards(self, descriptors: Sequence[int] = ()) -> str:
+        found = find_hazards({self._channel.fileno(), *descriptors})
         if not found:
             return ""
         return (
@@ -153,25 +154,25 @@ class Template:
 
     # --- serving -------------------------------------------------------------------------------------
 
-    def serve(self) -> str:
+    def serve(self) -> tuple[str, int]:
         """Do what the pool asks for, until it leaves.
 
         Returns:
-            In a fork only: the name of the worker that it is to be.
+            In a fork only: the name of the worker that it is to be, and its lifeline.
         """
         while True:
             request, descriptors = self._receive()
             if isinstance(request, Reap):
                 self._send(Reaped(request.pid, _reap(request.pid)))
             elif self._fork(request, descriptors):
-                return request.worker_id
+                return request.worker_id, descriptors[-1]
             for descriptor in descriptors:
                 os.close(descriptor)
 
     def _receive(self) -> tuple[Request, list[int]]:
         try:
             packet, descriptors, _flags, _address = socket.recv_fds(
-                self._channel, MAX_MESSAGE_BYTES, _STREAMS
+                self._channel, MAX_MESSAGE_BYTES, _DESCRIPTORS_OF_A_WORKER
             )
         except ConnectionResetError:  # the pool has left without reading our last answer
             self._leave(0)
@@ -179,9 +180,9 @@ class Template:
             self._leave(0)
         return decode_request(packet), descriptors
 
-    def _fork(self, request: Fork, streams: list[int]) -> bool:
+    def _fork(self, request: Fork, descriptors: list[int]) -> bool:
         """Fork a worker and tell of it; true in the worker."""
-        if hazards := self._hazards(streams):
+        if hazards := self._hazards(descriptors):
             self._send(NotForked(request.number, hazards, is_spoilt=True))
             return False
         sys.stdout.flush()
@@ -196,7 +197,7 @@ class Template:
         if pid:
             self._tell_forked(request.number, pid)
             return False
-        become_worker(streams, self._channel.detach(), request.environment)
+        become_worker(descriptors[:-1], self._channel.detach(), request.environment)
         return True
 
     def _tell_forked(self, number: int, pid: int) -> None:

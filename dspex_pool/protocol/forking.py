@@ -1,8 +1,8 @@
 """What pool and template tell each other: one message a packet, as JSON, on a socket that carries descriptors too.
 
 A template speaks when it is asked, save for its first word, ``Ready`` or ``Refused``. ``Fork`` brings the worker's
-ends of stdin, stdout and stderr, in this order; ``Forked`` brings a descriptor that becomes readable when the worker
-ends. A worker that has ended stays a zombie until ``Reap``, so that its number is not given to a stranger.
+ends of stdin, stdout, stderr and its lifeline, in this order; ``Forked`` brings a descriptor that becomes readable
+when the worker ends. A worker that has ended stays a zombie until ``Reap``, so that its number is nobody else's.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dspex_pool.errors import WorkerStartError
+from dspex_pool.protocol.environment import LIFELINE_VARIABLE
 from dspex_pool.transport.host_forks import hold, let_go
 from dspex_pool.transport.pipes import grow_pipe
 from dspex_pool.transport.process import WorkerProcess, open_exit_descriptor
@@ -57,6 +58,8 @@ class Launched:
     stdout: int
     #: Descriptor to read the worker's stderr.
     stderr: int
+    #: Descriptor that is held as long as the worker may live; see ``bridge/lifeline.py``.
+    lifeline: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +76,17 @@ class LaunchedTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Wires:
-    """The pipes of one worker: stdin, stdout and stderr, in this order."""
+    """The pipes of one worker: stdin, stdout, stderr and its lifeline, in this order."""
 
     #: The parent's ends.
-    near: tuple[int, int, int]
+    near: tuple[int, int, int, int]
     #: The worker's ends.
-    far: tuple[int, int, int]
+    far: tuple[int, int, int, int]
 
 
 # What to do about an error of the system.
 _ADVICE: dict[int | None, str] = {
-    errno.EMFILE: "Raise the limit on open files (ulimit -n) or start fewer workers: each takes 4 descriptors.",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n) or start fewer workers: each takes 5 descriptors.",
     errno.ENFILE: "The whole system has no descriptor left (fs.file-max).",
     errno.EAGAIN: "Raise the limit on processes (ulimit -u, or pids.max of the cgroup) or start fewer workers.",
     errno.ENOMEM: "There is no memory for another process; start fewer workers.",
@@ -101,8 +104,13 @@ def launch(options: SubprocessOptions, worker_id: str) -> Launched:
         WorkerStartError: It could not be started, or not with these options. Names what to change.
     """
     with explained(f"worker {worker_id}", worker_id), open_wires() as wires:
-        command = options.command_for(worker_id)
-        process = _start(command, options, options.environment(), wires.far, with_limits=True)
+        command, environment = options.command_for(worker_id), options.environment()
+        *streams, lifeline = wires.far
+        passed = []
+        if options.command is None:  # another program would not know what it is for
+            passed.append(lifeline)
+            environment[LIFELINE_VARIABLE] = str(lifeline)
+        process = _start(command, options, environment, streams, passed, with_limits=True)
         return Launched(process, *wires.near)
 
 
@@ -128,7 +136,7 @@ def launch_template(options: SubprocessOptions, environment: Mapping[str, str]) 
         _close_later(far_ends, far_stderr, on_failure, stderr)
         streams = (far_channel.fileno(), far_channel.fileno(), far_stderr)
         # Limits are for workers; the processor time of an import is not theirs.
-        process = _start(options.template_command(), options, environment, streams, with_limits=False)
+        process = _start(options.template_command(), options, environment, streams, (), with_limits=False)
         on_failure.pop_all()
     return LaunchedTemplate(process, channel, stderr)
 
@@ -156,9 +164,11 @@ def open_wires() -> Iterator[Wires]:
         _close_later(far_ends, far_stdout, on_failure, stdout)
         stderr, far_stderr = _open_pipe()
         _close_later(far_ends, far_stderr, on_failure, stderr)
+        far_lifeline, lifeline = _open_pipe()
+        _close_later(far_ends, far_lifeline, on_failure, lifeline)
         grow_pipe(stdin)
         grow_pipe(stdout)
-        yield Wires((stdin, stdout, stderr), (far_stdin, far_stdout, far_stderr))
+        yield Wires((stdin, stdout, stderr, lifeline), (far_stdin, far_stdout, far_stderr, far_lifeline))
         on_failure.pop_all()
 
 
@@ -208,11 +218,12 @@ def _start(
     command: Sequence[str],
     options: SubprocessOptions,
     environment: Mapping[str, str],
-    streams: tuple[int, int, int],
+    streams: Sequence[int],
+    passed: Sequence[int],
     *,
     with_limits: bool,
 ) -> WorkerProcess:
-    popen = _popen(command, options.cwd, environment, streams)
+    popen = _popen(command, options.cwd, environment, streams, passed)
     try:
         restrict(popen.pid, options, with_limits=with_limits)
         return WorkerProcess(popen, open_exit_descriptor(popen.pid))
@@ -229,7 +240,11 @@ def restrict(pid: int, options: SubprocessOptions, *, with_limits: bool = True) 
 
 
 def _popen(
-    command: Sequence[str], cwd: str | None, environment: Mapping[str, str], streams: tuple[int, int, int]
+    command: Sequence[str],
+    cwd: str | None,
+    environment: Mapping[str, str],
+    streams: Sequence[int],
+    passed: Sequence[int],
 ) -> subprocess.Popen[bytes]:
     stdin, stdout, stderr = streams
     try:
@@ -241,6 +256,7 @@ def _popen(
             cwd=cwd,
             env=environment,
             close_fds=True,
+            pass_fds=passed,
             start_new_session=True,
         )
     except OSError as exc:

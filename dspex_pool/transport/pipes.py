@@ -27,7 +27,7 @@ if sys.platform == "linux":
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["PIPE_BYTES", "READ_BYTES", "PipeReader", "PipeWriter", "grow_pipe"]
+__all__ = ["PIPE_BYTES", "READ_BYTES", "PipeEnd", "PipeReader", "PipeWriter", "grow_pipe"]
 
 #: Capacity asked for, in bytes. Linux gives no more without privileges.
 PIPE_BYTES = 1 << 20
@@ -60,7 +60,7 @@ def _bytes_in(descriptor: int) -> int | None:
     return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
-class _PipeEnd:
+class PipeEnd:
     """One descriptor of the parent's, closed once."""
 
     def __init__(self, descriptor: int) -> None:
@@ -102,7 +102,7 @@ class _PipeEnd:
         return self._descriptor
 
 
-class PipeWriter(_PipeEnd):
+class PipeWriter(PipeEnd):
     """The writing end of a pipe. One task at a time may write."""
 
     def __init__(self, descriptor: int) -> None:
@@ -178,7 +178,7 @@ class PipeWriter(_PipeEnd):
         return written
 
 
-class PipeReader(_PipeEnd):
+class PipeReader(PipeEnd):
     """The reading end of a pipe. One task at a time may wait for it."""
 
     def __init__(self, descriptor: int) -> None:

@@ -18,7 +18,7 @@ from dspex_pool.errors import PortClosedError, RemoteFrameTooLargeError
 from dspex_pool.protocol.framing import FrameDecoder, encode_parts
 from dspex_pool.transport.launch import Launched, launch
 from dspex_pool.transport.options import SubprocessOptions, default_worker_command
-from dspex_pool.transport.pipes import PIPE_BYTES, READ_BYTES, PipeReader, PipeWriter
+from dspex_pool.transport.pipes import PIPE_BYTES, READ_BYTES, PipeEnd, PipeReader, PipeWriter
 from dspex_pool.transport.port import WaitExpiredError
 from dspex_pool.transport.stderr_drain import LAST_STDERR_WAIT, ForgivingHandler, StderrDrain
 
@@ -93,6 +93,7 @@ class SubprocessPort:
         self._process = launched.process
         self._stdin = PipeWriter(launched.stdin)
         self._stdout = PipeReader(launched.stdout)
+        self._lifeline = PipeEnd(launched.lifeline)
         self._stderr = StderrDrain(
             launched.stderr, worker_id, on_stderr_line, tail_bytes=options.stderr_tail_bytes
         )
@@ -290,7 +291,7 @@ class SubprocessPort:
         while left > 0 and (count := self._read_stdout()):
             left -= count
         self._decoder.feed_eof()
-        for end in (self._stdin, self._stdout):
+        for end in (self._stdin, self._stdout, self._lifeline):
             end.close()
         self._process.close()
         self._stderr.close()

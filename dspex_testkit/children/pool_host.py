@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import random as random_module
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,27 @@ async def _computing(pool: PythonPool) -> None:
     await _occupied(pool, "spin")
 
 
+async def _frozen(pool: PythonPool) -> None:
+    """Stop where all workers are in C code that holds the interpreter's lock, so that no thread of theirs runs."""
+    await pool.wait_ready(SIZE)
+    async with trio.open_nursery() as nursery:
+        for number in range(SIZE):
+            nursery.start_soon(pool.call, f"tenant-{number}", "hold_gil", {"seconds": 60})
+        workers = pool.sessions.workers.workers()
+        while not all("holding" in worker.port.stderr_tail for worker in workers):
+            await trio.lowlevel.checkpoint()
+        _say("ready")
+
+
+async def _stopped(pool: PythonPool) -> None:
+    """Stop where all workers are stopped."""
+    await pool.wait_ready(SIZE)
+    for worker in pool.sessions.workers.workers():
+        assert worker.port.pid is not None
+        os.kill(worker.port.pid, signal.SIGSTOP)
+    _say("ready")
+
+
 async def _with_grandchildren(pool: PythonPool) -> None:
     """Stop where workers have processes of their own, which ignore SIGTERM."""
     for number in range(SIZE):
@@ -129,6 +151,8 @@ MOMENTS: dict[str, Callable[[PythonPool], Awaitable[None]]] = {
     "idle": _idle,
     "sleeping": _sleeping,
     "computing": _computing,
+    "frozen": _frozen,
+    "stopped": _stopped,
     "with_grandchildren": _with_grandchildren,
     "closing": _closing,
 }

@@ -45,9 +45,11 @@ class BarePort:
         self.far_stdin, stdin = os.pipe()
         stdout, self.far_stdout = os.pipe()
         stderr, self.far_stderr = os.pipe()
-        launched = Launched(cast("WorkerProcess", NoProcess()), stdin, stdout, stderr)
+        far_lifeline, lifeline = os.pipe()
+        launched = Launched(cast("WorkerProcess", NoProcess()), stdin, stdout, stderr, lifeline)
         self.port = SubprocessPort(launched, SubprocessOptions(), "w-1")
         self.descriptors = {self.far_stdin, stdin, stdout, self.far_stdout, stderr, self.far_stderr}
+        self.descriptors |= {far_lifeline, lifeline}
 
     def close_far_stdout(self) -> None:
         """End the stream to the port."""

@@ -1,0 +1,11 @@
+"""What a pool tells a worker by its environment."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["LIFELINE_VARIABLE"]
+
+#: Variable with the number of the descriptor that is the worker's end of its lifeline: a pipe whose other end the
+#: pool holds as long as the worker may live.
+LIFELINE_VARIABLE: Final = "DSPEX_POOL_LIFELINE"
