@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ExitWatch", "WorkerProcess", "exit_status_of", "open_exit_descriptor"]
 
+#: Seconds between two looks for what is left of a killed group; together about one.
+_PAUSES = tuple(0.001 * 2**count for count in range(10))
+
 # Each thread waits for one process and does nothing else, so their number is that of the workers.
 _WAITING_THREADS = trio.CapacityLimiter(math.inf)
 
@@ -69,6 +72,19 @@ class ExitWatch:
         except (psutil.Error, OSError):
             # The latter where no descriptor is left to read it by.
             return None
+
+    async def _reap_adopted(self) -> None:
+        """Reap what was killed with the process and has become a child of this one, which adopts orphans.
+
+        The first process of a container does, and seldom looks after them; others have none.
+
+        Cancellation:
+            What has not ended yet stays.
+        """
+        for pause in _PAUSES:
+            if not _has_children_in(self.pid):
+                return
+            await trio.sleep(pause)
 
     @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
@@ -127,7 +143,9 @@ class WorkerProcess(ExitWatch):
             Nothing changes; reap again.
         """
         await self.wait_ended()
-        return self.end_group_and_reap()
+        status = self.end_group_and_reap()
+        await self._reap_adopted()
+        return status
 
     # Protected from Ctrl-C: once it is reaped, that must be known.
     @trio.lowlevel.enable_ki_protection
@@ -159,6 +177,16 @@ def _is_our_child(pid: int) -> bool:
         except ChildProcessError:
             return False
         return True
+
+
+def _has_children_in(group: int) -> bool:
+    """Reap the children of this process in a group that have ended; tell whether there are others."""
+    try:
+        while os.waitpid(-group, os.WNOHANG) != (0, 0):
+            pass
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _reap(pid: int) -> int | None:

@@ -92,6 +92,7 @@ class ForkedProcess(ExitWatch):
             # Before the reaping: the zombie still keeps the group's number from being given away.
             self.signal_group(signal.SIGKILL)
             self.exit_status = await self._reaper.reap(self.pid)
+        await self._reap_adopted()
         return self.exit_status
 
 

@@ -273,6 +273,45 @@ def test_fork_that_outlives_the_program_keeps_no_worker_alive(start_method: str)
             os.kill(fork, signal.SIGKILL)
 
 
+#: Adopts orphans, as the first process of a container does; loses a worker and, last, the rest of the pool.
+ADOPTING = f"""
+import ctypes, psutil, sys
+from dspex_pool import SyncPool
+from dspex_pool.errors import WorkerDiedError
+
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+own = psutil.Process()
+with SyncPool(pool_size=1, handler={ECHO!r}, start_method=sys.argv[1]) as pool:
+    for lives in range(2):
+        started = [pool.execute_anonymous("spawn_grandchild", dict(stubborn=True)).result["pid"] for _ in range(2)]
+        if lives:
+            break
+        if sys.argv[1] == "template":
+            psutil.Process(own.children()[0].pid).kill()
+        try:
+            pool.execute_anonymous("exit", dict(status=3))
+        except WorkerDiedError:
+            pool.wait_ready()
+        print([child.pid for child in own.children() if child.pid in started], flush=True)
+print([(child.name(), child.status()) for child in own.children(recursive=True)], flush=True)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="what adopts orphans elsewhere is the system's first process"
+)
+@pytest.mark.parametrize("start_method", ["spawn", "template"])
+def test_program_that_adopts_orphans_keeps_no_zombie(start_method: str) -> None:
+    """In a container whose first process has the pool, what workers leave behind is reaped too.
+
+    It was killed with the group of its worker, became a child of the pool's process, and stayed a zombie for ever.
+    """
+    with python(ADOPTING, start_method) as program:
+        output, errors = program.communicate(timeout=60)
+    assert output.splitlines() == ["[]", "[]"], errors
+
+
 # --- asyncio -----------------------------------------------------------------------------------------------
 
 
