@@ -34,7 +34,7 @@ def is_right(example: dspy.Example, prediction: dspy.Prediction, trace: object =
 def main() -> None:
     failures: Counter[str] = Counter()
     dspy.disable_logging()  # it would tell each failed row once more
-    with SyncPool(pool_size=2, worker_cwd=str(HERE), allow=("flaky_program",)) as pool:
+    with SyncPool(pool_size=2, allow=("flaky_program",)) as pool:
         pool.configure_lm(model="dspex/extractive")
         pool.create_program("flaky", factory="flaky_program:make")
 

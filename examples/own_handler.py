@@ -3,8 +3,6 @@
 The class is in ``own_handler_worker.py``, so that the workers import what they need and not this program.
 """
 
-from pathlib import Path
-
 import trio
 
 from dspex_pool import SubprocessOptions, SubprocessPortFactory, WorkerPool
@@ -25,8 +23,7 @@ async def search(pool: WorkerPool, query: str) -> None:
 
 
 async def main() -> None:
-    here = str(Path(__file__).parent)
-    ports = SubprocessPortFactory(SubprocessOptions(handler="own_handler_worker:Search", cwd=here))
+    ports = SubprocessPortFactory(SubprocessOptions(handler="own_handler_worker:Search"))
     async with WorkerPool(ports, pool_size=2) as pool:
         async with trio.open_nursery() as nursery:
             for query in QUERIES:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dspex_pool.bridge.command_line import parse_arguments
 from dspex_pool.bridge.core_commands import CoreCommands
 from dspex_pool.bridge.handler import HandlerContext, commands_of, import_named
-from dspex_pool.bridge.importing import importing
+from dspex_pool.bridge.importing import importing, look_where_the_pool_looks
 from dspex_pool.bridge.interrupts import Interrupts
 from dspex_pool.bridge.lifeline import hang_on, inherited_lifeline
 from dspex_pool.bridge.logs import RequestLog, RequestScope
@@ -36,6 +36,7 @@ __all__ = ["main", "run"]
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the worker until its client leaves."""
+    look_where_the_pool_looks()
     run(parse_arguments(sys.argv[1:] if words is None else words), inherited_lifeline())
 
 

@@ -24,6 +24,7 @@ from dspex_pool.bridge.__main__ import run
 from dspex_pool.bridge.command_line import parse_arguments
 from dspex_pool.bridge.forks import become_worker, find_hazards
 from dspex_pool.bridge.handler import Handler, import_named, marked_names
+from dspex_pool.bridge.importing import look_where_the_pool_looks
 from dspex_pool.bridge.process import EXIT_USAGE, claim_wires, limit_library_threads
 from dspex_pool.bridge.versions import installed_version, is_installed
 from dspex_pool.protocol.forking import (
@@ -57,6 +58,7 @@ def main(words: Sequence[str] | None = None) -> None:
     Args:
         words: The arguments of a worker. All forks have them, but for the worker's name.
     """
+    look_where_the_pool_looks()
     arguments = parse_arguments(sys.argv[1:] if words is None else words)
     template = Template(claim_socket())
     template.prepare(arguments.handler)

@@ -104,7 +104,7 @@ def launch(options: SubprocessOptions, worker_id: str) -> Launched:
         WorkerStartError: It could not be started, or not with these options. Names what to change.
     """
     with explained(f"worker {worker_id}", worker_id), open_wires() as wires:
-        command, environment = options.command_for(worker_id), options.environment()
+        command, environment = options.command_for(worker_id), options.environment() | options.places()
         *streams, lifeline = wires.far
         passed = []
         if options.command is None:  # another program would not know what it is for
@@ -136,6 +136,7 @@ def launch_template(options: SubprocessOptions, environment: Mapping[str, str]) 
         _close_later(far_ends, far_stderr, on_failure, stderr)
         streams = (far_channel.fileno(), far_channel.fileno(), far_stderr)
         # Limits are for workers; the processor time of an import is not theirs.
+        environment = {**environment, **options.places()}
         process = _start(options.template_command(), options, environment, streams, (), with_limits=False)
         on_failure.pop_all()
     return LaunchedTemplate(process, channel, stderr)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dspex_pool.errors import InvalidConfigError
+from dspex_pool.protocol.environment import PATH_VARIABLE
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
 from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE, own_run_tag
 
@@ -127,6 +129,14 @@ class SubprocessOptions:
         # A worker may run a pool itself: the tag names the nearest parent, never an inherited one.
         tag = {RUN_TAG_VARIABLE: own_run_tag()}
         return {**WORKER_ENVIRONMENT, **os.environ, **tag, **(self.env or {})}
+
+    def places(self) -> dict[str, str]:
+        """Return the variable that tells a bridge where this program finds modules; none if its Python is another."""
+        if self.command is not None or self.python is not None:
+            return {}
+        # The working directory is among the bridge's own.
+        places = [place for place in sys.path if Path(place).is_absolute() and os.pathsep not in place]
+        return {PATH_VARIABLE: os.pathsep.join(places)}
 
 
 def _is_words(command: object) -> bool:

@@ -27,6 +27,10 @@ from tests.bounded_waits import has_ended, wait_until
 
 pytestmark = pytest.mark.integration
 
+LINUX = pytest.mark.skipif(
+    sys.platform != "linux", reason="Linux alone forks templates and adopts orphans at will"
+)
+
 ROOT = Path(__file__).resolve().parents[2]
 ECHO = "dspex_testkit.children.echo:EchoHandler"
 FACTS = "The Nile flows north through eleven countries. It reaches the sea in Egypt."
@@ -255,7 +259,7 @@ os.kill(os.getpid(), 9)
 """
 
 
-@pytest.mark.parametrize("start_method", ["spawn", "template"])
+@pytest.mark.parametrize("start_method", ["spawn", pytest.param("template", marks=LINUX)])
 def test_fork_that_outlives_the_program_keeps_no_worker_alive(start_method: str) -> None:
     """Workers leave with their program also while a fork of it runs on.
 
@@ -271,6 +275,50 @@ def test_fork_that_outlives_the_program_keeps_no_worker_alive(start_method: str)
             assert not has_ended(fork)
         finally:
             os.kill(fork, signal.SIGKILL)
+
+
+#: Uses a handler that lies beside it.
+WITH_A_NEIGHBOUR = """
+import sys
+from dspex_pool import SyncPool
+
+with SyncPool(pool_size=1, handler="neighbour:Neighbour", start_method=sys.argv[1]) as pool:
+    pool.wait_ready(fail_fast=True)
+    print(pool.execute_anonymous("greet").result, pool.execute_anonymous("variables").result)
+"""
+
+NEIGHBOUR = """
+import os
+from dspex_pool.bridge.handler import Handler, command
+
+
+class Neighbour(Handler):
+    @command
+    def greet(self, args):
+        return "good day"
+
+    @command
+    def variables(self, args):
+        return [name for name in os.environ if name.startswith("DSPEX_WORKER_")]
+"""
+
+
+@pytest.mark.parametrize("start_method", ["spawn", pytest.param("template", marks=LINUX)])
+def test_workers_find_what_their_program_finds(start_method: str, tmp_path: Path) -> None:
+    """A handler beside the program's own file is found from any folder, as ``multiprocessing`` would find it.
+
+    Workers looked in their working directory, not in that of the program's file.
+    """
+    program, elsewhere = tmp_path / "program.py", tmp_path / "elsewhere"
+    program.write_text(WITH_A_NEIGHBOUR)
+    (tmp_path / "neighbour.py").write_text(NEIGHBOUR)
+    elsewhere.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(program), start_method]
+    ran = subprocess.run(
+        command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.stdout, ran.stderr) == ("good day []\n", "")
 
 
 #: Adopts orphans, as the first process of a container does; loses a worker and, last, the rest of the pool.
@@ -298,9 +346,7 @@ print([(child.name(), child.status()) for child in own.children(recursive=True)]
 """
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="what adopts orphans elsewhere is the system's first process"
-)
+@LINUX
 @pytest.mark.parametrize("start_method", ["spawn", "template"])
 def test_program_that_adopts_orphans_keeps_no_zombie(start_method: str) -> None:
     """In a container whose first process has the pool, what workers leave behind is reaped too.

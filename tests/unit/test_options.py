@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 import pytest
 
 from dspex_pool.errors import InvalidConfigError
+from dspex_pool.protocol.environment import PATH_VARIABLE
 from dspex_pool.transport.options import SubprocessOptions, default_worker_command
 from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE, own_run_tag
 from tests.cases import case
@@ -57,6 +59,16 @@ def test_environment_names_the_nearest_run(monkeypatch: pytest.MonkeyPatch) -> N
     """In a worker that runs a pool itself, the inherited tag is replaced."""
     monkeypatch.setenv(RUN_TAG_VARIABLE, "1-2.00")
     assert SubprocessOptions().environment()[RUN_TAG_VARIABLE] == own_run_tag()
+
+
+def test_bridge_of_this_interpreter_alone_is_told_where_the_program_finds_modules(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Places of another Python's program, or without a fixed meaning, are not passed on."""
+    monkeypatch.setattr(sys, "path", ["", "here", "/of/the:program", "/of/the/program", "/lib"])
+    assert SubprocessOptions().places() == {PATH_VARIABLE: os.pathsep.join(["/of/the/program", "/lib"])}
+    assert SubprocessOptions(python="/opt/python3").places() == {}
+    assert SubprocessOptions(command=["worker"]).places() == {}
 
 
 def test_option_out_of_range_is_refused_by_name() -> None:
