@@ -98,6 +98,9 @@ class SubprocessOptions:
         if self.command is not None and not _is_words(self.command):
             allowed = "a list of words, the program first, such as ['python3', 'worker.py']"
             raise _refuse("command", self.command, allowed)
+        if self.command is None and self.python is None and not sys.executable:
+            allowed = "the path of an interpreter, since this program does not know its own (sys.executable)"
+            raise _refuse("python", self.python, allowed)
         if self.nice is not None and not -20 <= self.nice <= 19:
             raise _refuse("nice", self.nice, "-20 to 19")
         for key in ("limit_address_space", "limit_cpu_seconds", "limit_open_files", "max_frame_bytes"):

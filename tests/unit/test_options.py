@@ -71,6 +71,22 @@ def test_bridge_of_this_interpreter_alone_is_told_where_the_program_finds_module
     assert SubprocessOptions(command=["worker"]).places() == {}
 
 
+@pytest.mark.parametrize("unknown", [None, ""])
+def test_program_that_does_not_know_its_interpreter_is_told_what_to_set(
+    unknown: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Python is embedded, ``sys.executable`` is empty: no worker can be started with it.
+
+    Each start failed with "expected str, bytes or os.PathLike object, not NoneType".
+    """
+    monkeypatch.setattr(sys, "executable", unknown)
+    with pytest.raises(InvalidConfigError, match=r"python is None.*sys\.executable") as caught:
+        SubprocessOptions()
+    assert caught.value.key == "python"
+    assert SubprocessOptions(python="/opt/python3").command_for("w-1")[0] == "/opt/python3"
+    assert SubprocessOptions(command=["worker"]).command_for("w-1") == ["worker"]
+
+
 def test_option_out_of_range_is_refused_by_name() -> None:
     """A wrong option is refused before anything starts, with its name and what is allowed."""
     cases: list[tuple[str, Any]] = [
