@@ -14,7 +14,7 @@ import psutil
 import typer
 
 from dspex_pool.cli.problems import ExitCode, describe_problem, one_line
-from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE, run_has_ended
+from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE, run_has_ended, shares_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,8 +27,8 @@ Level: TypeAlias = Literal["ok", "warn", "fail"]
 
 COLOURS: Mapping[Level, str] = {"ok": "green", "warn": "yellow", "fail": "red"}
 
-#: Descriptors that a worker takes in this process: three pipes and one that tells of its end.
-DESCRIPTORS_PER_WORKER = 4
+#: Descriptors that a worker takes in this process: four pipes and one that tells of its end.
+DESCRIPTORS_PER_WORKER = 5
 #: Descriptors for everything else: standard streams, input, journal, event loop, the host program's own.
 DESCRIPTORS_BESIDE = 64
 #: Threads that a worker needs at least: it, its reader, and the model's client.
@@ -178,13 +178,22 @@ def own_tasks() -> int:
     return tasks
 
 
-def find_orphans(processes: Iterable[psutil.Process]) -> list[int]:
-    """Return the ids of worker processes whose pool is gone."""
+def find_orphans(
+    processes: Iterable[psutil.Process], counts_alike: Callable[[int], bool] = shares_numbers
+) -> list[int]:
+    """Return the ids of worker processes whose pool is gone.
+
+    Args:
+        processes: Where to look.
+        counts_alike: Tells whether the tag of a process means the process that has this number here.
+    """
     found = []
     for process in processes:
         try:
             tag = process.environ().get(RUN_TAG_VARIABLE)
-            if tag and process.status() != psutil.STATUS_ZOMBIE and run_has_ended(tag):
+            if tag is None or process.status() == psutil.STATUS_ZOMBIE or not counts_alike(process.pid):
+                continue
+            if run_has_ended(tag):
                 found.append(process.pid)
         # Not ours to look at, gone meanwhile, or a tag that somebody else made up.
         except (psutil.Error, OSError, ValueError):

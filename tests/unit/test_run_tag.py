@@ -7,7 +7,7 @@ import os
 import psutil
 import pytest
 
-from dspex_pool.transport.run_tag import own_run_tag, run_has_ended
+from dspex_pool.transport.run_tag import _tag_of, own_run_tag, run_has_ended
 
 pytestmark = pytest.mark.fast
 
@@ -46,6 +46,24 @@ def test_run_is_taken_to_go_on_when_its_process_cannot_be_seen(monkeypatch: pyte
 
     monkeypatch.setattr(psutil.Process, "status", refuse)
     assert not run_has_ended(own_run_tag())
+
+
+def test_run_without_a_start_time_is_known_by_its_number_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ``/proc`` nobody tells when a process started; no worker could be started there."""
+
+    def gone(pid: int) -> psutil.Process:
+        raise psutil.NoSuchProcess(pid)
+
+    _tag_of.cache_clear()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(psutil, "Process", gone)
+            tag = own_run_tag()
+    finally:
+        _tag_of.cache_clear()
+    assert tag == f"{os.getpid()}-0.00"
+    assert not run_has_ended(tag)
+    assert run_has_ended(f"{NO_PID}-0.00")
 
 
 @pytest.mark.parametrize("tag", ["", "12", "x-y", "12-"])
