@@ -63,8 +63,8 @@ bench: $(VENV)/benched ## measure the pool beside the raw limit and other pools 
 guard: $(STAMP) ## count the instructions of one call against the baseline (ARGS=--record sets it)
 	@$(BIN)/python -m benchmarks.guard $(ARGS)
 
-hours: $(STAMP) ## measure the processor time of a simulated hour
-	@$(BIN)/python benchmarks/simulated_hours.py
+hours: $(STAMP) ## measure the processor time of a simulated hour (ARGS="--hours 10")
+	@$(BIN)/python -m benchmarks.simulated_hours $(ARGS)
 
 fuzz: $(STAMP) ## explore seeds for BUDGET=10m; what is found is kept in out/fuzz (SEED=n, ARGS="tests")
 	@$(BIN)/dspex-testkit fuzz --budget $(BUDGET) --journal $(JOURNAL) $(ARGS)

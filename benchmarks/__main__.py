@@ -47,16 +47,21 @@ def main(words: list[str]) -> int:
         for workload in WORKLOADS.values():
             print(f"{workload.letter}  {workload.title}: {', '.join(workload.cases)}")
         return 0
+    wanted = _wanted(options)
     try:
+        options.output.mkdir(parents=True, exist_ok=True)
         before = load_results(options.output / STORED)
-    except UnreadableResultsError as error:
-        print(f"python -m benchmarks: {error}", file=sys.stderr)
-        return 2
+    except (UnreadableResultsError, OSError) as error:
+        return _refuse(f"{error}")
+    if not wanted and not options.nothing:
+        return _refuse(
+            f"nothing is of --case {options.case!r} and --subjects {options.subjects!r}; see --list"
+        )
     console, results = Console(), None
     facts = {"date": time.strftime("%Y-%m-%d"), **describe_machine(), **versions()}
     try:
         with nothing_left():
-            results = trio.run(_measure, options, before, facts, console)
+            results = trio.run(_measure, wanted, options, before, facts, console)
     except* KeyboardInterrupt:
         print("interrupted; finished cases are stored, nothing is left running", file=sys.stderr)
     if results is None:
@@ -67,6 +72,18 @@ def main(words: list[str]) -> int:
         write_readme(everything, facts)
     _draw(results, options.output, console)
     return int(_report_failures(results, console))
+
+
+def _refuse(reason: str) -> int:
+    print(f"python -m benchmarks: {reason}", file=sys.stderr)
+    return 2
+
+
+def at_least_one(text: str) -> int:
+    """Read a number of rounds."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 def _letters(text: str) -> list[str]:
@@ -86,7 +103,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--subjects", default="", metavar="X,Y", help="only subjects whose names begin with one of these"
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help="so many rounds of each workload")
+    parser.add_argument("--rounds", type=at_least_one, metavar="N", help="so many rounds of each workload")
     parser.add_argument("--quick", action="store_true", help="few calls a round: to see that it works")
     parser.add_argument("--heavy", action="store_true", help="with contenders that are big")
     parser.add_argument("--seed", type=int, default=0, help="of the order within rounds (default: 0)")
@@ -96,27 +113,38 @@ def _parse(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def _wanted(options: argparse.Namespace) -> list[tuple[Workload, str, list[str]]]:
+    """Return what is to be measured: workloads, each with one of its cases and the subjects."""
+    return [
+        (workload, case, subjects)
+        for workload in (WORKLOADS[letter] for letter in options.only if not options.nothing)
+        for case in workload.cases
+        if options.case in case and (subjects := _subjects(workload, options))
+    ]
+
+
 async def _measure(
-    options: argparse.Namespace, before: list[CaseResult], facts: dict[str, Any], console: Console
+    wanted: list[tuple[Workload, str, list[str]]],
+    options: argparse.Namespace,
+    before: list[CaseResult],
+    facts: dict[str, Any],
+    console: Console,
 ) -> list[CaseResult]:
     results: list[CaseResult] = []
-    for letter in options.only if not options.nothing else ():
-        workload = WORKLOADS[letter]
-        subjects = _subjects(workload, options)
-        for case in (name for name in workload.cases if options.case in name):
-            with console.status("") as status:
-                result = await run_case(
-                    workload,
-                    case,
-                    subjects,
-                    rounds=options.rounds or (2 if options.quick else workload.rounds),
-                    quick=options.quick,
-                    seed=options.seed,
-                    tell=status.update,
-                )
-            console.print(tables.rich_table(result))
-            results.append(result)
-            _write(merged(before, results), facts, options.output)
+    for workload, case, subjects in wanted:
+        with console.status("") as status:
+            result = await run_case(
+                workload,
+                case,
+                subjects,
+                rounds=options.rounds or (2 if options.quick else workload.rounds),
+                quick=options.quick,
+                seed=options.seed,
+                tell=status.update,
+            )
+        console.print(tables.rich_table(result))
+        results.append(result)
+        _write(merged(before, results), facts, options.output)
     return results
 
 
@@ -131,7 +159,6 @@ def _subjects(workload: Workload, options: argparse.Namespace) -> list[str]:
 
 
 def _write(results: list[CaseResult], facts: dict[str, Any], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / STORED).write_text(tables.as_json(results, facts), encoding="utf-8")
     text = tables.as_markdown(results, facts, targets_table(results))
     (folder / "results.md").write_text(text, encoding="utf-8")

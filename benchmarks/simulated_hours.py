@@ -7,11 +7,14 @@ trio, measured between the rounds.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
+import sys
 import time
 
 import trio
 
+from benchmarks.__main__ import at_least_one
 from dspex_testkit.simulation.steady import simulate_hours
 
 #: Processor seconds of a checkpoint on the machine on which 1.5 seconds for an hour were asked for.
@@ -30,22 +33,36 @@ async def checkpoint_seconds() -> float:
 def main() -> None:
     """Simulate, and print what it took. What the pool promises is checked on the way."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hours", type=float, default=1.0, help="simulated hours (default: 1)")
+    parser.add_argument("--hours", type=_hours, default=1.0, help="simulated hours (default: 1)")
     parser.add_argument(
-        "--rounds", type=int, default=5, help="how often; the least is the figure (default: 5)"
+        "--rounds", type=at_least_one, default=5, help="how often; the least is the figure (default: 5)"
     )
     options = parser.parse_args()
+    try:
+        _measure(options.hours, options.rounds)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 < hours < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no time that can be simulated")
+    return hours
+
+
+def _measure(hours: float, rounds: int) -> None:
     taken: list[float] = []
     ratios: list[float] = []
-    for _ in range(options.rounds):
+    for _ in range(rounds):
         checkpoint = trio.run(checkpoint_seconds)
         before = time.process_time()
-        run = simulate_hours(options.hours)
+        run = simulate_hours(hours)
         taken.append(time.process_time() - before)
         checkpoint = (checkpoint + trio.run(checkpoint_seconds)) / 2
         ratios.append(taken[-1] / checkpoint)
     print(
-        f"{options.hours:g} simulated hours, {len(run.outcomes)} calls, {run.met['Kill']} kills: "
+        f"{hours:g} simulated hours, {len(run.outcomes)} calls, {run.met['Kill']} kills: "
         f"{min(taken):.2f} CPU s, the least of {', '.join(f'{one:.2f}' for one in taken)}"
     )
     ratio = statistics.median(ratios)

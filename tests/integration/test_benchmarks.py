@@ -52,6 +52,31 @@ def test_stored_results_that_cannot_be_read_are_named_before_anything_is_measure
         assert stored.read_text(encoding="utf-8") == text
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--case", "no such case"], "--case 'no such case'"),
+        (["--subjects", "nobody"], "--subjects 'nobody'"),
+        (["--output", "/dev/null/results"], "/dev/null"),
+    ],
+)
+def test_run_that_can_measure_nothing_says_why_and_changes_nothing(
+    words: list[str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stored figures were replaced by none, or the folder was found out about when all was measured."""
+    assert main(["--only", "A", "--quick", "--output", str(tmp_path), *words]) == 2
+    assert reason in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rounds", ["0", "-1", "some"])
+def test_rounds_are_at_least_one(rounds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a round every figure was "never", and replaced what was stored."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["--only", "A", "--rounds", rounds])
+    assert "--rounds" in capsys.readouterr().err
+
+
 @pytest.mark.trio
 async def test_subject_that_fails_is_shown_and_the_others_are_measured() -> None:
     """Its reason stands in the place of its figures; the round goes on with the next."""
