@@ -328,6 +328,8 @@ class PoolState(Upkeep):
             return
         self._emit("resized", {"from_size": self.pool_size, "to_size": pool_size})
         self.pool_size = pool_size
+        # What the first filling of the pool still lacks, if it lacks anything at the new size.
+        self._boot_target = min(self._boot_target, pool_size) if self.live_count < pool_size else 0
         for record in list(self._idle):
             if self.live_count > self.capacity:
                 self._retire(record, "resized", now, polite=True)

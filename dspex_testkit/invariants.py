@@ -147,6 +147,7 @@ def check_steady(state: PoolState) -> None:
     numbers = state.statistics()
     assert numbers.waiting == 0, "Q1: somebody still waits"
     assert numbers.leased == numbers.draining == numbers.retiring == 0, "Q1: a worker is not settled"
+    assert not state._boot_target, "Q1: a full pool takes itself for one that fills up"
     assert state.floor <= numbers.live <= state.pool_size, (
         f"Q1: {numbers.live} workers live, floor {state.floor}, pool_size {state.pool_size}"
     )

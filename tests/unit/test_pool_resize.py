@@ -70,6 +70,25 @@ def test_grown_pool_keeps_the_floor_that_was_asked_for(kept: dict[str, Any], liv
     assert driver.state.live_count == driver.state.floor == min(live, 2)
 
 
+@pytest.mark.parametrize("ready", [1, 2])
+def test_pool_shrunk_before_it_was_full_keeps_its_floor_alone(ready: int) -> None:
+    """An eager pool that is made smaller while its first workers start lets idle ones go afterwards. [property 89]
+
+    It took itself for one that still fills up, since it never had as many workers as it was opened with, and kept
+    all of its new size for ever, whatever ``min_idle`` said.
+    """
+    driver = PoolDriver(
+        pool_size=4, min_idle=0, max_starting=1, idle_timeout=5.0, spawn_timeout=9.0, health_check_interval=None
+    )
+    for _ in range(ready):
+        driver.started()
+    driver.start_failed()
+    resize(driver, 2)
+    driver.auto = True
+    driver.advance(60.0)
+    assert driver.state.live_count == driver.state.floor == 0
+
+
 # --- shrinking ------------------------------------------------------------------------------------------
 
 
