@@ -140,6 +140,11 @@ class PoolState(Upkeep):
         self.counters.granted -= 1
         self.counters.attempts -= 1
         self._emit("checkout_declined", {"count": 1}, worker_id=record.worker_id, reason=reason)
+        session = record.session
+        if session is not None and record.binds and self._affinity.worker_of(session) == record.number:
+            # Nothing of the session has come to this worker: neither it nor who waits in it is lost.
+            self._affinity.soften(session)
+            self._line.unbind(session)
         self._retire(record, reason, now, polite=False)
         self._replenish(now)
         return True

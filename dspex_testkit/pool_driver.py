@@ -70,6 +70,11 @@ class PoolDriver:
         #: Sessions that were served as strict since they were bound, and when each session was last served.
         self._strict: set[str] = set()
         self._served: dict[str, float] = {}
+        #: Sessions that were just bound, and those that a lease has bound, by its token.
+        self._bound: set[str] = set()
+        self._bound_by: dict[int, str] = {}
+        #: What the callers asked for who were served at once, by the token of their lease.
+        self._asked: dict[int, dict[str, Any]] = {}
         self._start_failures = 0
         self.state.open(self.now)
         self.settle()
@@ -98,6 +103,7 @@ class PoolDriver:
             assert not is_free or answer.number == bound, "the session's own worker was idle"
         self.settle()
         if isinstance(answer, Granted):
+            self._asked[answer.token] = asked
             self._note_service(session, answer, strict=asked.get("affinity", "hint") != "hint")
         return answer.number if isinstance(answer, Waiter) else answer
 
@@ -105,6 +111,9 @@ class PoolDriver:
         if session is None:
             return
         self._served[session] = self.now
+        if session in self._bound:
+            self._bound.remove(session)
+            self._bound_by[lease.token] = session
         if strict:
             self._strict.add(session)
             home = self.state.worker_of(session)
@@ -144,15 +153,19 @@ class PoolDriver:
         Returns:
             What ``checkout`` returns; ``None`` if the lease was not live.
         """
+        # A session that was bound by this very grant has lost nothing.
+        self._strict.discard(self._bound_by.get(lease.token, ""))
         known = self.state.reject(lease, self.now, "unread_bytes")
-        self.settle()
+        # The books are looked at when the caller has asked again: nobody can come between.
+        self._carry_out_all()
         if not known:
+            self.settle()
             return None
         number = next((number for number, other in self.granted.items() if other is lease), 0)
         self.granted.pop(number, None)
         place = self.places.get(number)
         if place is None:
-            return self.checkout()
+            return self.checkout(**self._asked.get(lease.token, {}))
         affinity = "strict_nowait" if place.nowait else "strict" if place.strict else "hint"
         return self.checkout(place=place, session=place.session, affinity=affinity)
 
@@ -248,11 +261,7 @@ class PoolDriver:
 
     def settle(self) -> None:
         """Carry out the decisions made, then check the books and the gauges."""
-        while self.state.has_decisions:
-            for decision in self.state.decisions():
-                self._carry_out(decision)
-            if self.auto:
-                self.answer_all()
+        self._carry_out_all()
         check_books(self.state, processes_before=self._processes)
         check_timers(self.state, self.now)
         self._processes, self._floor = len(self.state.workers), self.state.floor
@@ -261,6 +270,13 @@ class PoolDriver:
             "I13: a broken worker is idle"
         )
         assert self.state._starts.failures <= self._start_failures, "what failed was no start"
+
+    def _carry_out_all(self) -> None:
+        while self.state.has_decisions:
+            for decision in self.state.decisions():
+                self._carry_out(decision)
+            if self.auto:
+                self.answer_all()
 
     def _carry_out(self, decision: Decision) -> None:
         match decision:
@@ -299,6 +315,7 @@ class PoolDriver:
                 assert not self.state.ready_count, "the breaker opens while a worker is in service"
             case "session_bound":
                 self._strict.discard(session)
+                self._bound.add(session)
             case "session_moved":
                 assert session not in self._strict, "a strict session moves without a word"
             case "session_unbound":

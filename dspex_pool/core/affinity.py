@@ -72,6 +72,10 @@ class AffinityTable:
         was_lost = self._lost.pop(session, None) is not None
         return self._unbind(session) is not None or was_lost
 
+    def soften(self, session: str) -> None:
+        """Let a bound session move, strict or not: nothing of it has come to its worker."""
+        self._bindings[session].strict = False
+
     def release(self, worker: int) -> tuple[list[str], list[str]]:
         """Unbind the sessions of a worker that leaves service.
 

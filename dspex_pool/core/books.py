@@ -181,8 +181,7 @@ class Books(Ledger):
         if due < self.wake_at:
             self.wake_at = due
         record.session = session
-        if session is not None:
-            self._note_use(session, record, now, strict=strict)
+        record.binds = session is not None and self._note_use(session, record, now, strict=strict)
         if self.watch.hears("checkout"):
             self._emit_moved("checkout", record, _IDLE, {"wait": waited}, session=session, queued=queued)
         return Granted(record.number, token, waited)
@@ -193,14 +192,15 @@ class Books(Ledger):
             return record
         return None
 
-    def _note_use(self, session: str, record: WorkerRecord, now: float, *, strict: bool) -> None:
+    def _note_use(self, session: str, record: WorkerRecord, now: float, *, strict: bool) -> bool:
         if not self._affinity.use(session, record.number, now, strict=strict):
-            return
+            return False
         self.wake_at = min(self.wake_at, self._affinity.next_expiry())
         self._emit("session_bound", {"count": 1}, session=session, worker_id=record.worker_id)
         for waiter in self._line.bind(session, record.number):
             if waiter.nowait:
                 self._refuse(waiter, refusals.session_busy(self, session, record.number), now)
+        return True
 
     def _offer(self, record: WorkerRecord, now: float) -> None:
         """Give an idle worker to the waiter whose turn it is, if any."""
@@ -353,17 +353,6 @@ class Books(Ledger):
             self._emit(name, {"count": 1}, session=session, worker_id=record.worker_id, reason=reason)
         for waiter in self._line.strand(record.number):
             self._refuse(waiter, refusals.session_lost(waiter.session, record.number), now)
-
-    def _emit_overdue(self, what: str, record: WorkerRecord, now: float) -> None:
-        duration = now - record.since
-        if record.state is _LEASED:
-            self._emit(
-                "lease_expired", {"held": duration}, worker_id=record.worker_id, holder=str(record.holder)
-            )
-        elif record.state is _PINGING:
-            self._emit("ping_stop", {"duration": duration}, worker_id=record.worker_id, ok=False)
-        elif record.state is _DRAINING:
-            self._emit("worker_drained", {"duration": duration}, worker_id=record.worker_id, ok=False)
 
     def _replenish(self, now: float) -> None:
         """Start the workers that waiters and the floor need, as far as limits allow."""

@@ -65,6 +65,8 @@ class WorkerRecord:
     holder: object = None
     #: Session of its present lease.
     session: str | None = None
+    #: Whether that lease has bound the session to it.
+    binds: bool = False
     #: Why it must not be lent again, or ``None``.
     condemned: str | None = None
     #: Whether the leak warning of the present lease was given.

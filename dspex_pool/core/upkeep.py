@@ -69,3 +69,14 @@ class Upkeep(Books):
         self._idle.remove(record.number)
         self._moved(record, _PINGING, now, "ping_start", {"idle": now - record.last_used})
         self._outbox.append(Ping(record.number))
+
+    def _emit_overdue(self, what: str, record: WorkerRecord, now: float) -> None:
+        duration = now - record.since
+        if record.state is _LEASED:
+            self._emit(
+                "lease_expired", {"held": duration}, worker_id=record.worker_id, holder=str(record.holder)
+            )
+        elif record.state is _PINGING:
+            self._emit("ping_stop", {"duration": duration}, worker_id=record.worker_id, ok=False)
+        elif record.state is _DRAINING:
+            self._emit("worker_drained", {"duration": duration}, worker_id=record.worker_id, ok=False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dspex_pool.core.records import Outcome
+from dspex_pool.core.records import Granted, Outcome
 from dspex_pool.errors import (
     CheckoutTimeoutError,
     SessionBusyError,
@@ -93,6 +93,31 @@ def test_one_strict_use_makes_a_session_strict() -> None:
     bind(driver, "s", "strict")
     driver.gone(lost)
     assert isinstance(driver.refusal(session="s", affinity="strict"), SessionLostError)
+
+
+def test_session_that_an_undone_grant_had_bound_is_not_lost() -> None:
+    """A strict session whose first worker turns out unclean is served by the next, as are its waiters. [property 98]
+
+    The grant had bound it, so with the worker it was lost, though nothing of it had ever run there.
+    """
+    driver = ready_pool(2)
+    leases = [driver.lease(), driver.lease()]
+    first, second = (driver.wait(session="s", affinity="strict") for _ in range(2))
+    driver.checkin(leases[0])
+    driver.checkin(leases[1])
+    again = driver.reject(driver.granted[first])
+    assert isinstance(again, Granted)
+    assert again.number == leases[1].number == driver.state.worker_of("s")
+    assert told(driver, "session_lost") == []
+    driver.checkin(again)
+    assert driver.granted[second].number == again.number
+
+
+def test_session_whose_worker_turns_out_unclean_later_is_lost() -> None:
+    """It was bound before this grant, so what it had there is gone. [property 98]"""
+    driver = ready_pool(2)
+    bind(driver, "s")
+    assert isinstance(driver.reject(driver.lease(session="s", affinity="strict")), SessionLostError)
 
 
 # --- the line -------------------------------------------------------------------------------------------

@@ -78,7 +78,12 @@ def test_pool_shrunk_before_it_was_full_keeps_its_floor_alone(ready: int) -> Non
     all of its new size for ever, whatever ``min_idle`` said.
     """
     driver = PoolDriver(
-        pool_size=4, min_idle=0, max_starting=1, idle_timeout=5.0, spawn_timeout=9.0, health_check_interval=None
+        pool_size=4,
+        min_idle=0,
+        max_starting=1,
+        idle_timeout=5.0,
+        spawn_timeout=9.0,
+        health_check_interval=None,
     )
     for _ in range(ready):
         driver.started()
