@@ -116,6 +116,9 @@ class PoolState(Upkeep):
             self._last_arrival += 1
             waiter.number = self._last_arrival
         self._line.add(waiter, bound_to)
+        if bound_to is not None and waiter.session is not None:
+            # A session for whose worker somebody waits is not displaced.
+            self._affinity.mark(waiter.session, strict=True)
         self.wake_at = min(self.wake_at, waiter.deadline)
         self._emit("waiting", {"waiting": len(self._line)}, session=waiter.session)
         self._replenish(now)
@@ -143,7 +146,7 @@ class PoolState(Upkeep):
         session = record.session
         if session is not None and record.binds and self._affinity.worker_of(session) == record.number:
             # Nothing of the session has come to this worker: neither it nor who waits in it is lost.
-            self._affinity.soften(session)
+            self._affinity.mark(session, strict=False)
             self._line.unbind(session)
         self._retire(record, reason, now, polite=False)
         self._replenish(now)

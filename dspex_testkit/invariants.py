@@ -77,6 +77,10 @@ def _check_nobody_waits_in_vain(state: PoolState) -> None:
         record = state.workers.get(number)
         is_there = record is not None and record.state is not WorkerState.RETIRING
         assert is_there or not lane, "I4: somebody waits for a worker that is gone"
+        for waiter in lane.values():
+            assert state.worker_of(str(waiter.session)) == number, (
+                "I6: somebody waits for another session's worker"
+            )
     if state.is_suspended:
         return
     for record in state._idle:

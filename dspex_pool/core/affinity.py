@@ -72,9 +72,9 @@ class AffinityTable:
         was_lost = self._lost.pop(session, None) is not None
         return self._unbind(session) is not None or was_lost
 
-    def soften(self, session: str) -> None:
-        """Let a bound session move, strict or not: nothing of it has come to its worker."""
-        self._bindings[session].strict = False
+    def mark(self, session: str, *, strict: bool) -> None:
+        """Say of a bound session whether it may be displaced, and move when its worker leaves."""
+        self._bindings[session].strict = strict
 
     def release(self, worker: int) -> tuple[list[str], list[str]]:
         """Unbind the sessions of a worker that leaves service.

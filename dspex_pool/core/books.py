@@ -200,6 +200,8 @@ class Books(Ledger):
         for waiter in self._line.bind(session, record.number):
             if waiter.nowait:
                 self._refuse(waiter, refusals.session_busy(self, session, record.number), now)
+            else:
+                self._affinity.mark(session, strict=True)
         return True
 
     def _offer(self, record: WorkerRecord, now: float) -> None:

@@ -95,14 +95,6 @@ class WaitLine:
     def bind(self, session: str, worker: int) -> list[Waiter]:
         """Move the strict waiters of ``session`` to the lane of ``worker``; return those moved."""
         moved = list(self._unbound_strict.pop(session, {}).values())
-        # The binding may have been forgotten while some waited for the worker of before.
-        moved += [
-            waiter
-            for number, lane in self._bound.items()
-            if number != worker
-            for waiter in lane.values()
-            if waiter.session == session
-        ]
         if moved:
             lane = self._bound.setdefault(worker, OrderedDict())
             for waiter in moved:

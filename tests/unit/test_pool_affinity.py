@@ -273,6 +273,29 @@ def test_strict_sessions_are_not_displaced() -> None:
     bind(driver, "c")
 
 
+@pytest.mark.parametrize("is_bound_first", [True, False])
+def test_session_for_whose_worker_somebody_waits_is_not_displaced(is_bound_first: bool) -> None:
+    """A strict caller waits for the worker of its session, hinted so far: the table keeps it. [property 102]
+
+    The session was displaced by another, while its caller went on waiting for that one worker beside an idle one;
+    who came later in the same session got the idle one.
+    """
+    driver = ready_pool(2, max_sessions=1)
+    own = driver.lease(session="s") if is_bound_first else driver.lease()
+    other = driver.lease()
+    if not is_bound_first:
+        driver.wait(session="s")
+    patient = driver.wait(session="s", affinity="strict")
+    if not is_bound_first:
+        driver.checkin(own)
+    driver.checkin(other)
+    driver.checkin(driver.lease(session="t"))
+    assert driver.state.worker_of("s") == own.number
+    driver.wait(session="s", affinity="strict")
+    driver.checkin(own if is_bound_first else driver.granted[1])
+    assert driver.granted[patient].number == own.number
+
+
 def test_strict_session_whose_place_was_taken_while_it_waited_is_refused() -> None:
     """A table that fills up while callers stand in line refuses when their turn comes, and goes on. [property 102]"""
     driver = ready_pool(max_sessions=1)
