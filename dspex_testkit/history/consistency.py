@@ -235,11 +235,14 @@ class _Search:
             return False
         if write.over == math.inf:
             return True
-        latest = (low + bits.bit_length() - 1 for low, bits in point.lanes)
-        return all(
-            index < 0 or lane[index].since < write.over
-            for lane, index in zip(self._lanes, latest, strict=True)
-        )
+        # In its own lane, as all else: what another client called later may come before it.
+        low, bits = point.lanes[number]
+        latest = low + bits.bit_length() - 1
+        later = [
+            one for bit, (lane, one) in enumerate(self._writes) if lane == number and point.writes >> bit & 1
+        ]
+        later += self._lanes[number][max(0, latest) : latest + 1]
+        return all(one.since < write.over for one in later)
 
     def _open(self, number: int, low: int, bits: int) -> Iterator[int]:
         """Give the places in a lane of what may come next: nothing that is missing had ended before its call."""

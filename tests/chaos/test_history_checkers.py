@@ -294,6 +294,32 @@ def test_write_that_can_be_done_no_more_is_not_taken_later() -> None:
     assert told(history, consistent())
 
 
+def test_writes_that_can_be_done_no_more_come_before_those_called_later() -> None:
+    """Two unanswered writes are ordered by time, too: the first was over before the second was called.
+
+    Only answers were held against the first, so a session might show the second without it and then both.
+    """
+    history = ticking()
+    first = history.begin("a", "s", "create_program", {"id": "first"})
+    one, both = (history.begin(client, "s", "list_programs") for client in "bc")
+    history.unknown(first, WorkerDiedError("killed"), is_over=True)
+    history.unknown(history.begin("d", "s", "create_program", {"id": "second"}), WorkerDiedError("killed"))
+    history.ok(one, listing("second"))
+    history.ok(both, listing("first", "second"))
+    assert told(history, consistent())
+
+
+def test_write_that_can_be_done_no_more_is_over_for_its_own_client_alone() -> None:
+    """Without the order of time, what another client called later may come before it."""
+    history = ticking()
+    create = history.begin("a", "s", "create_program", {"id": "p"})
+    history.unknown(create, WorkerDiedError("killed"), is_over=True)
+    answered(history, "list_programs", listing(), client="b")
+    answered(history, "list_programs", listing("p"), client="b")
+    assert told(history, consistent())
+    assert not told(history, consistent(real_time=False))
+
+
 def played(random: Random, *, calls: int, unknown: float) -> History:
     """Return the history of four clients of one correct session, of whose operations a share ends unknown."""
     history, programs = ticking(), frozenset[tuple[str, str]]()
