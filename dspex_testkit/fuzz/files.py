@@ -59,22 +59,40 @@ def _read(path: Path, kind: type[RecordT]) -> RecordT:
 
 
 def write_entry(folder: Path, entry: Entry) -> Path:
-    """Write an entry and the text about it; return where the text is."""
+    """Write an entry and the text about it; return where the text is.
+
+    Raises:
+        OSError: They cannot be written; with the name of the file.
+    """
     target = folder / FAILURES
-    _write(target / f"{entry.key}.json", entry)
+    _write(target / f"{entry.key}.json", _in_lines(entry))
     note = target / f"{entry.key}.md"
-    note.write_text(note_of(entry), encoding="utf-8")
+    _write(note, note_of(entry).encode())
     return note
 
 
 def write_run(folder: Path, run: RunRecord) -> None:
-    """Write what a run did."""
-    _write(folder / RUNS / f"{run.run}.json", run)
+    """Write what a run did.
+
+    Raises:
+        OSError: It cannot be written; with the name of the file.
+    """
+    _write(folder / RUNS / f"{run.run}.json", _in_lines(run))
 
 
-def _write(path: Path, record: Entry | RunRecord) -> None:
+def _in_lines(record: Entry | RunRecord) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+
+
+def _write(path: Path, data: bytes) -> None:
     # A reader, or a journal that is cached while this is killed, sees the old file or the new one.
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-    part.replace(path)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        # The system does not say of which file it speaks where the disk is full.
+        error.filename = error.filename or str(path)
+        part.unlink(missing_ok=True)
+        raise

@@ -10,6 +10,7 @@ import trio
 
 from dspex_testkit.fuzz.budget import in_words, seconds_of
 from dspex_testkit.fuzz.failure import Failure, failure_of, plain_text
+from dspex_testkit.fuzz.files import read_journal, write_run
 from dspex_testkit.fuzz.fuzzer import Asked, Fuzzer
 from dspex_testkit.fuzz.journal import Entry, Example, Journal, RunRecord
 from dspex_testkit.fuzz.note import note_of
@@ -163,3 +164,15 @@ def test_journal_that_cannot_be_written_is_told_before_anything_is_played(
     with pytest.raises(OSError, match="journal"):
         trio.run(Fuzzer(asked).fuzz)
     assert not played
+
+
+def test_full_disk_is_told_with_the_file_and_leaves_no_half_of_it(tmp_path: Path) -> None:
+    """The error said that no space was left, and not where; half a file stayed on the full disk."""
+    write_run(tmp_path, run("r", 1.0))
+    part = tmp_path / "runs" / "r.json.part"
+    part.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_run(tmp_path, run("r", 2.0))
+    assert caught.value.filename == str(tmp_path / "runs" / "r.json")
+    assert read_journal(tmp_path).runs["r"].seconds == 1.0
+    assert not part.is_symlink()
