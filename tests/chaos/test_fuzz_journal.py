@@ -140,10 +140,13 @@ def test_note_says_how_to_have_it_again_and_cannot_be_broken_by_its_text() -> No
 
 
 def test_budget_is_a_time_with_a_unit() -> None:
-    """Seconds, minutes, hours; anything else is refused with an example of what is meant."""
+    """Seconds, minutes, hours; anything else is refused with an example of what is meant.
+
+    A number that is too large for a float was taken for a budget without end, which no process could be told.
+    """
     assert [seconds_of(text) for text in ("90", "30s", "10m", "1.5h")] == [90.0, 30.0, 600.0, 5400.0]
     assert [in_words(seconds) for seconds in (0.5, 30.0, 600.0, 5400.0)] == ["0.5 s", "30 s", "10 m", "1.5 h"]
-    for text in ("", "soon", "-3m", "0s", "10d", "3m5s"):
+    for text in ("", "soon", "-3m", "0s", "10d", "3m5s", "9" * 400):
         with pytest.raises(ValueError, match="30s, 10m or 2h"):
             seconds_of(text)
 
