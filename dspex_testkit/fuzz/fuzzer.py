@@ -239,7 +239,7 @@ class Fuzzer:
         if checked.failure == entry.failure:
             self.found[entry.key] += 1
             self._keep(msgspec.structs.replace(entry, last_seen=_now()), is_new=True)
-        else:
+        elif checked.failure is None:
             self._keep(msgspec.structs.replace(entry, passed_at=_now()), is_new=False)
 
     def _keep(self, entry: Entry, *, is_new: bool) -> None:

@@ -145,8 +145,12 @@ class Hunter:
     def _check_examples(self, explorer: Explorer, test: str) -> None:
         """Play what failed in earlier runs."""
         for key, token in self.order.examples.get(test, {}).items():
-            run = self._run(explorer, of_token(token))
-            self._tell(Checked(key, None if run.error is None else failure_of(run.error)))
+            case = of_token(token)
+            run = self._run(explorer, case)
+            failure = None if run.error is None else failure_of(run.error)
+            self._tell(Checked(key, failure))
+            if failure is not None and key_of(test, failure) != key:
+                self._fail(explorer, run, case, test)
 
     # --- what is told --------------------------------------------------------------------------------------
 

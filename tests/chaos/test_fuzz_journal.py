@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+import os
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -12,11 +14,18 @@ from dspex_testkit.fuzz.budget import in_words, seconds_of
 from dspex_testkit.fuzz.failure import Failure, failure_of, plain_text
 from dspex_testkit.fuzz.files import read_journal, write_run
 from dspex_testkit.fuzz.fuzzer import Asked, Fuzzer
+from dspex_testkit.fuzz.hunter import Hunter
 from dspex_testkit.fuzz.journal import Entry, Example, Journal, RunRecord
+from dspex_testkit.fuzz.messages import Checked, Found, Order, decode
 from dspex_testkit.fuzz.note import note_of
+from dspex_testkit.simulation.explore import Explorer
+from dspex_testkit.simulation.run import Setup
+from dspex_testkit.simulation.workload import Case, to_token
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from dspex_testkit.simulation.world import World
 
 
 def entry(
@@ -179,3 +188,34 @@ def test_full_disk_is_told_with_the_file_and_leaves_no_half_of_it(tmp_path: Path
     assert caught.value.filename == str(tmp_path / "runs" / "r.json")
     assert read_journal(tmp_path).runs["r"].seconds == 1.0
     assert not part.is_symlink()
+
+
+def test_example_that_fails_in_another_way_has_not_passed(tmp_path: Path) -> None:
+    """What it fails by is a finding of its own, and what it failed by before stays open.
+
+    It was told to pass since then, and the run, if no other case came to that failure, to have found nothing.
+    """
+
+    async def fail_once(world: World) -> None:
+        if world.case.seed == 7:
+            raise LookupError("in another way")
+
+    known = entry("before", (0, 0, 0), 1, {"r": 1})
+    token = to_token(Case(seed=7))
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as told:
+        with os.fdopen(writer, "wb", 0):
+            order = Order(descriptor=writer, seed=1, until=0.0, examples={known.test: {known.key: token}})
+            asked: Any = SimpleNamespace(nodeid=known.test)
+            Hunter(order)(Explorer(Setup(fail_once), range(1)), asked)
+        messages = [decode(line) for line in told]
+    fuzzer = Fuzzer(Asked(tests=(), budget=1.0, journal=tmp_path, seed=1, workers=1, canary=""))
+    fuzzer.journal.note(known)
+    for message in messages:
+        fuzzer._hear(message, 0)
+    assert [type(message) for message in messages[:2]] == [Checked, Found]
+    assert {one.failure.error: one.is_open for one in fuzzer.journal.entries.values()} == {
+        "AssertionError": True,
+        "LookupError": True,
+    }
+    assert len(fuzzer.found) == 1
