@@ -9,6 +9,7 @@ import msgspec
 from dspex_pool.errors import InvalidArgumentError
 from dspex_testkit.fuzz.journal import FORM, Entry, Journal, RunRecord
 from dspex_testkit.fuzz.note import note_of
+from dspex_testkit.simulation.workload import of_token
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,11 +27,11 @@ def read_journal(folder: Path) -> Journal:
     """Read the journal in ``folder``; a folder that is not there holds an empty one.
 
     Raises:
-        InvalidArgumentError: A file in it is none of a journal.
+        InvalidArgumentError: A file in it is none of a journal, or its run is none of this version.
         OSError: It cannot be read.
     """
     return Journal(
-        [_read(path, Entry) for path in sorted((folder / FAILURES).glob("*.json"))],
+        [_read_entry(path) for path in sorted((folder / FAILURES).glob("*.json"))],
         [_read(path, RunRecord) for path in sorted((folder / RUNS).glob("*.json"))],
     )
 
@@ -56,6 +57,15 @@ def _read(path: Path, kind: type[RecordT]) -> RecordT:
     if record.form != FORM:
         raise InvalidArgumentError(f"{path} has form {record.form}, and this version reads form {FORM}")
     return record
+
+
+def _read_entry(path: Path) -> Entry:
+    entry = _read(path, Entry)
+    try:
+        of_token(entry.example.token)
+    except ValueError as error:
+        raise InvalidArgumentError(f"the example in {path} cannot be played: {error}") from None
+    return entry
 
 
 def write_entry(folder: Path, entry: Entry) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from dspex_testkit.simulation.faults import FAULTS, GRID, Fault, Places
-from dspex_testkit.simulation.schedulers import Schedule
+from dspex_testkit.simulation.schedulers import POLICIES, Schedule
 
 if TYPE_CHECKING:
     import random
@@ -105,9 +105,12 @@ def of_token(token: str) -> Case:
         raise ValueError(f"a replay token begins with {VERSION!r}; this begins with {token[:12]!r}")
     try:
         data = zlib.decompress(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-        return msgspec.msgpack.decode(data, type=Case)
+        case = msgspec.msgpack.decode(data, type=Case)
     except (binascii.Error, zlib.error, msgspec.MsgspecError) as error:
         raise ValueError(f"this replay token cannot be read: {error}. Was it copied whole?") from None
+    if case.schedule.policy not in {"turns", *POLICIES}:
+        raise ValueError(f"this replay token names a policy that there is not: {case.schedule.policy!r}")
+    return case
 
 
 def draw_workload(

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
+from dspex_pool.errors import InvalidArgumentError
 from dspex_testkit.fuzz.budget import in_words, seconds_of
 from dspex_testkit.fuzz.failure import Failure, failure_of, plain_text
-from dspex_testkit.fuzz.files import read_journal, write_run
+from dspex_testkit.fuzz.files import read_journal, write_entry, write_run
 from dspex_testkit.fuzz.fuzzer import Asked, Fuzzer
 from dspex_testkit.fuzz.hunter import Hunter
 from dspex_testkit.fuzz.journal import Entry, Example, Journal, RunRecord
@@ -20,6 +22,7 @@ from dspex_testkit.fuzz.messages import Checked, Found, Order, decode
 from dspex_testkit.fuzz.note import note_of
 from dspex_testkit.simulation.explore import Explorer
 from dspex_testkit.simulation.run import Setup
+from dspex_testkit.simulation.schedulers import Schedule
 from dspex_testkit.simulation.workload import Case, to_token
 
 if TYPE_CHECKING:
@@ -219,3 +222,12 @@ def test_example_that_fails_in_another_way_has_not_passed(tmp_path: Path) -> Non
         "LookupError": True,
     }
     assert len(fuzzer.found) == 1
+
+
+@pytest.mark.parametrize("token", ["S1.eNqb", "S0.x", to_token(Case(schedule=Schedule("luck")))])
+def test_example_that_no_process_could_play_is_told_with_its_file(tmp_path: Path, token: str) -> None:
+    """A run of the fuzzer ended with the traceback of a process that tried, and did not say which file to look at."""
+    bad = entry("bad", (0,), 1, {"r": 1})
+    write_entry(tmp_path, replace(bad, example=replace(bad.example, token=token)))
+    with pytest.raises(InvalidArgumentError, match=rf"{bad.key}\.json cannot be played: "):
+        read_journal(tmp_path)
