@@ -308,7 +308,7 @@ class PoolState(Upkeep):
     def forget_session(self, session: str, now: float) -> bool:
         """A session has ended: neither bound nor lost any more, and whoever waits in it waits for any worker."""
         was_known = self._affinity.forget(session)
-        self._let_loose(session, now)
+        self._let_loose([session], now)
         self._replenish(now)
         return was_known
 

@@ -30,9 +30,10 @@ class Upkeep(Books):
         """
         for waiter in self._line.expired(now):
             self._refuse(waiter, refusals.timed_out(self, waiter, now), now)
-        for session in self._affinity.expire(now):
+        expired = self._affinity.expire(now)
+        for session in expired:
             self._emit("session_unbound", {"count": 1}, session=session)
-            self._let_loose(session, now)
+        self._let_loose(expired, now)
         for record in list(self.workers.values()):
             self._look_after(record, ANY_POOL, now)
         # Only now it shows who is surplus: a worker that leaves anyway may make another one needed.
@@ -41,9 +42,10 @@ class Upkeep(Books):
         self._replenish(now)
         self._reschedule(now)
 
-    def _let_loose(self, session: str, now: float) -> None:
-        """Let any worker serve those who wait in a session that is bound to none any more."""
-        if self._line.unbind(session):
+    def _let_loose(self, sessions: list[str], now: float) -> None:
+        """Let any worker serve those who wait in sessions that are bound to none any more, in their order."""
+        # All of them, before anybody is served.
+        if sum(map(self._line.unbind, sessions)):
             for record in list(self._idle):
                 self._offer(record, now)
 

@@ -420,3 +420,19 @@ def test_strict_waiter_is_free_for_any_worker_once_its_binding_expires() -> None
     assert later not in pool.granted
     pool.checkin(pool.granted[patient])
     assert pool.granted[later].number == other.number
+
+
+def test_who_waits_in_sessions_that_expire_together_is_served_in_order() -> None:
+    """Of two that wait for two workers, the first gets the idle one, whichever binding was used last. [property 100]
+
+    The sessions were let go one after the other, so the idle worker went to the first of them, and past who had come
+    earlier.
+    """
+    pool = PoolDriver.ready(3, session_ttl=10.0)
+    for session in "ab":
+        pool.lease(session=session, affinity="strict")
+    early = pool.wait(session="b", affinity="strict")
+    late = pool.wait(session="a", affinity="strict")
+    pool.advance(10.0)
+    assert early in pool.granted
+    assert late not in pool.granted
