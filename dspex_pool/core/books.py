@@ -209,6 +209,8 @@ class Books(Ledger):
         while not self.is_suspended:
             waiter = self._line.first_for(record.number)
             if waiter is None:
+                if self._shedding is not None:
+                    self._shedding.sheds(0.0, now)
                 return
             self._line.remove(waiter.number)
             error = self._objection(waiter, now)
@@ -309,7 +311,7 @@ class Books(Ledger):
         due = now + self._idle_due
         if due < self.wake_at or record.expires_at < self.wake_at:
             self.wake_at = min(due, record.expires_at)
-        if self._line:
+        if self._line or self._shedding is not None:
             self._offer(record, now)
 
     def _reason_to_leave(self, record: WorkerRecord, now: float) -> str | None:

@@ -26,7 +26,10 @@ class ControlledDelay:
         self.is_overloaded = False
 
     def sheds(self, waited: float, now: float) -> bool:
-        """Note a waiter whose turn has come after ``waited`` seconds; tell whether to turn it away."""
+        """Note a waiter whose turn has come after ``waited`` seconds; tell whether to turn it away.
+
+        A worker that comes free for nobody is noted as a wait of none.
+        """
         if now >= self._ends_at:
             self.is_overloaded = self._shortest > self._target
             self._ends_at = now + self._interval

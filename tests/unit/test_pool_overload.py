@@ -94,6 +94,27 @@ def test_full_line_takes_back_who_had_a_place() -> None:
     assert second not in driver.refused
 
 
+@pytest.mark.parametrize("pause", [2.0, 100.0])
+def test_load_is_not_shed_for_a_line_of_long_ago(pause: float) -> None:
+    """A pool that has had an idle worker since its slow interval is not overloaded: a burst passes.
+
+    Only those who had stood in line were looked at, so the first of the next line, whenever that was, could be turned
+    away because nobody had waited for a short time in the one before.
+    """
+    driver = ready_pool(codel_target=1.0, codel_interval=5.0)
+    for wait in (3.0, 3.0, pause, 2.5):
+        lease = driver.lease()
+        waiter = driver.wait()
+        driver.advance(wait)
+        if wait is pause:
+            driver.cancel(waiter)
+            driver.checkin(lease)
+        else:
+            driver.checkin(lease)
+            driver.checkin(driver.granted[waiter])
+    assert driver.refused == {}
+
+
 # --- one deadline ---------------------------------------------------------------------------------------
 
 
