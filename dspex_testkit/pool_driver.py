@@ -313,6 +313,7 @@ class PoolDriver:
                 self._start_failures += 1
             case "breaker_opened":
                 assert not self.state.ready_count, "the breaker opens while a worker is in service"
+                assert not self.state.is_closed, "the breaker of a closed pool opens"
             case "session_bound":
                 self._strict.discard(session)
                 self._bound.add(session)

@@ -376,7 +376,7 @@ class Books(Ledger):
 
     def _check_breaker(self, now: float) -> None:
         """Open the breaker if it is time; then nobody may wait any more."""
-        if not self._starts.trip(now, self.ready_count):
+        if self.is_closed or not self._starts.trip(now, self.ready_count):
             return
         self._emit("breaker_opened", {"failures": self._starts.failures}, reason=str(self._starts.last_error))
         for waiter in list(self._line):

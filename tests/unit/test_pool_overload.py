@@ -203,6 +203,28 @@ def test_breaker_stays_closed_while_one_worker_lives() -> None:
     assert isinstance(driver.refused[waiter], CircuitOpenError)
 
 
+def test_breaker_of_a_pool_that_closes_does_not_open() -> None:
+    """Its last worker has left because the pool closes; that starts had failed before is no news. [property 96]
+
+    It was told that the breaker had opened, as if the pool had broken down.
+    """
+    driver = PoolDriver(
+        pool_size=2, max_starting=1, backoff_max=4.0, breaker_after=10.0, health_check_interval=None
+    )
+    driver.started()
+    while driver.now < 20.0:
+        if driver.starting:
+            driver.start_failed()
+        driver.advance(1.0)
+    driver.state.close_now(driver.now)
+    driver.settle()
+    for number in list(driver.ending):
+        driver.reap(number)
+    assert driver.state.workers == {}
+    assert "breaker_opened" not in driver.names()
+    assert not driver.state.statistics().circuit_open
+
+
 def test_one_probe_at_a_time_while_the_breaker_is_open() -> None:
     """An open breaker tries one start after the other, spaced by the back-off, whatever the floor. [property 96]"""
     driver = broken_pool(backoff_max=1.0, pool_size=4, max_starting=4)
