@@ -30,6 +30,7 @@ def check_books(state: PoolState, *, processes_before: int = 0) -> None:
     _check_workers(state)
     _check_bounds(state, processes_before)
     _check_nobody_waits_in_vain(state)
+    _check_somebody_is_on_the_way(state)
     _check_outcomes(state)
     _check_sessions(state)
 
@@ -85,10 +86,20 @@ def _check_nobody_waits_in_vain(state: PoolState) -> None:
         return
     for record in state._idle:
         assert state._line.first_for(record.number) is None, "I3: an idle worker and a waiter it could serve"
-    if state._line.open_count and len(state.workers) < state.capacity:
-        in_flight = state._tally[WorkerState.STARTING] > 0
-        armed = bool(state._starts.failures) and state.wake_at <= state._starts.retry_at
-        assert in_flight or armed, "I4: somebody waits, there is room, and nothing is on the way"
+
+
+def _check_somebody_is_on_the_way(state: PoolState) -> None:
+    if state._tally[WorkerState.STARTING] or len(state.workers) >= state.capacity:
+        return
+    armed = bool(state._starts.failures) and state.wake_at <= state._starts.retry_at
+    if armed or state.is_closed or not state._is_opened:
+        return
+    is_waited_for = state._line.open_count and not state.is_suspended
+    assert not is_waited_for, "I4: somebody waits, there is room, and nothing is on the way"
+    assert state.live_count >= state.floor, (
+        "I4: the floor is missed, there is room, and nothing is on the way"
+    )
+    assert not state._starts.is_open, "I4: the breaker is open, and no probe is on the way"
 
 
 def _check_outcomes(state: PoolState) -> None:

@@ -212,10 +212,7 @@ def test_breaker_of_a_pool_that_closes_does_not_open() -> None:
         pool_size=2, max_starting=1, backoff_max=4.0, breaker_after=10.0, health_check_interval=None
     )
     driver.started()
-    while driver.now < 20.0:
-        if driver.starting:
-            driver.start_failed()
-        driver.advance(1.0)
+    fail_starts_for(driver, 20.0)
     driver.state.close_now(driver.now)
     driver.settle()
     for number in list(driver.ending):
