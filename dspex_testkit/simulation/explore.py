@@ -233,7 +233,7 @@ def explore(
         settings: Settings of the pool, as for ``WorkerPool``.
 
     Raises:
-        ValueError: There is no such policy or way to cancel, or there are no seeds.
+        ValueError: There is no such policy or way to cancel, or there are no seeds or no policies.
     """
     numbers = range(seeds) if isinstance(seeds, int) else tuple(seeds)
     _check(numbers, cancel, policies)
@@ -257,6 +257,8 @@ def _check(seeds: Sequence[int], cancel: str, policies: Sequence[str]) -> None:
 
     if not seeds:
         raise ValueError("an exploration without seeds shows nothing")
+    if not policies:
+        raise ValueError(f"an exploration needs a policy; there are {', '.join(POLICIES)}")
     if cancel not in ("", "ticks", "everywhere"):
         raise ValueError(f"cancel is 'ticks' or 'everywhere', not {cancel!r}")
     if unknown := [name for name in policies if name not in POLICIES]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -290,3 +290,20 @@ def test_worker_that_was_deaf_hears_again_when_the_faults_are_over() -> None:
     run = Setup(serve, {"pool_size": 3, "max_uses": 3, "terminate_grace": 4.0}).play(case)
     assert run.met["Deaf"] == 1
     assert run.error is None, run.error
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seeds": 0}, "without seeds"),
+        ({"policies": ()}, "needs a policy; there are fair"),
+        ({"policies": ("luck",)}, "no such policies: luck"),
+        ({"cancel": "never"}, "not 'never'"),
+    ],
+)
+def test_exploration_that_can_play_nothing_is_refused_where_it_is_made(
+    options: dict[str, Any], said: str
+) -> None:
+    """One without policies ended in a division by zero, when it was run."""
+    with pytest.raises(ValueError, match=said):
+        explore(**options)
