@@ -29,7 +29,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.guest_run import GuestRun
-from dspex_testkit.invariants import check_books, check_steady
+from dspex_testkit.invariants import check_books, check_steady, check_timers
 from dspex_testkit.machine_callers import Caller, KnownPorts
 from dspex_testkit.mock_port import MockPort, MockPortFactory
 from dspex_testkit.plan import Exit, Fail, Oversize, PartialFrame, Plan, Raw, Repeat, Reply, Stall
@@ -82,7 +82,7 @@ CALLS = st.one_of(HONEST, HONEST, HONEST, FAULTY)
 class PoolStateMachine(RuleBasedStateMachine):
     """Callers, dying workers, time and the administrator, in any order, on a real ``WorkerPool``.
 
-    After every rule the books agree and no worker is in two hands; every answer is the caller's own; a call fails
+    After every rule the books agree, nothing is overdue, and no worker is in two hands; every answer is the caller's own; a call fails
     only for a reason that the machine knows. At the end the world is healed: nobody waits, all workers can be
     borrowed at once, and closing leaves nothing.
     """
@@ -246,6 +246,7 @@ class PoolStateMachine(RuleBasedStateMachine):
         if not hasattr(self, "host"):
             return
         check_books(self.pool._state, processes_before=self._processes)
+        check_timers(self.pool._state, self.host.clock.current_time())
         self._processes = len(self.pool._state.workers)
         holders = [caller for caller in self.callers if caller.lease is not None]
         assert len(holders) == len(self.held), "a lease was lost or given twice"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
+from dspex_pool.decision_runner import DecisionRunner
 from dspex_pool.pool_state import PoolState
 from dspex_testkit.mock_port import MockPortFactory
 from dspex_testkit.pool_state_machine import Call, PoolStateMachine
@@ -73,4 +75,23 @@ def test_machine_finds_a_planted_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool that does not replace the dead fails."""
     monkeypatch.setattr(PoolState, "_replenish", forget_to_start)
     with pytest.raises(AssertionError):
+        run_state_machine_as_test(PoolStateMachine, settings=FIND)
+
+
+def carry_out_without_timer(runner: DecisionRunner) -> None:
+    """Be a runner that never wakes earlier than it once meant to."""
+    at, runner._timer_at = runner._timer_at, -math.inf
+    try:
+        CARRY_OUT(runner)
+    finally:
+        runner._timer_at = at
+
+
+CARRY_OUT: Callable[[DecisionRunner], None] = DecisionRunner.carry_out
+
+
+def test_machine_finds_a_timer_that_is_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was due and is not done is seen after the next rule, and not only if the pool cannot be healed."""
+    monkeypatch.setattr(DecisionRunner, "carry_out", carry_out_without_timer)
+    with pytest.raises(AssertionError, match=r"I1[14]"):
         run_state_machine_as_test(PoolStateMachine, settings=FIND)
