@@ -82,9 +82,9 @@ CALLS = st.one_of(HONEST, HONEST, HONEST, FAULTY)
 class PoolStateMachine(RuleBasedStateMachine):
     """Callers, dying workers, time and the administrator, in any order, on a real ``WorkerPool``.
 
-    After every rule the books agree, nothing is overdue, and no worker is in two hands; every answer is the caller's own; a call fails
-    only for a reason that the machine knows. At the end the world is healed: nobody waits, all workers can be
-    borrowed at once, and closing leaves nothing.
+    After every rule the books agree, nothing is overdue, and no worker is in two hands; every answer is the caller's
+    own; a call fails only for a reason that the machine knows. At the end the world is healed: nobody waits, all
+    workers can be borrowed at once, and closing leaves nothing.
     """
 
     pool: WorkerPool
