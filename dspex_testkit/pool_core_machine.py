@@ -30,7 +30,9 @@ AFFINITIES = st.sampled_from(["hint", "strict", "strict_nowait"])
 PICK = st.integers(0, 7)
 #: What a caller may do with a lease: end it, end it twice, make one up, find its worker unclean, try a worker.
 ENDS = st.sampled_from([*Outcome, *Outcome, "twice", "foreign", "reject", "claim"])
-ACTS = st.sampled_from(["drain", "suspend", "resume", "forget", "measure", "grow", "shrink", "close", "kill"])
+ACTS = st.sampled_from(
+    ["drain", "suspend", "resume", "forget", "measure", "grow", "shrink", "await", "await", "close", "kill"]
+)
 
 SIMULATED = simulated_settings()
 
@@ -62,6 +64,8 @@ class PoolCoreMachine(RuleBasedStateMachine):
         self.leases: list[Granted] = []
         self.returned: list[Granted] = []
         self.waiters: list[int] = []
+        #: Numbers of workers that somebody waits for to be ready.
+        self.awaited: list[int] = []
 
     def _pick_up(self) -> None:
         """Take the leases and refusals that waiters got meanwhile."""
@@ -207,9 +211,20 @@ class PoolCoreMachine(RuleBasedStateMachine):
             state.memory_measured(self._some(state.workers, pick) or 999, 5000 * (pick % 2), now)
         elif act in ("grow", "shrink"):
             state.resize(max(1, state.pool_size + (1 if act == "grow" else -1)), now)
+        elif act == "await":
+            self._await(pick)
         self.driver.settle()
         self._pick_up()
         assert not (state.is_closed and self.waiters), "a closed pool keeps nobody waiting"
+
+    def _await(self, pick: int) -> None:
+        """Let somebody wait for some workers to be ready, or one who does so be off."""
+        state, now = self.driver.state, self.driver.now
+        if pick % 2 and self.awaited:
+            state.stop_awaiting(self.awaited.pop(), now)
+        elif not state.is_closed:
+            self.awaited.append(1 + pick % state.pool_size)
+            state.await_ready(self.awaited[-1], now)
 
     # --- the end ------------------------------------------------------------------------------------------
 
@@ -218,6 +233,8 @@ class PoolCoreMachine(RuleBasedStateMachine):
         if not hasattr(self, "driver") or sys.exc_info()[0] is not None:
             return
         driver = self.driver
+        while self.awaited:
+            driver.state.stop_awaiting(self.awaited.pop(), driver.now)
         driver.auto = True
         driver.state.resume(driver.now)
         driver.answer_all()
