@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from dspex_pool.bridge.command_line import parse_arguments
 from dspex_pool.bridge.core_commands import CoreCommands
 from dspex_pool.bridge.handler import HandlerContext, commands_of, import_named
-from dspex_pool.bridge.importing import importing, look_where_the_pool_looks
+from dspex_pool.bridge.importing import importing
 from dspex_pool.bridge.interrupts import Interrupts
 from dspex_pool.bridge.lifeline import hang_on, inherited_lifeline
 from dspex_pool.bridge.logs import RequestLog, RequestScope
 from dspex_pool.bridge.loop import Loop
 from dspex_pool.bridge.outlet import Outlet
+from dspex_pool.bridge.places import look_where_the_pool_looks
 from dspex_pool.bridge.process import (
     EXIT_USAGE,
     Process,

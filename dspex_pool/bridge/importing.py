@@ -1,25 +1,15 @@
-"""Importing: where modules are found, and much at once without a search for garbage that is not there."""
+"""Importing much at once, without a search for garbage that is not there."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import os
-import sys
 from typing import TYPE_CHECKING
-
-from dspex_pool.protocol.environment import PATH_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["importing", "look_where_the_pool_looks"]
-
-
-def look_where_the_pool_looks() -> None:
-    """Find what the program that has the pool finds, too: a handler beside its file, say. Own places come first."""
-    places = os.environ.pop(PATH_VARIABLE, "").split(os.pathsep)
-    sys.path += [place for place in places if place and place not in sys.path]
+__all__ = ["importing"]
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from dspex_pool.bridge.__main__ import run
 from dspex_pool.bridge.command_line import parse_arguments
 from dspex_pool.bridge.forks import become_worker, find_hazards
 from dspex_pool.bridge.handler import Handler, import_named, marked_names
-from dspex_pool.bridge.importing import look_where_the_pool_looks
+from dspex_pool.bridge.places import look_where_the_pool_looks
 from dspex_pool.bridge.process import EXIT_USAGE, claim_wires, limit_library_threads
 from dspex_pool.bridge.versions import installed_version, is_installed
 from dspex_pool.protocol.forking import (
