@@ -23,7 +23,8 @@ from dspex_pool.protocol.forking import (
     decode_answer,
     encode,
 )
-from dspex_pool.transport.launch import launch_template
+from dspex_pool.transport.host_forks import let_go
+from dspex_pool.transport.launch import close_socket, launch_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +73,8 @@ class Template:
         self._launched.process.signal_group(signal.SIGKILL)
         os.waitid(os.P_PID, self._launched.process.pid, os.WEXITED | os.WNOWAIT)
         self._launched.process.end_group_and_reap()
-        self._launched.channel.close()
+        close_socket(self._launched.channel)
+        let_go(self._launched.stderr)
         os.close(self._launched.stderr)
         self._close_exit_descriptor()
 
@@ -88,10 +90,11 @@ class ForkedPopen:
     def __init__(self, template: Template, worker_id: str, stderr: IO[bytes]) -> None:
         far_stdin, stdin = os.pipe()
         stdout, far_stdout = os.pipe()
-        streams = (far_stdin, far_stdout, stderr.fileno())
+        far_lifeline, self._lifeline = os.pipe()
+        streams = (far_stdin, far_stdout, stderr.fileno(), far_lifeline)
         answer, descriptors = template.ask(Fork(1, worker_id, {}), streams)
-        os.close(far_stdin)
-        os.close(far_stdout)
+        for far_end in (far_stdin, far_stdout, far_lifeline):
+            os.close(far_end)
         assert isinstance(answer, Forked), answer
         (self._pidfd,) = descriptors
         self._template = template
@@ -119,6 +122,7 @@ class ForkedPopen:
                 assert isinstance(answer, Reaped)
                 self.returncode = answer.code
                 os.close(self._pidfd)
+                os.close(self._lifeline)
 
     def poll(self) -> int | None:
         """Return the exit status if the worker has ended."""
