@@ -36,7 +36,7 @@ TASKS_PER_WORKER = 4
 
 #: Oldest versions that are supported.
 OLDEST_PYTHON = (3, 11)
-OLDEST_DSPY = (3, 4)
+OLDEST_DSPY = (3, 4, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def check_packages(version_of: Callable[[str], str | None], *, has_own_worker: b
 
 
 def _release(version: str) -> tuple[int, ...]:
-    parts = version.split(".")[:2]
+    parts = version.split(".")[:3]
     return tuple(int("".join(filter(str.isdigit, part)) or 0) for part in parts)
 
 

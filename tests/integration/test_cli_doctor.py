@@ -51,6 +51,7 @@ def test_dspy_must_be_there_and_new_enough() -> None:
     """Unless workers run something of their own, which may not need it."""
     cases: list[tuple[str | None, bool, str]] = [
         ("3.4.1", False, "ok"),
+        ("3.4.0", False, "fail"),
         ("3.10.0rc1", False, "ok"),
         ("3.3.9", False, "fail"),
         ("dev", False, "fail"),
