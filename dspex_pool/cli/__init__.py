@@ -12,12 +12,15 @@ __all__ = ["fill_standard_descriptors", "main"]
 
 def main() -> None:
     """Run the command that the shell asked for and exit with its code."""
+    # Imported here so that importing the package, as the floors test does, costs nothing.
+    from dspex_pool.cli.signals import stoppable
+
     fill_standard_descriptors()
-    # The collector would take a tenth of the time of --help. Imported here so that importing the package, as the
-    # floors test does, costs nothing.
-    with importing():
-        from dspex_pool.cli.app import app
-    app()
+    with stoppable():
+        # The collector would take a tenth of the time of --help.
+        with importing():
+            from dspex_pool.cli.app import app
+        app()
 
 
 def fill_standard_descriptors() -> None:

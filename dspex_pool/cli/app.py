@@ -124,6 +124,8 @@ def doctor(
       0    nothing failed; warnings may be there
       1    a check failed
       2    a setting is wrong
+      130  stopped by Ctrl-C; no worker is left
+      143  stopped by SIGTERM; the same
     """
     from dspex_pool.cli.doctor import examine, exit_code_of_findings, print_findings
     from dspex_pool.cli.pool_settings import load_config

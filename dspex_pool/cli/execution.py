@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,7 +12,8 @@ import trio
 from dspex_pool.cli.plan import STDOUT, Selection, in_flight_limit
 from dspex_pool.cli.recorder import Recorder, sync_journal, write_stdout
 from dspex_pool.cli.run import Job, RowsRun, Sessions
-from dspex_pool.cli.stop import Stop, watch_signals
+from dspex_pool.cli.signals import CODES, Stopped
+from dspex_pool.cli.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from dspex_pool.cli.summary import Tally
     from dspex_pool.config import PoolConfig
 
-__all__ = ["Execution", "OpenRunner", "Plan"]
+__all__ = ["Drain", "Execution", "OpenRunner", "Plan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,32 @@ OpenRunner: TypeAlias = (
 )
 
 
+@dataclass(kw_only=True)
+class Drain(Stop):
+    """Stops rows in two steps: the first signal lets those finish that run, any other ends everything at once."""
+
+    #: Tells the user.
+    say: Callable[[str], None]
+    #: The rows, once they run.
+    rows: RowsRun | None = None
+
+    def request(self, number: int) -> None:
+        """Take a signal: the first drains, if there is anything to drain, any other ends the run at once."""
+        if self.number is not None:
+            self.say("stopping at once; rows that were running stay missing")
+            self.scope.cancel()
+            return
+        self.number = number
+        running = self.rows.running if self.rows is not None else 0
+        if self.rows is None or not running:
+            self.say("stopping")
+            self.scope.cancel()
+            return
+        self.rows.is_stopping = True
+        rows = "1 running row" if running == 1 else f"{running} running rows"
+        self.say(f"stopping: no new rows, waiting for {rows}; Ctrl-C again stops at once")
+
+
 @dataclass
 class Execution:
     """A plan while it is carried out."""
@@ -89,10 +116,17 @@ class Execution:
     open_runner: OpenRunner
     journal: Journal | None = None
     is_verbose: bool = False
-    #: The exit status of the signal that stopped the run, if one did.
-    stopped_by: ExitCode | None = None
+    _stop: Drain = field(init=False)
     _began: float | None = field(default=None, init=False)
     _ended: float | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._stop = Drain(say=self.screen.say)
+
+    @property
+    def stopped_by(self) -> ExitCode | None:
+        """The exit status of the signal that stopped the run, if one did."""
+        return None if self._stop.number is None else CODES[self._stop.number]
 
     @property
     def elapsed(self) -> float:
@@ -101,28 +135,25 @@ class Execution:
             return 0.0
         return (time.monotonic() if self._ended is None else self._ended) - self._began
 
-    async def run(self) -> None:
-        """Run the rows until all are recorded or a signal ends it.
+    def carry_out(self) -> None:
+        """Run the rows until all are recorded or a signal ends it. For the main thread.
 
         Raises:
             CliError: The program cannot be built, or a file cannot be written.
             DspexPoolError: The pool could not start, or lost its workers for good.
-
-        Cancellation:
-            Rows that are not recorded yet stay missing; the pool is closed.
         """
+        with suppress(Stopped):
+            self._stop.run(self._run)
+
+    async def _run(self) -> None:
         async with trio.open_nursery() as background:
-            with trio.CancelScope() as scope:
-                stop = Stop(scope.cancel, self.screen.say)
-                await background.start(watch_signals, stop)
-                background.start_soon(self._show_progress)
-                if self.journal is not None:
-                    background.start_soon(sync_journal, self.journal)
-                await self._run_rows(stop)
-            self.stopped_by = stop.code
+            background.start_soon(self._show_progress)
+            if self.journal is not None:
+                background.start_soon(sync_journal, self.journal)
+            await self._run_rows()
             background.cancel_scope.cancel()
 
-    async def _run_rows(self, stop: Stop) -> None:
+    async def _run_rows(self) -> None:
         in_flight = in_flight_limit(self.config.pool_size)
         async with (
             self.open_runner(self.plan, self.config, self._on_restart) as runner,
@@ -136,7 +167,7 @@ class Execution:
                 self._wants,
             )
             await rows.prepare()
-            stop.rows = rows
+            self._stop.rows = rows
             self._began = time.monotonic()
             try:
                 await rows.run(self.plan.source.rows())

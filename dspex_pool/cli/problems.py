@@ -132,11 +132,7 @@ def reporting(*, verbose: bool) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyboardInterrupt, BaseExceptionGroup, Exception) as error:
-        # Trio hands on in a group what reached one of its tasks, Ctrl-C included.
-        if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(error)):
-            say_error("interrupted")
-            raise SystemExit(ExitCode.INTERRUPTED) from None
+    except Exception as error:
         code = exit_code_of(error)
         if code == ExitCode.BROKEN_PIPE:
             _forget_stdout()

@@ -6,8 +6,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import trio
-
 from dspex_pool.cli.execution import Execution, Plan
 from dspex_pool.cli.journal import open_journal, write_output
 from dspex_pool.cli.logs import logs_on_screen
@@ -196,7 +194,7 @@ def _carry_out(
         try:
             if tally.done < tally.total:
                 with logs_on_screen(screen.say, is_verbose=options.verbose):
-                    trio.run(execution.run)
+                    execution.carry_out()
         finally:
             _finish(plan, journal, tally, screen)
     summary = tally.summary(execution.elapsed)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from dspex_pool.cli.doctor import Finding, failed_worker
+from dspex_pool.cli.stop import Stop
 from dspex_pool.errors import DspexPoolError, WorkerDiedError, WorkerStartError
 from dspex_pool.supervisor import ports_for
 from dspex_pool.transport.port import keeping
@@ -25,7 +27,7 @@ WORKER_ID = "doctor"
 def probe_worker(config: PoolConfig) -> Finding:
     """Start a worker as ``config`` says, shake hands, stop it, and say how that went."""
     try:
-        return trio.run(_probe, config)
+        return Stop().run(partial(_probe, config))
     except (DspexPoolError, ExceptionGroup, OSError) as error:
         return failed_worker(error)
 

@@ -7,10 +7,12 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command that the shell asked for and exit with its code."""
+    # Imported here so that importing the package costs nothing.
     from dspex_pool.cli import fill_standard_descriptors
+    from dspex_pool.cli.signals import stoppable
 
     fill_standard_descriptors()
-    # Imported here so that importing the package costs nothing.
-    from dspex_testkit.cli.app import app
+    with stoppable():
+        from dspex_testkit.cli.app import app
 
-    app()
+        app()

@@ -52,6 +52,7 @@ def conform(
       1    a clause is broken, or kept although it was expected to be broken
       2    the command line or a file is wrong, or the command starts no worker
       130  stopped by Ctrl-C; no worker is left
+      143  stopped by SIGTERM; the same
     """
     from dspex_testkit.cli.conform_command import Order, list_clauses, run_conform
 
@@ -104,6 +105,7 @@ def load(
       2    the command line is wrong
       3    the pool could not start
       130  stopped by Ctrl-C; no worker is left
+      143  stopped by SIGTERM; the same
     """
     from dspex_testkit.cli.load_command import LoadOrder, list_profiles, put_load
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dspex_pool.cli.problems import CliError, ExitCode, one_line
+from dspex_pool.cli.stop import Stop
 from dspex_pool.errors import InvalidArgumentError
 from dspex_testkit.fuzz.budget import in_words
 from dspex_testkit.fuzz.canary import canary_of
@@ -42,8 +42,8 @@ def run_fuzz(asked: Asked) -> int:
     """Fuzz, print what was found, and return the exit status.
 
     Raises:
-        CliError: There is nothing to play, a process that plays could not, or SIGTERM stopped the run.
-        KeyboardInterrupt: Ctrl-C stopped it. What was found is in the journal, and no process is left.
+        CliError: There is nothing to play, or a process that plays could not.
+        Stopped: A signal stopped the run. What was found is in the journal, and no process is left.
         InvalidArgumentError: The canary or the journal is none.
         OSError: The journal cannot be read or written.
     """
@@ -55,8 +55,7 @@ def run_fuzz(asked: Asked) -> int:
     console = Console(highlight=False, soft_wrap=True)
     fuzzer: list[Fuzzer] = []
     try:
-        with _stopped_by_signals() as stop:
-            trio.run(_fuzz, asked, fuzzer, stop)
+        Stop(advice="what was found is in the journal").run(partial(_fuzz, asked, fuzzer))
     except NoTestsError as error:
         raise CliError(str(error)) from error
     except PlayerError as error:
@@ -65,59 +64,10 @@ def run_fuzz(asked: Asked) -> int:
         print(error.ended.output, file=sys.stderr)
         code = ExitCode.FAILED if error.ended.status < 0 else ExitCode.USAGE
         raise CliError(f"{error}; what it printed is above", code) from error
-    if stop.number == signal.SIGINT:
-        raise KeyboardInterrupt
-    if stop.number is not None:
-        raise CliError("stopped by SIGTERM; what was found is in the journal", ExitCode.TERMINATED)
     return _verdict(console, fuzzer[0])
 
 
-@dataclass
-class _Stop:
-    """What stops a run."""
-
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    #: Wakes the run; ``None`` before it has begun.
-    token: trio.lowlevel.TrioToken | None = None
-    #: The signal that stopped it, if one did.
-    number: int | None = None
-
-    def request(self, number: int, *_: object) -> None:
-        """Take a signal: the first stops the run, and others change nothing."""
-        if self.number is not None:
-            return
-        self.number = number
-        if self.token is None:
-            self.scope.cancel()
-        else:
-            with suppress(trio.RunFinishedError):
-                self.token.run_sync_soon(self.scope.cancel)
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[_Stop]:
-    """Let Ctrl-C and SIGTERM stop the run in the block.
-
-    Afterwards they do again what they did before, unless one has stopped the run: then the program is about to end,
-    and more of them are ignored.
-    """
-    stop = _Stop()
-    before = {number: signal.signal(number, stop.request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            # An interpreter that ends gives each signal that it handles its default back, but not those it ignores.
-            signal.signal(number, handler if stop.number is None else signal.SIG_IGN)
-
-
-async def _fuzz(asked: Asked, made: list[Fuzzer], stop: _Stop) -> None:
-    stop.token = trio.lowlevel.current_trio_token()
-    with stop.scope:
-        await _fuzz_and_show(asked, made)
-
-
-async def _fuzz_and_show(asked: Asked, made: list[Fuzzer]) -> None:
+async def _fuzz(asked: Asked, made: list[Fuzzer]) -> None:
     with _screen(asked.budget) as (show, say):
         fuzzer = Fuzzer(asked, on_found=lambda entry, is_new: say(f"found {entry.key}") if is_new else None)
         made.append(fuzzer)

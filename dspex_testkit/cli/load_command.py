@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import trio
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from dspex_pool.adapters.python_pool import PythonPool
 from dspex_pool.cli.problems import CliError, ExitCode
+from dspex_pool.cli.stop import Stop
 from dspex_testkit.load.arrivals import Poisson
 from dspex_testkit.load.page import describe, write_load_page
 from dspex_testkit.load.profile import PROFILES, Closed, Open
@@ -65,6 +66,7 @@ def put_load(order: LoadOrder) -> ExitCode:
 
     Raises:
         CliError: There is no such profile, or what is over it does not fit.
+        Stopped: A signal ended it. The pool is closed.
         DspexPoolError: The pool cannot be opened.
         OSError: The page cannot be written. That its folder cannot be made is known before the load.
     """
@@ -72,7 +74,7 @@ def put_load(order: LoadOrder) -> ExitCode:
     if order.report is not None:
         order.report.mkdir(parents=True, exist_ok=True)
     with _progress(profile) as show:
-        result = _run(profile, order.seed, show)
+        result = Stop().run(partial(_load, profile, order.seed, show))
     page = write_load_page(result, order.report) if order.report is not None else None
     if order.as_json:
         print(json.dumps(result.as_json() | {"report": str(page) if page else None}, indent=2))
@@ -119,16 +121,6 @@ def _args_of(text: str) -> dict[str, Any]:
         if isinstance(args, dict):
             return args
     raise CliError(f"--args must be a JSON object, not {text}")
-
-
-def _run(profile: Profile, seed: int, show: Callable[[Stretch], object]) -> LoadResult:
-    try:
-        return trio.run(_load, profile, seed, show)
-    except BaseExceptionGroup as group:
-        # Ctrl-C reaches one of the callers, and leaves their nurseries wrapped.
-        if group.subgroup(KeyboardInterrupt) is None:
-            raise
-        raise KeyboardInterrupt from None
 
 
 async def _load(profile: Profile, seed: int, show: Callable[[Stretch], object]) -> LoadResult:

@@ -170,7 +170,7 @@ def test_soak_ctrl_c_keeps_what_was_found_and_leaves_no_process(tmp_path: Path) 
         finally:
             process.kill()
         assert process.stderr is not None
-        assert process.stderr.read().endswith(b"error: interrupted\n")
+        assert process.stderr.read().endswith(b"error: interrupted; what was found is in the journal\n")
     _, alive = psutil.wait_procs(players, timeout=5)
     assert alive == []
     known = read_journal(journal)
@@ -222,7 +222,7 @@ def test_many_ctrl_c_end_as_one_does(tmp_path: Path) -> None:
         wait_until(strike, "the end of the command", seconds=20)
         assert process.returncode == 130
         assert process.stderr is not None
-        assert process.stderr.read().endswith(b"error: interrupted\n")
+        assert process.stderr.read().endswith(b"error: interrupted; what was found is in the journal\n")
         _, alive = psutil.wait_procs(players, timeout=0.1)
         assert alive == []
     assert len(read_journal(tmp_path).runs) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from dspex_pool.cli.signals import CODES
 from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE
 from tests.bounded_waits import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["HANDLER", "Shell", "wait_until"]
+__all__ = ["HANDLER", "Shell", "signals_as_before", "wait_until"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,6 +69,17 @@ class Obedient(Handler):
             os.kill(os.getpid(), signal.SIGKILL)
         return {"program_id": args["program_id"], "outputs": {"a": order.upper()}, "execution_time": 0.0}
 """
+
+
+@contextmanager
+def signals_as_before() -> Iterator[None]:
+    """Give the signals that stop a command back to this process: one that was stopped ignores them."""
+    before = {number: signal.getsignal(number) for number in CODES}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Shell:

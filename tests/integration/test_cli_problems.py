@@ -98,23 +98,6 @@ def test_reporting_adds_the_traceback_when_verbose(capsys: pytest.CaptureFixture
     assert shown.endswith("\nerror: wrong\n")
 
 
-def test_reporting_names_an_interruption(capsys: pytest.CaptureFixture[str]) -> None:
-    """Ctrl-C before the rows run ends with 130."""
-    with pytest.raises(SystemExit) as caught, reporting(verbose=True):
-        raise KeyboardInterrupt
-    assert caught.value.code == ExitCode.INTERRUPTED
-    assert capsys.readouterr().err == "error: interrupted\n"
-
-
-def test_reporting_names_an_interruption_that_came_in_a_group(capsys: pytest.CaptureFixture[str]) -> None:
-    """So it comes out of trio, before signals are watched or after; it was a traceback and status 1."""
-    interruption = BaseExceptionGroup("tasks", [KeyboardInterrupt()])
-    with pytest.raises(SystemExit) as caught, reporting(verbose=False):
-        raise BaseExceptionGroup("tasks", [ValueError("torn"), interruption])
-    assert caught.value.code == ExitCode.INTERRUPTED
-    assert capsys.readouterr().err == "error: interrupted\n"
-
-
 def test_reporting_is_quiet_about_a_reader_that_left(capsys: pytest.CaptureFixture[str]) -> None:
     """``dspex-pool … | head`` prints no error; the status is that of a process that SIGPIPE ended."""
     with pytest.raises(SystemExit) as caught, reporting(verbose=True):

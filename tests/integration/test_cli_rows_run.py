@@ -10,12 +10,12 @@ import pytest
 import trio
 import trio.testing
 
-from dspex_pool.cli.problems import CliError, ExitCode, main_problem
+from dspex_pool.cli.execution import Drain
+from dspex_pool.cli.problems import CliError, main_problem
 from dspex_pool.cli.program import UnfitRowError, choose_program
 from dspex_pool.cli.records import Entry, is_match
 from dspex_pool.cli.rows import Row
 from dspex_pool.cli.run import DEFAULT_SESSION, Job, RowReply, RowsRun, Sessions, failed_answer
-from dspex_pool.cli.stop import Stop, watch_signals
 from dspex_pool.errors import (
     CallTimeoutError,
     CircuitOpenError,
@@ -336,34 +336,36 @@ def test_match_is_containment_in_any_output() -> None:
         assert is_match(expected, outputs) is match, (expected, outputs)
 
 
-def stop_with(rows_run: RowsRun | None) -> tuple[Stop, list[str]]:
-    """Make a stop and the list of what it says and does."""
+def stop_with(rows_run: RowsRun | None) -> tuple[Drain, list[str]]:
+    """Make a stop and the list of what it says."""
     said: list[str] = []
-    return Stop(lambda: said.append("END"), said.append, rows_run), said
+    return Drain(say=said.append, rows=rows_run), said
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)]
-)
-def test_first_signal_drains_and_the_second_ends(number: int, code: ExitCode) -> None:
-    """The exit status is that of the first signal."""
+@pytest.mark.trio
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_first_signal_drains_and_the_second_ends(number: int) -> None:
+    """The signal that counts is the first."""
     desk = Desk(FakeRunner())
     desk.run.running = 3
     stop, said = stop_with(desk.run)
     stop.request(number)
     assert desk.run.is_stopping
     assert said == ["stopping: no new rows, waiting for 3 running rows; Ctrl-C again stops at once"]
+    ended = stop.scope.cancel_called
     stop.request(signal.SIGINT)
-    assert said[1:] == ["stopping at once; rows that were running stay missing", "END"]
-    assert stop.code == code
+    assert said[1:] == ["stopping at once; rows that were running stay missing"]
+    assert (ended, stop.scope.cancel_called, stop.number) == (False, True, number)
 
 
+@pytest.mark.trio
 @pytest.mark.parametrize("has_rows", [True, False])
-def test_first_signal_ends_at_once_where_nothing_runs(has_rows: bool) -> None:
+async def test_first_signal_ends_at_once_where_nothing_runs(has_rows: bool) -> None:
     """While the pool starts there is nothing to wait for."""
     stop, said = stop_with(Desk(FakeRunner()).run if has_rows else None)
     stop.request(signal.SIGINT)
-    assert said == ["stopping", "END"]
+    assert said == ["stopping"]
+    assert stop.scope.cancel_called
 
 
 def test_one_running_row_is_counted_in_the_singular() -> None:
@@ -373,16 +375,3 @@ def test_one_running_row_is_counted_in_the_singular() -> None:
     stop, said = stop_with(desk.run)
     stop.request(signal.SIGINT)
     assert "waiting for 1 running row;" in said[0]
-
-
-@pytest.mark.trio
-async def test_signals_reach_the_stop_while_it_watches() -> None:
-    """SIGTERM does what Ctrl-C does, and neither kills the process half-way."""
-    stop, _ = stop_with(None)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(watch_signals, stop)
-        signal.raise_signal(signal.SIGTERM)
-        while stop.code is None:
-            await trio.lowlevel.checkpoint()
-        nursery.cancel_scope.cancel()
-    assert stop.code == ExitCode.TERMINATED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import os
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from dspex_pool.cli.problems import CliError, ExitCode, exit_code_of
 from dspex_pool.cli.recorder import write_lines
@@ -21,6 +23,7 @@ from dspex_pool.cli.run import RowReply
 from dspex_pool.cli.run_command import RunOptions, run_command
 from dspex_pool.errors import CircuitOpenError, InvalidConfigError, ProgramError
 from tests.cases import case
+from tests.integration.cli_shell import signals_as_before
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -65,6 +68,8 @@ class FakePool:
         question = inputs["q"]
         self.asked.append(question)
         said = self.on_row.get(question, lambda: None)()
+        if inspect.isawaitable(said):
+            await said
         if isinstance(said, Exception):
             raise said
         return RowReply({"a": question.upper()}, "w-1", 1, 0.01)
@@ -339,8 +344,15 @@ def test_first_interruption_drains_and_leaves_a_run_that_can_be_resumed(
 ) -> None:
     """130, the rows that ran are in the output, --resume runs the others."""
     shop.write({"id": f"r{n}", "q": f"r{n}"} for n in range(30))
-    shop.pool.on_row["r2"] = lambda: signal.raise_signal(signal.SIGINT)
-    assert shop.run(workers=1) == ExitCode.INTERRUPTED
+
+    async def interrupt() -> None:
+        signal.raise_signal(signal.SIGINT)
+        # The row runs still when the signal is taken.
+        await trio.testing.wait_all_tasks_blocked()
+
+    shop.pool.on_row["r2"] = interrupt
+    with signals_as_before():
+        assert shop.run(workers=1) == ExitCode.INTERRUPTED
     done = list(shop.answers())
     assert "r2" in done
     assert len(done) < 30
