@@ -137,8 +137,7 @@ class Journal:
         """Remove the file: a run that did nothing leaves nothing, but for an earlier run that it was to replace."""
         if self.replacing is not None:
             return
-        with suppress(OSError):
-            Path(self.path).unlink()
+        _remove(Path(self.path))
 
     def recall(self, fingerprint: Fingerprint) -> None:
         """Read what an earlier run recorded and cut off a torn last line.
@@ -223,8 +222,8 @@ def open_journal(
 
 
 def part_of(output: str) -> str:
-    """Return the file in which an output is written before it takes its place."""
-    return f"{output}.part"
+    """Return the file in which an output is written before it takes its place; that of a link is where it points."""
+    return f"{os.path.realpath(output)}.part"
 
 
 def write_output(journal: Journal, path: str) -> None:
@@ -233,20 +232,26 @@ def write_output(journal: Journal, path: str) -> None:
     Raises:
         CliError: It cannot be written.
     """
-    beside = part_of(path)
-    try:
-        with Path(beside).open("wb") as file:
-            for answer in journal.answers():
-                file.write(answer)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).replace(path)
-    except OSError as error:
-        # A full disk has better use for its room, and the journal has it all.
-        with suppress(OSError):
-            Path(beside).unlink()
-        raise CliError(f"cannot write the output {path!r}: {error.strerror}") from error
-    _sync_directory(path)
+    target, beside = os.path.realpath(path), Path(part_of(path))
+    with ExitStack() as stack:
+        try:
+            with beside.open("wb") as file:
+                # A full disk has better use for its room, and the journal has it all.
+                stack.callback(_remove, beside)
+                for answer in journal.answers():
+                    file.write(answer)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(target)
+            _sync_directory(target)
+        except OSError as error:
+            raise CliError(f"cannot write the output {path!r}: {error.strerror}") from error
+        stack.pop_all()
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def _open(path: str) -> int:

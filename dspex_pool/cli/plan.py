@@ -115,7 +115,7 @@ def _prepare_output(path: str, *, keep: bool, journal: str | None) -> None:
     if keep and Path(path).exists() and not (journal and Path(journal).exists()):
         raise CliError(f"the output {path!r} exists: replace it with --overwrite, or name another")
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(part_of(path)).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CliError(f"cannot make the directory of {path!r}: {error.strerror}") from error
 

@@ -293,6 +293,24 @@ def test_output_is_written_whole_and_in_input_order(path: str, tmp_path: Path) -
     assert [found.name for found in tmp_path.iterdir() if found.is_file()] == ["answers.jsonl"]
 
 
+@pytest.mark.parametrize("old", ["old", None])
+def test_output_behind_a_link_is_written_and_the_link_stays(
+    old: str | None, path: str, tmp_path: Path
+) -> None:
+    """The link became a file, and what it points at stayed as it was."""
+    link, target = tmp_path / "answers.jsonl", tmp_path / "share" / "answers.jsonl"
+    target.parent.mkdir()
+    if old is not None:
+        target.write_text(old)
+    link.symlink_to(target)
+    recorded(path, entry(1))
+    with open_journal(path, OURS, go_on=True) as journal:
+        write_output(journal, str(link))
+    assert link.readlink() == target
+    assert json.loads(target.read_text())["id"] == "q-1"
+    assert list(target.parent.iterdir()) == [target]
+
+
 def test_output_that_cannot_be_written_is_named(path: str, tmp_path: Path) -> None:
     """The journal still has everything."""
     recorded(path, entry(1))

@@ -116,6 +116,16 @@ def test_output_that_is_no_file_is_refused(tmp_path: Path) -> None:
             choose_files("in", str(tmp_path / "pipe"), None, overwrite=overwrite)
 
 
+def test_output_behind_a_link_is_prepared_where_it_is_written(tmp_path: Path) -> None:
+    """What was needed there was not looked at, since the link was to be replaced."""
+    link, target = tmp_path / "a.jsonl", tmp_path / "share" / "a.jsonl"
+    link.symlink_to(target)
+    assert choose_files("in", str(link), None) == Files(str(link), f"{link}.journal")
+    assert target.parent.is_dir()
+    with pytest.raises(CliError, match="input and the output while it is written are the same file"):
+        choose_files(f"{target}.part", str(link), None)
+
+
 def test_going_on_needs_a_journal(tmp_path: Path) -> None:
     """--resume without one begins; --retry-failed without one has nothing to retry."""
     with pytest.raises(CliError, match="need a journal: name it with --journal"):
