@@ -245,7 +245,10 @@ def write_output(journal: Journal, path: str) -> None:
             beside.replace(target)
             _sync_directory(target)
         except OSError as error:
-            raise CliError(f"cannot write the output {path!r}: {error.strerror}") from error
+            raise CliError(
+                f"cannot write the output {path!r}: {error.strerror}; the answers are in the journal "
+                f"{journal.path!r}, from which the same command with --resume writes it"
+            ) from error
         stack.pop_all()
 
 

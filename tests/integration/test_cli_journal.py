@@ -312,11 +312,16 @@ def test_output_behind_a_link_is_written_and_the_link_stays(
 
 
 def test_output_that_cannot_be_written_is_named(path: str, tmp_path: Path) -> None:
-    """The journal still has everything."""
+    """It did not say that the journal still has everything, and that nothing must be paid for again."""
     recorded(path, entry(1))
+    output = tmp_path / "gone" / "answers.jsonl"
     with open_journal(path, OURS, go_on=True) as journal:
-        with pytest.raises(CliError, match=r"cannot write the output .*: No such file or directory"):
-            write_output(journal, str(tmp_path / "gone" / "answers.jsonl"))
+        with pytest.raises(CliError) as caught:
+            write_output(journal, str(output))
+    assert str(caught.value) == (
+        f"cannot write the output {str(output)!r}: No such file or directory; the answers are in the journal "
+        f"{path!r}, from which the same command with --resume writes it"
+    )
 
 
 def test_output_that_does_not_fit_leaves_no_half_of_it(path: str, tmp_path: Path) -> None:

@@ -259,6 +259,19 @@ def test_resume_with_nothing_left_starts_no_pool(shop: Shop) -> None:
     assert list(shop.answers()) == ["a1", "a2", "b1", "b2"]
 
 
+def test_output_that_could_not_be_written_is_by_resume_and_no_row_is_run_again(shop: Shop) -> None:
+    """What the error promises: the journal has it all."""
+    beside = shop.folder / "answers.jsonl.part"
+    beside.mkdir()
+    with pytest.raises(CliError, match="from which the same command with --resume writes it"):
+        shop.run()
+    beside.rmdir()
+    shop.pool.asked.clear()
+    assert shop.run(resume=True) == ExitCode.OK
+    assert len(shop.answers()) == 4
+    assert shop.pool.asked == []
+
+
 def test_resume_without_an_earlier_run_begins(shop: Shop) -> None:
     """So that a script may always say --resume."""
     assert shop.run(resume=True) == ExitCode.OK
