@@ -8,7 +8,7 @@ import typer
 
 from dspex_pool.cli import options
 from dspex_pool.cli.group import CommandGroup
-from dspex_pool.cli.problems import reporting
+from dspex_pool.cli.problems import printing, reporting
 
 __all__ = ["app"]
 
@@ -133,7 +133,8 @@ def doctor(
 
     with reporting(verbose=verbose):
         findings = examine(load_config(file=config, profile=profile, settings=set_ or ()), probe_worker)
-        print_findings(findings, as_json=as_json)
+        with printing():
+            print_findings(findings, as_json=as_json)
     raise typer.Exit(exit_code_of_findings(findings))
 
 
@@ -149,5 +150,5 @@ def show_config(
     from dspex_pool.cli.config_command import print_config
     from dspex_pool.cli.pool_settings import load_config
 
-    with reporting(verbose=verbose):
+    with reporting(verbose=verbose), printing():
         print_config(load_config(file=config, profile=profile, settings=set_ or ()), as_json=as_json)

@@ -20,7 +20,17 @@ from dspex_pool.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CliError", "ExitCode", "describe_problem", "exit_code_of", "one_line", "reporting", "say_error"]
+__all__ = [
+    "CliError",
+    "ExitCode",
+    "describe_problem",
+    "exit_code_of",
+    "one_line",
+    "printing",
+    "reporting",
+    "say_error",
+    "writing",
+]
 
 #: Longest error line, in characters. A worker's message may hold a whole prompt.
 MAX_LINE_CHARS = 2000
@@ -135,13 +145,46 @@ def reporting(*, verbose: bool) -> Iterator[None]:
     except Exception as error:
         code = exit_code_of(error)
         if code == ExitCode.BROKEN_PIPE:
-            _forget_stdout()
             raise SystemExit(code) from None
         if verbose:
             with suppress(OSError):
                 traceback.print_exception(error)
         say_error(describe_problem(error))
         raise SystemExit(code) from None
+
+
+@contextmanager
+def writing(place: object) -> Iterator[None]:
+    """Name ``place`` if it cannot be written in the block: a full disk says no more than that it is full.
+
+    Raises:
+        CliError: It cannot.
+        BrokenPipeError: Whoever read it has gone.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CliError(f"cannot write {error.filename or place}: {error.strerror or error}") from error
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Bring what the block prints to the standard output, which is named if it cannot be written.
+
+    Raises:
+        CliError: It cannot, and is given up.
+        BrokenPipeError: Whoever read it has gone.
+    """
+    with writing("the standard output"):
+        try:
+            yield
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError:
+            _forget_stdout()
+            raise
 
 
 def _forget_stdout() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from dspex_pool.cli.problems import CliError, ExitCode
+from dspex_pool.cli.problems import CliError, ExitCode, printing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,13 +91,12 @@ def write_lines(lines: Iterable[bytes]) -> None:
         CliError: Nobody reads any more (code ``BROKEN_PIPE``), or it cannot be written.
     """
     try:
-        for line in lines:
-            _write(line)
-        _flush()
+        with printing():
+            for line in lines:
+                _write(line)
+            _flush()
     except BrokenPipeError as error:
         raise CliError("nobody reads the standard output any more", ExitCode.BROKEN_PIPE) from error
-    except OSError as error:
-        raise CliError(f"cannot write the standard output: {error.strerror}") from error
 
 
 def _write(line: bytes) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from dspex_pool.cli.group import CommandGroup
-from dspex_pool.cli.problems import CliError, reporting
+from dspex_pool.cli.problems import CliError, printing, reporting
 from dspex_testkit.cli import options
 
 __all__ = ["app"]
@@ -213,4 +213,5 @@ def ci(
             raise CliError("say for whom: --github is the only one that there is")
         layers = tuple(layer or LAYERS)
         order = CiOrder(layers=layers, install=install, python=python, fuzz=fuzz, budget=budget)
-        typer.echo(github_workflow(order), nl=False)
+        with printing():
+            typer.echo(github_workflow(order), nl=False)

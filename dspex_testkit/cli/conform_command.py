@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dspex_pool.cli.problems import CliError, ExitCode
+from dspex_pool.cli.problems import CliError, ExitCode, printing, writing
 from dspex_testkit.conform.bench import Outcome, WorkerStartError
 from dspex_testkit.conform.catalogue import choose
 from dspex_testkit.conform.expected import complaints, load_expected, unexpected_passes
@@ -19,7 +18,7 @@ from dspex_testkit.conform.profile import Profile, command_of_text, load_profile
 from dspex_testkit.conform.run import conform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from dspex_testkit.conform.bench import Verdict
@@ -69,7 +68,8 @@ def list_clauses(patterns: Iterable[str]) -> None:
     for clause in choose(patterns):
         needs = [*clause.needs, *(["version 2"] if clause.version == 2 else [])]
         table.add_row(clause.id, escape(clause.promise), ", ".join(needs))
-    Console(highlight=False).print(table)
+    with printing():
+        Console(highlight=False).print(table)
 
 
 def run_conform(order: Order) -> ExitCode:
@@ -92,26 +92,16 @@ def run_conform(order: Order) -> ExitCode:
         raise CliError(str(error)) from error
     # Paths and payloads are for copying, so no line of text is broken.
     console = Console(highlight=False, soft_wrap=True, record=order.html is not None)
-    is_well = _print(console, findings, expected, order)
+    with printing():
+        is_well = _print(console, findings, expected, order)
     if order.junit:
-        with _writing(order.junit):
+        with writing(order.junit):
             write_junit(order.junit, findings, expected)
     if order.html:
-        with _writing(order.html):
+        with writing(order.html):
             order.html.parent.mkdir(parents=True, exist_ok=True)
             console.save_html(str(order.html))
     return ExitCode.OK if is_well else ExitCode.FAILED
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Name ``path`` if it cannot be written in the block: a full disk says no more than that it is full."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise CliError(f"cannot write {error.filename or path}: {error.strerror or error}") from error
 
 
 def profile_of(order: Order) -> Profile:

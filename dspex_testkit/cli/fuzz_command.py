@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dspex_pool.cli.problems import CliError, ExitCode, one_line
+from dspex_pool.cli.problems import CliError, ExitCode, one_line, printing
 from dspex_pool.cli.stop import Stop
 from dspex_pool.errors import InvalidArgumentError
 from dspex_testkit.fuzz.budget import in_words
@@ -64,7 +64,8 @@ def run_fuzz(asked: Asked) -> int:
         print(error.ended.output, file=sys.stderr)
         code = ExitCode.FAILED if error.ended.status < 0 else ExitCode.USAGE
         raise CliError(f"{error}; what it printed is above", code) from error
-    return _verdict(console, fuzzer[0])
+    with printing():
+        return _verdict(console, fuzzer[0])
 
 
 async def _fuzz(asked: Asked, made: list[Fuzzer]) -> None:
@@ -198,6 +199,12 @@ def merge(folders: tuple[Path, ...], journal: Path) -> int:
         write_entry(journal, entry)
     for run in whole.runs.values():
         write_run(journal, run)
+    with printing():
+        _print_merged(whole)
+    return ExitCode.OK
+
+
+def _print_merged(whole: Journal) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if whole.entries:
         console.print(_table(whole))
@@ -207,4 +214,3 @@ def merge(folders: tuple[Path, ...], journal: Path) -> int:
         f"{len(whole.entries)} kinds of failures; {seeds} seeds in {len(whole.runs)} runs, "
         f"{rate(seeds, seconds)} an hour; the canary was missed {missed} times"
     )
-    return ExitCode.OK

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from dspex_pool.adapters.python_pool import PythonPool
-from dspex_pool.cli.problems import CliError, ExitCode
+from dspex_pool.cli.problems import CliError, ExitCode, printing, writing
 from dspex_pool.cli.stop import Stop
 from dspex_testkit.load.arrivals import Poisson
 from dspex_testkit.load.page import describe, write_load_page
@@ -58,28 +58,35 @@ def list_profiles() -> None:
     table = Table("Profile", "What it is", box=None, pad_edge=False)
     for profile in PROFILES.values():
         table.add_row(profile.name, profile.doc)
-    Console(highlight=False).print(table)
+    with printing():
+        Console(highlight=False).print(table)
 
 
 def put_load(order: LoadOrder) -> ExitCode:
     """Open a pool, put the load on it, print what came of it, and return the exit status.
 
     Raises:
-        CliError: There is no such profile, or what is over it does not fit.
+        CliError: There is no such profile, what is over it does not fit, or the page cannot be written.
         Stopped: A signal ended it. The pool is closed.
         DspexPoolError: The pool cannot be opened.
-        OSError: The page cannot be written. That its folder cannot be made is known before the load.
+        OSError: The folder of the page cannot be made, which is known before the load.
     """
     profile = profile_of(order)
     if order.report is not None:
         order.report.mkdir(parents=True, exist_ok=True)
     with _progress(profile) as show:
         result = Stop().run(partial(_load, profile, order.seed, show))
-    page = write_load_page(result, order.report) if order.report is not None else None
-    if order.as_json:
-        print(json.dumps(result.as_json() | {"report": str(page) if page else None}, indent=2))
-    else:
-        _print(result, page)
+    page = None
+    try:
+        if order.report is not None:
+            with writing(order.report):
+                page = write_load_page(result, order.report)
+    finally:
+        with printing():
+            if order.as_json:
+                print(json.dumps(result.as_json() | {"report": str(page) if page else None}, indent=2))
+            else:
+                _print(result, page)
     return ExitCode.FAILED if result.problems() else ExitCode.OK
 
 

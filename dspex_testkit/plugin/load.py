@@ -49,6 +49,10 @@ def pytest_runtest_makereport(
         from dspex_testkit.load.page import write_load_page
 
         error = call.excinfo.value if call.excinfo is not None and report.failed else None
-        pages = [write_load_page(result, folder, test=item.nodeid, error=error) for result in results]
-        vars(report).setdefault("dspex_report", []).extend(map(str, pages))
+        told = vars(report).setdefault("dspex_report", [])
+        for result in results:
+            try:
+                told.append(str(write_load_page(result, folder, test=item.nodeid, error=error)))
+            except OSError as failure:  # a page must not cost the test that it is of, nor those after it
+                told.append(f"cannot write {failure.filename}: {failure.strerror}")
     return report

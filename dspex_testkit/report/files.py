@@ -27,18 +27,34 @@ def write_report(timeline: Timeline, folder: Path) -> list[Path]:
 
     Returns:
         The page, and the trace.
+
+    Raises:
+        OSError: One cannot be written, and is named.
     """
     page, trace = write_page(timeline, folder), folder / f"{name_of(timeline.title)}.trace.json"
-    trace.write_bytes(trace_json(timeline))
+    _write(trace, trace_json(timeline))
     return [page, trace]
 
 
 def write_page(timeline: Timeline, folder: Path) -> Path:
-    """Write the page of ``timeline`` alone into ``folder``, which is made if it is not there, and return its path."""
+    """Write the page of ``timeline`` alone into ``folder``, which is made if it is not there, and return its path.
+
+    Raises:
+        OSError: It cannot be written, and is named.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / f"{name_of(timeline.title)}.html"
-    page.write_text(page_of(timeline), encoding="utf-8")
+    _write(page, page_of(timeline).encode())
     return page
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        # A full disk says no more than that it is full.
+        error.filename = str(path)
+        raise
 
 
 def check_folder(folder: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dspex_testkit.cli.app import app
+from dspex_testkit.report.files import name_of
 from tests.bounded_waits import wait_until
 from tests.integration.test_report import QUIET, check_page
 
@@ -126,6 +127,28 @@ def test_folder_that_cannot_be_made_is_told_before_the_load(tmp_path: Path) -> N
     result = invoke("echo", "--handler", "nowhere_at_all:Handler", "--report", str(tmp_path / "taken"))
     assert result.exit_code == 2
     assert "taken: File exists" in result.stderr
+
+
+def test_page_that_cannot_be_written_is_named_and_the_result_is_told(tmp_path: Path) -> None:
+    """On a full disk the error said that no space was left, but not where, and the result of the load was lost."""
+    page = tmp_path / f"{name_of('echo')}.html"
+    page.symlink_to("/dev/full")
+    words = ["--seconds", "0.1", "--workers", "1", "--callers", "1", "--json", "--report", str(tmp_path)]
+    result = invoke("echo", *words)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: cannot write {page}: No space left on device\n"
+    assert json.loads(result.stdout)["report"] is None
+
+
+def test_page_of_a_test_that_cannot_be_written_costs_no_test(pytester: pytest.Pytester) -> None:
+    """A disk that filled up ended the whole run of pytest with an internal error."""
+    pytester.makepyfile(SUITE)
+    folder = pytester.mkdir("reports")
+    name = name_of("test_page_of_a_test_that_cannot_be_written_costs_no_test.py::test_well[sim] crowd")
+    (folder / f"{name}.html").symlink_to("/dev/full")
+    result = pytester.runpytest_inprocess(*QUIET, "--dspex-report=reports", "-k", "well")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([f"cannot write *{name}.html: No space left on device"])
 
 
 @pytest.mark.parametrize(("option", "value"), [("--seconds", "inf"), ("--rate", "inf"), ("--rate", "1e9")])

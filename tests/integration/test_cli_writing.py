@@ -1,0 +1,53 @@
+"""What cannot be written is told in one line that names it, by every command of both programs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.integration.cli_shell import HANDLER, Shell
+
+pytestmark = pytest.mark.integration
+
+#: Commands that print, by what is in the folder.
+PRINTING: Final = [
+    ["dspex_pool.cli", "--help"],
+    ["dspex_pool.cli", "--version"],
+    ["dspex_pool.cli", "config"],
+    ["dspex_pool.cli", "config", "--json"],
+    ["dspex_pool.cli", "doctor", *HANDLER],
+    ["dspex_pool.cli", "run", "q -> a", "rows.jsonl", "--quiet", *HANDLER],
+    ["dspex_testkit.cli"],
+    ["dspex_testkit.cli", "ci", "--github"],
+    ["dspex_testkit.cli", "conform", "--list"],
+    ["dspex_testkit.cli", "load", "--list"],
+    ["dspex_testkit.cli", "load", "echo", "--seconds", "0.1", "--workers", "1"],
+    ["dspex_testkit.cli", "load", "echo", "--seconds", "0.1", "--workers", "1", "--json"],
+    ["dspex_testkit.cli", "fuzz", "--merge", "."],
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "unbuffered"), [*((words, "") for words in PRINTING), (PRINTING[2], "1"), (PRINTING[-1], "1")]
+)
+def test_standard_output_that_is_full_is_named(words: list[str], unbuffered: str, tmp_path: Path) -> None:
+    """It was a traceback, or a line that did not say what was full, with status 120 and a complaint at the end."""
+    shell = Shell(tmp_path)
+    shell.write([{"q": "one"}])
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=tmp_path,
+            env=shell.environment | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    said = [line for line in done.stderr.splitlines() if not line.startswith("dspex-pool: ")]
+    assert said == ["error: cannot write the standard output: No space left on device"]
+    assert done.returncode == 2
