@@ -87,14 +87,14 @@ def _message(error: BaseException) -> str:
         return "The command was cancelled."
     try:
         return str(error) or type(error).__name__
-    except Exception:
+    except BaseException:  # also SystemExit: a program may end itself, not its worker
         return f"{type(error).__name__}, whose text cannot be had"
 
 
 def _traceback(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except Exception:
+    except BaseException:  # as above
         return f"the traceback of {type(error).__name__} cannot be formatted"
 
 
@@ -116,7 +116,7 @@ def _checked(get: Callable[[str], object]) -> dict[str, Any]:
 def _attribute(error: BaseException, name: str) -> object:
     try:
         return getattr(error, name, None)
-    except Exception:  # a property of somebody's class
+    except BaseException:  # a property of somebody's class
         return None
 
 
@@ -133,5 +133,5 @@ def _duration(value: object) -> float | None:
 def _ask(facts: Callable[[BaseException], Mapping[str, Any]], error: BaseException) -> dict[str, Any]:
     try:
         return dict(facts(error))
-    except Exception:  # a handler's mistake must not hide the error itself
+    except BaseException:  # a handler's mistake must not hide the error itself
         return {}

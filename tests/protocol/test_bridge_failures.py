@@ -144,21 +144,29 @@ def test_long_texts_are_cut_and_secrets_masked() -> None:
 
 
 class OddError(Exception):
-    """An exception whose members raise."""
+    """An exception whose members raise something."""
+
+    def __init__(self, something: type[BaseException]) -> None:
+        self.something = something
 
     def __str__(self) -> str:
-        raise RuntimeError
+        raise self.something
 
     @property
     def code(self) -> str:
         """Fail."""
-        raise RuntimeError
+        raise self.something
 
 
-def test_exception_whose_members_raise_is_told() -> None:
-    """Whatever a program raises is answered."""
-    text, info = describe(OddError())
-    assert "OddError" in text
+@pytest.mark.parametrize("something", [RuntimeError, SystemExit, GeneratorExit])
+def test_exception_whose_members_raise_is_told(something: type[BaseException]) -> None:
+    """Whatever a program raises is answered; what is no Exception ended the worker."""
+
+    def facts(_: BaseException) -> dict[str, Any]:
+        raise something
+
+    text, info = describe(OddError(something), facts=facts)
+    assert text == "OddError, whose text cannot be had"
     assert info.code is None
 
 
