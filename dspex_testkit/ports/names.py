@@ -16,7 +16,8 @@ PORT_OF_LAYER: Final = {layer: port for port, layer in LAYER_OF_PORT.items()} | 
 #: The word for every kind.
 ALL: Final = "all"
 
-#: What may be set of a body's pool beside the settings of ``PoolConfig``.
+#: What may be set of a body's pool beside the settings of ``PoolConfig``, as a test holds it to what takes them:
+#: ``open_handle``, and the kinds of port.
 FURTHER_SETTINGS: Final = ("commands", "fail_fast", "is_ready", "ports", "telemetry")
 
 #: What serves in worker processes that are asked to echo.

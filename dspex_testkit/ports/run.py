@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from dspex_pool.worker import PoolWorker
     from dspex_testkit.ports.kinds import PortKind
 
-__all__ = ["BodyRun", "Companion", "MakePool"]
+__all__ = ["OF_KIND", "BodyRun", "Companion", "MakePool"]
 
 #: Settings of a handle that are none of the pool's.
-_OF_KIND = ("handler", "commands")
+OF_KIND = ("handler", "commands")
 
 
 @dataclass(slots=True)
@@ -124,7 +124,7 @@ class BodyRun:
 
     def kind(self, settings: dict[str, Any]) -> PortKind:
         """Return the kind of port, made of those of ``settings`` that are its own, which are taken out."""
-        own = {name: settings.pop(name) for name in _OF_KIND if name in settings}
+        own = {name: settings.pop(name) for name in OF_KIND if name in settings}
         return KINDS[self.port](**own)
 
     @contextlib.asynccontextmanager
@@ -281,7 +281,7 @@ class MakePool:
 
         By default it has one worker, and nothing happens by itself. ``ports`` starts its workers, if it is given.
         """
-        of_kind = {name: settings.pop(name) for name in _OF_KIND if name in settings}
+        of_kind = {name: settings.pop(name) for name in OF_KIND if name in settings}
         started_by = ports or self.ports(**of_kind)
         pools: list[WorkerPool] = []
         self._run.record(settings.setdefault("telemetry", Telemetry()), pools, started_by)

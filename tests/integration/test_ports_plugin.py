@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
+
+from dspex_pool.config import PoolConfig
+from dspex_pool.config.settings import settings_of
+from dspex_testkit.ports.handle import open_handle
+from dspex_testkit.ports.names import FURTHER_SETTINGS
+from dspex_testkit.ports.run import OF_KIND
 
 pytestmark = pytest.mark.integration
 
@@ -231,3 +239,12 @@ def test_handler_that_does_not_exist_is_told_at_once(pytester: pytest.Pytester) 
     assert result.stdout.str().count("WorkerStartError: worker w-") >= 3
     result.stdout.fnmatch_lines(["*No module named 'nowhere_at_all'*"])
     result.stdout.no_fnmatch_line("hang: *")
+
+
+def test_settings_beside_those_of_the_pool_are_what_opens_one_takes() -> None:
+    """Their names are kept by hand, so that no run of pytest must import what opens pools to refuse others."""
+    taken = {
+        name for name, of in inspect.signature(open_handle).parameters.items() if of.kind != of.VAR_KEYWORD
+    }
+    ours = (taken - {"started_by"}).union(OF_KIND)
+    assert sorted(FURTHER_SETTINGS) == sorted(ours.difference(settings_of(PoolConfig)))
