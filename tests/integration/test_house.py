@@ -38,6 +38,7 @@ LONG: dict[str, str] = {}
 
 #: Modules that may catch everything, each with the reason.
 CATCHING_ALL = {
+    "dspex_pool/bridge/failures.py": "what a command raised may end itself where it is looked at, as in loop.py",
     "dspex_pool/bridge/loop.py": "a command may end itself, by SystemExit too, but not its worker; no trio is there",
 }
 
