@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dspex_pool.cli.problems import CliError, ExitCode, one_line, printing
+from dspex_pool.cli.problems import CliError, ExitCode, one_line, printing, writing
 from dspex_pool.cli.stop import Stop
 from dspex_pool.errors import InvalidArgumentError
 from dspex_testkit.fuzz.budget import in_words
@@ -183,9 +183,9 @@ def merge(folders: tuple[Path, ...], journal: Path) -> int:
     """Merge the journals in ``folders`` into ``journal``, and print what is in it.
 
     Raises:
-        CliError: A folder is not there, or there is none.
+        CliError: A folder is not there, or there is none, or the journal cannot be written.
         InvalidArgumentError: A file in it is none of a journal.
-        OSError: It cannot be read or written.
+        OSError: It cannot be read.
     """
     if not folders:
         raise CliError("there is nothing to merge; name the folders of journals: fuzz --merge OTHER_DIR...")
@@ -195,10 +195,11 @@ def merge(folders: tuple[Path, ...], journal: Path) -> int:
     whole = read_journal(journal)
     for folder in folders:
         whole.merge(read_journal(folder))
-    for entry in whole.entries.values():
-        write_entry(journal, entry)
-    for run in whole.runs.values():
-        write_run(journal, run)
+    with writing(journal):
+        for entry in whole.entries.values():
+            write_entry(journal, entry)
+        for run in whole.runs.values():
+            write_run(journal, run)
     with printing():
         _print_merged(whole)
     return ExitCode.OK

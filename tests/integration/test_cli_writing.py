@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from typer.testing import CliRunner
 
+from dspex_testkit.cli.app import app
+from dspex_testkit.fuzz.files import write_run
+from dspex_testkit.fuzz.journal import RunRecord
 from tests.integration.cli_shell import HANDLER, Shell
 
 pytestmark = pytest.mark.integration
@@ -51,3 +55,14 @@ def test_standard_output_that_is_full_is_named(words: list[str], unbuffered: str
     said = [line for line in done.stderr.splitlines() if not line.startswith("dspex-pool: ")]
     assert said == ["error: cannot write the standard output: No space left on device"]
     assert done.returncode == 2
+
+
+def test_journal_of_fuzzing_that_cannot_be_merged_is_named(tmp_path: Path) -> None:
+    """On a full disk the error said that no space was left, but not where."""
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    write_run(other, RunRecord(run="r", began="", seed=1, seconds=1.0, cpu=1.0, played={}))
+    (ours / "runs").mkdir(parents=True)
+    (ours / "runs" / "r.part").symlink_to("/dev/full")
+    result = CliRunner().invoke(app, ["fuzz", "--merge", str(other), "--journal", str(ours)])
+    assert result.exit_code == 2
+    assert result.stderr == f"error: cannot write {ours}: No space left on device\n"
