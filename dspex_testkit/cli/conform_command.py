@@ -80,7 +80,7 @@ def run_conform(order: Order) -> ExitCode:
         InvalidArgumentError: A file or an option says something that is not understood.
         OSError: A file cannot be read.
     """
-    if not order.command:
+    if not any(order.command[:1]):
         raise CliError(
             "there is no command; say what starts the worker after two dashes: conform -- ./my-worker"
         )

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from dspex_pool.adapters.python_pool import PythonPool
-from dspex_pool.cli.problems import CliError, ExitCode, printing, writing
+from dspex_pool.cli.problems import CliError, ExitCode, one_line, printing, writing
 from dspex_pool.cli.stop import Stop
 from dspex_testkit.load.arrivals import Poisson
 from dspex_testkit.load.page import describe, write_load_page
@@ -123,11 +124,12 @@ def _settings_of(order: LoadOrder) -> dict[str, Any]:
 
 
 def _args_of(text: str) -> dict[str, Any]:
-    with contextlib.suppress(ValueError):
-        args = json.loads(text)
+    # Not by Python's own reader, which takes NaN.
+    with contextlib.suppress(ValueError, RecursionError, msgspec.MsgspecError):
+        args = msgspec.json.decode(text)
         if isinstance(args, dict):
             return args
-    raise CliError(f"--args must be a JSON object, not {text}")
+    raise CliError(f"--args must be a JSON object, not {one_line(text, 200)!r}")
 
 
 async def _load(profile: Profile, seed: int, show: Callable[[Stretch], object]) -> LoadResult:

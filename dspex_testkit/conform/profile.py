@@ -86,6 +86,8 @@ def load_profile(path: Path) -> Profile:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InvalidArgumentError(f"{path}: {error}", argument="profile") from error
+    except RecursionError:
+        raise InvalidArgumentError(f"{path}: it is nested too deeply", argument="profile") from None
     commands = fields.pop("commands", {})
     if not isinstance(commands, dict):
         raise InvalidArgumentError(f"{path}: commands is no table", argument="profile")
@@ -95,17 +97,20 @@ def load_profile(path: Path) -> Profile:
     return Profile(commands=known, **fields)
 
 
-#: Of each setting that is a number its types and the most that it may be.
-_NUMBERS: Mapping[str, tuple[tuple[type, ...], float]] = {
-    "max_frame_bytes": ((int,), LARGEST_FRAME_BYTES),
-    "timeout": ((int, float), MOST_SECONDS),
+#: Of each setting that is a number its types, what they are called, and the most that it may be.
+_NUMBERS: Mapping[str, tuple[tuple[type, ...], str, float]] = {
+    "max_frame_bytes": ((int,), "whole number", LARGEST_FRAME_BYTES),
+    "timeout": ((int, float), "number", MOST_SECONDS),
 }
 
 
 def _check_number(name: str, value: Any, path: Path) -> None:
-    kinds, most = _NUMBERS.get(name, ((), 0))
+    if name not in _NUMBERS:
+        text = f"{path}: there is no setting {name}, only commands, max_frame_bytes and timeout"
+        raise InvalidArgumentError(text, argument="profile")
+    kinds, called, most = _NUMBERS[name]
     if type(value) not in kinds or not 0 < value <= most:
-        text = f"{path}: {name} = {value!r} is no setting; there are commands, max_frame_bytes and timeout"
+        text = f"{path}: {name} is {value!r}, but must be a {called} above 0 and up to {most:g}"
         raise InvalidArgumentError(text, argument="profile")
 
 
@@ -123,7 +128,7 @@ def command_of_text(text: str) -> tuple[str, KnownCommand]:
         )
     try:
         value = {"name": name, "args": json.loads(args) if args.strip() else {}}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgumentError(
             f"--command {text!r} has arguments that are no JSON: {error}", argument="command"
         ) from error
@@ -140,7 +145,18 @@ def _command(role: str, value: Any, where: str) -> KnownCommand:
     if isinstance(value, dict) and value.keys() <= {"name", "args"} and isinstance(value.get("name"), str):
         args = value.get("args", {})
         if isinstance(args, dict):
+            _check_args(role, args, where)
             return KnownCommand(value["name"], args)
     raise InvalidArgumentError(
         f"{where}: {role} is {value!r}, but must be a name, or a name and args", argument="command"
     )
+
+
+def _check_args(role: str, args: dict[str, Any], where: str) -> None:
+    """Refuse what a well worker must refuse, too: it would be said to keep its clause by an error."""
+    try:
+        json.dumps(args, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"{where}: {role} has arguments that JSON cannot carry: {error}", argument="command"
+        ) from error

@@ -127,6 +127,8 @@ def test_reports_are_written(tmp_path: Path) -> None:
         (["--only", "Q1", "--", "true"], "error: there is no clause 'Q1'"),
         (["--command", "fast=x", "--", "true"], "error: --command: there is no role 'fast'"),
         (["--command", "slow=x {", "--", "true"], "arguments that are no JSON"),
+        (["--command", 'slow=x {"n": NaN}', "--", "true"], "slow has arguments that JSON cannot carry"),
+        (["--", ""], "error: there is no command"),
         (["--profile", "none.toml", "--", "true"], "error: none.toml: No such file"),
         (["--timeout", "inf", "--", "true"], "error: Invalid value for '--timeout'"),
     ],
@@ -137,6 +139,30 @@ def test_wrong_order_is_one_clear_line(words: list[str], said: str) -> None:
     assert result.exit_code == 2
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("timeout = 0", "timeout is 0, but must be a number above 0 and up to 1e+09"),
+        ("timeout = nan", "timeout is nan, but must be a number above 0 and up to 1e+09"),
+        ("max_frame_bytes = 1.5", "max_frame_bytes is 1.5, but must be a whole number above 0 and up to "),
+        ("time_out = 1", "there is no setting time_out, only commands, max_frame_bytes and timeout"),
+        ("[commands]\nslow = {name = 'x', args = {n = nan}}", "slow has arguments that JSON cannot carry"),
+        (
+            "[commands]\nslow = {name = 'x', args = {n = 2026-11-29}}",
+            "slow has arguments that JSON cannot carry",
+        ),
+        (f"deep = {'[' * 5000}", "it is nested too deeply"),
+    ],
+)
+def test_profile_that_says_something_else_is_one_clear_line(text: str, said: str, tmp_path: Path) -> None:
+    """A setting out of its range was said to be none, and a worker that was sent NaN to have kept its clause."""
+    profile = tmp_path / "worker.toml"
+    profile.write_text(text)
+    result = invoke("--profile", str(profile), "--", "true")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert f"error: {profile}: {said}" in result.stderr
 
 
 def test_listed_id_that_is_none_is_named_with_its_line(tmp_path: Path) -> None:

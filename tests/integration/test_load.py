@@ -89,7 +89,17 @@ def test_failed_calls_are_told_with_their_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["nothing"], ["echo", "--callers", "1", "--rate", "1"], ["echo", "--args", "[1]"]]
+    "words",
+    [
+        ["nothing"],
+        ["echo", "--callers", "1", "--rate", "1"],
+        ["echo", "--args", "[1]"],
+        # A whole load of calls of which none could be sent.
+        ["echo", "--args", '{"n": NaN}'],
+        ["echo", "--args", '{"n": 1e999}'],
+        # A defect of the command.
+        ["echo", "--args", '{"n":' * 5000],
+    ],
 )
 def test_command_line_that_means_nothing_is_refused(words: list[str]) -> None:
     """Before any worker is started, in one line, with exit status 2."""
