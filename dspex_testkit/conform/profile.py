@@ -110,7 +110,7 @@ def _check_number(name: str, value: Any, path: Path) -> None:
         raise InvalidArgumentError(text, argument="profile")
     kinds, called, most = _NUMBERS[name]
     if type(value) not in kinds or not 0 < value <= most:
-        text = f"{path}: {name} is {value!r}, but must be a {called} above 0 and up to {most:g}"
+        text = f"{path}: {name} = {value!r} is refused: it must be a {called} above 0 and up to {most:g}"
         raise InvalidArgumentError(text, argument="profile")
 
 

@@ -144,9 +144,12 @@ def test_wrong_order_is_one_clear_line(words: list[str], said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("timeout = 0", "timeout is 0, but must be a number above 0 and up to 1e+09"),
-        ("timeout = nan", "timeout is nan, but must be a number above 0 and up to 1e+09"),
-        ("max_frame_bytes = 1.5", "max_frame_bytes is 1.5, but must be a whole number above 0 and up to "),
+        ("timeout = 0", "timeout = 0 is refused: it must be a number above 0 and up to 1e+09"),
+        ("timeout = nan", "timeout = nan is refused: it must be a number above 0 and up to 1e+09"),
+        (
+            "max_frame_bytes = 1.5",
+            "max_frame_bytes = 1.5 is refused: it must be a whole number above 0 and up to ",
+        ),
         ("time_out = 1", "there is no setting time_out, only commands, max_frame_bytes and timeout"),
         ("[commands]\nslow = {name = 'x', args = {n = nan}}", "slow has arguments that JSON cannot carry"),
         (
