@@ -16,6 +16,9 @@ from dspex_pool.config.sources import gather
 
 __all__ = ["PoolConfig", "PoolOptions"]
 
+#: The largest number that the system takes as a limit of a process.
+MOST_OF_A_LIMIT = 2**63 - 1
+
 
 class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the pool's own decisions depend on.
@@ -178,13 +181,19 @@ class PoolConfig(PoolOptions, frozen=True, kw_only=True, dict=True):
         Whole("Scheduling priority of the workers, 19 being the lowest; none: as it is.", low=-20, high=19),
     ] = None
     limit_address_space: Annotated[
-        int | None, Whole("Address space of a worker in bytes; none: no limit.", low=1)
+        int | None, Whole("Address space of a worker in bytes; none: no limit.", low=1, high=MOST_OF_A_LIMIT)
     ] = None
     limit_cpu_seconds: Annotated[
-        int | None, Whole("Processor time of a worker in seconds; none: no limit.", low=1)
+        int | None,
+        Whole("Processor time of a worker in seconds; none: no limit.", low=1, high=MOST_OF_A_LIMIT),
     ] = None
     limit_open_files: Annotated[
-        int | None, Whole("Files that a worker may have open at the same time; none: no limit.", low=16)
+        int | None,
+        Whole(
+            "Files that a worker may have open at the same time; none: no limit.",
+            low=16,
+            high=MOST_OF_A_LIMIT,
+        ),
     ] = None
     max_frame_bytes: Annotated[
         int, Whole("Largest message in either direction, in bytes.", low=1, high=2**32 - 1)

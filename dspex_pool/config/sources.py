@@ -167,6 +167,8 @@ def _parse_file(path: Path) -> dict[str, Any]:
         raise _bad_file(path, f"cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
         raise _bad_file(path, f"is no TOML: {exc}") from exc
+    except RecursionError as exc:
+        raise _bad_file(path, "is nested too deeply") from exc
 
 
 def _bad_file(path: Path, problem: str) -> InvalidConfigError:
