@@ -71,8 +71,11 @@ def choose_files(
         overwrite: Whether an existing output may be replaced.
 
     Raises:
-        CliError: Two of the files are one, the output exists, or there is no journal to go on with.
+        CliError: A file has no name, two of them are one, the output exists, or there is no journal to go on with.
     """
+    for what, given in (("output", output), ("journal", journal)):
+        if given == "":
+            raise CliError(f"the {what} is an empty text: name a file, or leave the option out")
     chosen = output or STDOUT
     kept = journal or (None if chosen == STDOUT else f"{chosen}.journal")
     if chosen == STDOUT and sys.stdout is None:

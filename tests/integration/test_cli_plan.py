@@ -99,6 +99,9 @@ def test_files_that_would_destroy_something_are_refused() -> None:
         ("a.jsonl.part", "a.jsonl", None, "input and the output while it is written are the same file"),
         ("in", "a.jsonl", "a.jsonl.part", "journal and the output while it is written are the same file"),
         ("in", "a.csv", None, "is JSON lines"),
+        # Of a variable that a script has not set: the answers went to the standard output, and no journal was kept.
+        ("in", "", None, "the output is an empty text: name a file"),
+        ("in", "a", "", "the journal is an empty text: name a file"),
         ("in", "/", None, "is a directory"),
         ("in", "/dev/null/x", None, "cannot make the directory"),
     ]
