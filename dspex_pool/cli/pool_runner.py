@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from dspex_pool.adapters.python_pool import PythonPool
+from dspex_pool.cli.problems import CliError
 from dspex_pool.cli.run import RowReply
-from dspex_pool.errors import RemoteProtocolError, WorkerDiedError, WorkerStartError
+from dspex_pool.errors import ProgramError, RemoteProtocolError, WorkerDiedError, WorkerStartError
 from dspex_pool.telemetry import PREFIX
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ async def open_pool_runner(
 
     Raises:
         WorkerStartError: The first start failed, and not because somebody killed the worker.
+        CliError: The workers run no programs.
         InvalidArgumentError: The language model cannot be used.
         DspexPoolError: The pool could not start otherwise.
 
@@ -55,8 +57,20 @@ async def open_pool_runner(
     async with PythonPool.open(config) as pool:
         with pool.telemetry.attach((*PREFIX, "worker_restarted"), count):
             await wait_ready(pool)
-            await pool.configure_lm(**plan.lm.settings)
+            await _configure_lm(pool, plan)
             yield PoolRunner(pool, plan.program, timeout=plan.row_timeout)
+
+
+async def _configure_lm(pool: PythonPool, plan: Plan) -> None:
+    try:
+        await pool.configure_lm(**plan.lm.settings)
+    except ProgramError as error:
+        if error.type != "UnknownCommand":
+            raise
+        raise CliError(
+            f"the workers run no programs ({error}): leave the setting handler or command out, "
+            "or name a handler that serves what DSPy's does"
+        ) from error
 
 
 async def wait_ready(pool: PythonPool) -> None:

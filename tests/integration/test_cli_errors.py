@@ -83,6 +83,16 @@ def test_worker_command_that_does_not_exist_is_one_line(shell: Shell) -> None:
     assert "/no/such/worker" in the_error(done)
 
 
+def test_handler_that_runs_no_programs_is_one_line(shell: Shell) -> None:
+    """It was an unknown command, of which the user had never heard, and the status of a pool that cannot start."""
+    done = shell(*RUN, "--set", "handler=dspex_testkit.children.echo:EchoHandler", "--workers", "1")
+    assert done.returncode == 2, done.stderr
+    assert the_error(done) == (
+        "error: the workers run no programs (Unknown command: configure_lm): "
+        "leave the setting handler or command out, or name a handler that serves what DSPy's does"
+    )
+
+
 def test_worker_that_leaves_at_start_is_one_line_with_its_last_words(shell: Shell) -> None:
     """Status 3, at once; the reason is what the worker wrote last."""
     script = "import sys; print('no licence found', file=sys.stderr); sys.exit(3)"
