@@ -21,7 +21,7 @@ from dspex_pool.errors import PortClosedError, RemoteFrameTooLargeError
 from dspex_pool.protocol.conversation import ClientConversation
 from dspex_pool.protocol.framing import encode_frame
 from dspex_pool.transport.port import ExitStatus
-from dspex_testkit.bridge_mock_server import BridgeMockServer, ServerOptions
+from dspex_testkit.bridge_mock_server import BridgeMockServer, ServerOptions, main
 from dspex_testkit.pipe_port import PipePort, PipePortFactory
 from dspex_testkit.server_faults import Fault
 from dspex_testkit.server_loop import ServerLoop, ServerScript
@@ -369,3 +369,50 @@ def test_program_refuses_unknown_faults_and_reactions(arguments: list[str], word
     ended = subprocess.run(command, capture_output=True, check=False, timeout=10)
     assert ended.returncode == 2
     assert word in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "said"),
+    [
+        (["--canned", "none.json"], "", "--canned: none.json: No such file or directory"),
+        (["--canned", "."], "", "--canned: .: Is a directory"),
+        (["--canned", "{file}"], "", "--canned: {file}: it is no JSON"),
+        (
+            ["--canned", "{file}"],
+            "[]",
+            "--canned: {file}: it must hold an object of outputs by signature",
+        ),
+        (["--expect", "{file}"], "[" * 100_000, "--expect: {file}: it is no JSON"),
+        (
+            ["--expect", "{file}"],
+            "[{}]",
+            "--expect: {file}: it must hold a list of {{command, args, result}}",
+        ),
+        (
+            ["--max-frame-bytes", "0"],
+            "",
+            "--max-frame-bytes: '0' is no number of bytes from 1 to 4294967295",
+        ),
+        (["--react", "eof=nan"], "", "--react: 'eof=nan' is no time"),
+        (["--react", "eof=-1"], "", "--react: 'eof=-1' is no time"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_program_names_what_it_cannot_read(
+    arguments: list[str], text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was a traceback out of a worker, or was taken and went wrong later."""
+    file = tmp_path / "file.json"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        main([argument.format(file=file) for argument in arguments])
+    assert f"error: argument {said.format(file=file)}" in capsys.readouterr().err
+
+
+@pytest.mark.budget(3)
+def test_program_names_the_report_that_it_cannot_write() -> None:
+    """It was a traceback; the status tells a test that there is no report."""
+    command = [sys.executable, "-m", "dspex_testkit.bridge_mock_server", "--report", "/dev/full"]
+    ended = subprocess.run(command, input=b"", capture_output=True, check=False, timeout=10)
+    assert ended.stderr == b"bridge_mock_server: cannot write /dev/full: No space left on device\n"
+    assert ended.returncode == 1
