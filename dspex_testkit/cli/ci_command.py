@@ -48,7 +48,7 @@ def github_workflow(order: CiOrder) -> str:
     """Return the workflow: a job for each layer, chaos, stress and fuzzing at night, their reports kept.
 
     Raises:
-        InvalidArgumentError: There is no such layer, or the budget is no time.
+        InvalidArgumentError: There is no such layer, the budget is no time, or a text cannot be quoted.
     """
     if unknown := [name for name in order.layers if name not in LAYERS]:
         raise InvalidArgumentError(f"no such layers: {', '.join(unknown)}; there are {', '.join(LAYERS)}")
@@ -56,7 +56,12 @@ def github_workflow(order: CiOrder) -> str:
         minutes = round(seconds_of(order.budget) / 60) + _FUZZ_SLACK
     except ValueError as error:
         raise InvalidArgumentError(str(error)) from None
-    values = {"install": order.install, "python": order.python, "fuzz": order.fuzz, "budget": order.budget}
+    values = {"install": order.install, "python": order.python, "fuzz": order.fuzz}
+    for name, text in values.items():
+        if '"' in text or not text.isprintable():
+            raise InvalidArgumentError(f"--{name}: {text!r} would break the quotes of the workflow file")
+    # What is one word here must be one there.
+    values["budget"] = "".join(order.budget.split())
     values["set_up"] = _SET_UP % values
     by_day = [name for name in LAYERS if name in order.layers and name not in _NIGHT]
     by_night = [name for name in _NIGHT if name in order.layers]

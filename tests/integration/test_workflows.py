@@ -154,3 +154,23 @@ def test_workflow_for_unknown_layers_or_nobody_is_refused() -> None:
         result = CliRunner().invoke(app, ["ci", *words])
         assert result.exit_code == 2
         assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--python", '3"'], "--python: '3\"' would break the quotes of the workflow file"),
+        (["--install", "a\nb"], "--install: 'a\\nb' would break the quotes of the workflow file"),
+    ],
+)
+def test_workflow_that_could_not_be_read_is_refused(words: list[str], said: str) -> None:
+    """It was printed, and found out about by whoever reads the file."""
+    printed = CliRunner().invoke(app, ["ci", "--github", *words])
+    assert (printed.exit_code, printed.stdout) == (2, "")
+    assert printed.stderr == f"error: {said}\n"
+
+
+def test_budget_of_a_printed_workflow_is_one_word() -> None:
+    """One with a space was two words of the fuzzer's command line, of which it took the second for a test."""
+    printed = CliRunner().invoke(app, ["ci", "--github", "--fuzz", "tests/test_pool.py", "--budget", "20 m"])
+    assert "dspex-testkit fuzz tests/test_pool.py --budget 20m --journal" in printed.stdout
