@@ -21,6 +21,7 @@ from dspex_testkit.load.arrivals import Poisson
 from dspex_testkit.load.page import describe, write_load_page
 from dspex_testkit.load.profile import PROFILES, Closed, Open
 from dspex_testkit.load.run import run_load
+from dspex_testkit.report.files import check_folder
 from dspex_testkit.report.story import seconds
 
 if TYPE_CHECKING:
@@ -67,14 +68,18 @@ def put_load(order: LoadOrder) -> ExitCode:
     """Open a pool, put the load on it, print what came of it, and return the exit status.
 
     Raises:
-        CliError: There is no such profile, what is over it does not fit, or the page cannot be written.
+        CliError: There is no such profile, what is over it does not fit, or the page cannot be written; if nothing
+            can be written into its folder, before the load.
         Stopped: A signal ended it. The pool is closed.
         DspexPoolError: The pool cannot be opened.
-        OSError: The folder of the page cannot be made, which is known before the load.
     """
     profile = profile_of(order)
     if order.report is not None:
-        order.report.mkdir(parents=True, exist_ok=True)
+        try:
+            check_folder(order.report)
+        except OSError as error:
+            reason = error.strerror or error
+            raise CliError(f"nothing can be written into {order.report}: {reason}") from error
     with _progress(profile) as show:
         result = Stop().run(partial(_load, profile, order.seed, show))
     page = None

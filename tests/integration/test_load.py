@@ -131,12 +131,17 @@ def test_pool_that_cannot_start_ends_the_command_with_the_reason() -> None:
     assert not result.stdout
 
 
-def test_folder_that_cannot_be_made_is_told_before_the_load(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "said"), [("taken", "taken: File exists"), ("/proc", "/proc: No such file")]
+)
+def test_folder_that_cannot_be_written_is_told_before_the_load(
+    folder: str, said: str, tmp_path: Path
+) -> None:
     """It was told after the load, whose result was lost with it."""
     (tmp_path / "taken").write_text("")
-    result = invoke("echo", "--handler", "nowhere_at_all:Handler", "--report", str(tmp_path / "taken"))
+    result = invoke("echo", "--handler", "nowhere_at_all:Handler", "--report", str(tmp_path / folder))
     assert result.exit_code == 2
-    assert "taken: File exists" in result.stderr
+    assert said in result.stderr
 
 
 def test_page_that_cannot_be_written_is_named_and_the_result_is_told(tmp_path: Path) -> None:
