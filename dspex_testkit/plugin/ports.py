@@ -148,7 +148,11 @@ def _refuse_wrong_settings(definition: pytest.Item) -> None:
         from dspex_pool.errors import InvalidConfigError
 
         try:
-            refuse_unknown(marker.kwargs, (*settings_of(PoolConfig), *FURTHER_SETTINGS), "pool_settings")
+            known = settings_of(PoolConfig)
+            refuse_unknown(marker.kwargs, (*known, *FURTHER_SETTINGS), "pool_settings")
+            for name, value in marker.kwargs.items():
+                if name in known:
+                    known[name].check(value, "pool_settings")
         except InvalidConfigError as error:
             raise pytest.Collector.CollectError(f"{definition.nodeid}: {error}") from None
 

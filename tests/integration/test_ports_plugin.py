@@ -188,6 +188,14 @@ def test_what_cannot_be_is_refused_with_the_reason(pytester: pytest.Pytester) ->
             "there is no setting pool_sise (from pool_settings); did you mean pool_size?",
         ),
         ("pool_settings(zzz=3)", "there is no setting zzz (from pool_settings); known are affinity, allow, "),
+        (
+            "pool_settings(pool_size=0)",
+            "pool_size = 0 (from pool_settings) is refused: it must be a whole number",
+        ),
+        (
+            "pool_settings(handler='tally')",
+            "handler = 'tally' (from pool_settings) is refused: it must be a class",
+        ),
     ],
 )
 def test_marker_with_wrong_words_is_told_in_one_line(
@@ -195,7 +203,7 @@ def test_marker_with_wrong_words_is_told_in_one_line(
 ) -> None:
     """Markers without names ended the run with an internal error; settings that have none were not heeded.
 
-    Those that do not exist were a TypeError out of the depth.
+    Those that do not exist were a TypeError out of the depth, and wrong values an error of each test or of a worker.
     """
     pytester.makepyfile(f"import pytest\n@pytest.mark.{marker}\nasync def test_it(pool): pass\n")
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
