@@ -28,6 +28,9 @@ class Recorder:
     Args:
         path: The file; what it holds is lost.
         secret_names: Names of fields that hold secrets, besides ``api_key``, ``token`` and their like.
+
+    Raises:
+        OSError: The file cannot be written, now or later, and is named.
     """
 
     def __init__(self, path: Path, *, secret_names: frozenset[str] = frozenset()) -> None:
@@ -35,7 +38,11 @@ class Recorder:
         self._redactor = Redactor(secret_names)
         self._began: float | None = None
         self._file: IO[bytes] = path.open("wb", buffering=0)
-        self._file.write(header())
+        try:
+            self._append(header())
+        except OSError:
+            self._file.close()
+            raise
 
     def write(self, key: tuple[str, int], what: Any, **fields: Any) -> None:
         """Write one line, now; nothing once the recorder is closed."""
@@ -47,7 +54,15 @@ class Recorder:
         facts = self._redactor.redact(fields.pop("facts", {}))
         at = round(now - self._began, 6)
         entry = Entry(at=at, worker=key[0], incarnation=key[1], what=what, facts=facts, **fields)
-        self._file.write(entry.line())
+        self._append(entry.line())
+
+    def _append(self, line: bytes) -> None:
+        try:
+            self._file.write(line)
+        except OSError as error:
+            # A full disk says no more than that it is full.
+            error.filename = str(self.path)
+            raise
 
     def write_frame(self, key: tuple[str, int], what: Any, payload: bytes, **facts: Any) -> None:
         """Write the line of a frame."""

@@ -315,3 +315,9 @@ class FullRecorder(Recorder):
         if self.is_full:
             raise OSError(errno.ENOSPC, "No space left on device")
         super().write(key, what, **fields)
+
+
+def test_recording_that_cannot_be_written_is_named() -> None:
+    """On a full disk the error said that no space was left, but not where, and the file stayed open."""
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        Recorder(Path("/dev/full"))
