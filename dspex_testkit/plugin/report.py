@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def report_folder(config: pytest.Config) -> Path | None:
     """Return where files go, or ``None`` for nowhere."""
     if (given := config.getoption("--dspex-report")) is not None:
-        return Path(given).absolute()
+        return Path(given).absolute() if given else None
     named = config.getini("dspex_report")
     return config.rootpath / named if named else None
 

@@ -166,11 +166,15 @@ def test_folder_is_not_made_for_nothing(pytester: pytest.Pytester) -> None:
     assert not pytester.path.joinpath("made").exists()
 
 
-def test_nothing_is_written_unless_asked(pytester: pytest.Pytester) -> None:
-    """Without the option or the setting the terminal has the picture, and the folder is left alone."""
+@pytest.mark.parametrize("option", [(), ("--dspex-report=",)])
+def test_nothing_is_written_unless_asked(option: tuple[str, ...], pytester: pytest.Pytester) -> None:
+    """Without the option or the setting the terminal has the picture, and the folder is left alone.
+
+    An empty option, as of a variable that a script has not set, wrote into it; as a setting it means nowhere, too.
+    """
     pytester.makepyfile(SUITE)
     before = set(pytester.path.iterdir())
-    result = pytester.runpytest_inprocess(*QUIET, "-k", "killed")
+    result = pytester.runpytest_inprocess(*QUIET, "-k", "killed", *option)
     result.assert_outcomes(failed=1, deselected=3)
     result.stdout.fnmatch_lines(["*dspex timeline*"])
     result.stdout.no_fnmatch_line("*dspex reports*")
