@@ -62,7 +62,7 @@ def test_journal_of_fuzzing_that_cannot_be_merged_is_named(tmp_path: Path) -> No
     ours, other = tmp_path / "ours", tmp_path / "other"
     write_run(other, RunRecord(run="r", began="", seed=1, seconds=1.0, cpu=1.0, played={}))
     (ours / "runs").mkdir(parents=True)
-    (ours / "runs" / "r.part").symlink_to("/dev/full")
+    (ours / "runs" / "r.json.part").symlink_to("/dev/full")
     result = CliRunner().invoke(app, ["fuzz", "--merge", str(other), "--journal", str(ours)])
     assert result.exit_code == 2
-    assert result.stderr == f"error: cannot write {ours}: No space left on device\n"
+    assert result.stderr == f"error: cannot write {ours}/runs/r.json: No space left on device\n"
