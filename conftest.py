@@ -5,10 +5,15 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytest_plugins = ["pytester"]
 
@@ -37,6 +42,14 @@ def pytest_collection_finish() -> None:
     if "hypothesis" in sys.modules and not Path(".hypothesis", "unicode_data").exists():
         importlib.import_module("hypothesis.strategies").text().validate()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Fail a test that leaves Ctrl-C or SIGTERM in other hands: all that later tests start would ignore them, too."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
 @pytest.fixture

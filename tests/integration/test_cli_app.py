@@ -17,6 +17,7 @@ from dspex_pool.cli.app import app
 from dspex_pool.cli.problems import ExitCode
 from dspex_pool.cli.run_command import RunOptions
 from tests.cases import case
+from tests.integration.cli_shell import signals_as_before
 
 pytestmark = pytest.mark.integration
 
@@ -159,7 +160,7 @@ def test_entry_point_runs_the_commands(
 ) -> None:
     """What the installed script calls."""
     monkeypatch.setattr("sys.argv", ["dspex-pool", "--version"])
-    with pytest.raises(SystemExit) as caught:
+    with signals_as_before(), pytest.raises(SystemExit) as caught:
         dspex_pool.cli.main()
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("dspex-pool ")
