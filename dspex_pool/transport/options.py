@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ WORKER_ENVIRONMENT: Mapping[str, str] = {
 }
 
 _BRIDGE = "dspex_pool.bridge"
+
+#: Bytes of a variable that the system passes on, with room for its name: Linux takes 128 KiB, whatever else there is.
+_LONGEST_TOLD = 126 * 1024
 
 
 def default_worker_command(
@@ -138,8 +142,17 @@ class SubprocessOptions:
         if self.command is not None or self.python is not None:
             return {}
         # The working directory is among the bridge's own.
-        places = [place for place in sys.path if Path(place).is_absolute() and os.pathsep not in place]
-        return {PATH_VARIABLE: os.pathsep.join(places)}
+        told = os.pathsep.join(filter(_can_be_told, sys.path))
+        return {PATH_VARIABLE: told} if len(os.fsencode(told)) <= _LONGEST_TOLD else {}
+
+
+def _can_be_told(place: object) -> bool:
+    # Programs put anything there, which imports ignore: a Path is frequent.
+    if not isinstance(place, str) or not Path(place).is_absolute() or os.pathsep in place or "\0" in place:
+        return False
+    with contextlib.suppress(UnicodeEncodeError):
+        return bool(os.fsencode(place))
+    return False
 
 
 def _is_words(command: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +70,17 @@ def test_bridge_of_this_interpreter_alone_is_told_where_the_program_finds_module
     assert SubprocessOptions().places() == {PATH_VARIABLE: os.pathsep.join(["/of/the/program", "/lib"])}
     assert SubprocessOptions(python="/opt/python3").places() == {}
     assert SubprocessOptions(command=["worker"]).places() == {}
+
+
+def test_places_that_cannot_be_told_cost_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``sys.path`` may hold, and imports ignore, is left out; so is a path longer than a variable may be.
+
+    Each start failed with "argument of type 'PosixPath' is not iterable", or with "Argument list too long".
+    """
+    monkeypatch.setattr(sys, "path", [Path("/a/path"), b"/bytes", None, "/nul\0", "/odd\ud800", "/lib"])
+    assert SubprocessOptions().places() == {PATH_VARIABLE: "/lib"}
+    monkeypatch.setattr(sys, "path", [f"/archives/{number:0100}.whl" for number in range(1200)])
+    assert SubprocessOptions().places() == {}
 
 
 @pytest.mark.parametrize("unknown", [None, ""])
