@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import stat
 import sys
@@ -27,6 +28,8 @@ def inherited_lifeline() -> int | None:
 def hang_on(descriptor: int) -> None:
     """Have the system kill this process, and the group that it leads, when the other end of the pipe is closed.
 
+    If it is closed already, of which no signal comes any more, they are killed at once.
+
     Where the system cannot (it is not Linux), or ``descriptor`` is no pipe, the end of stdin has to do.
     """
     if sys.platform != "linux":
@@ -39,3 +42,7 @@ def hang_on(descriptor: int) -> None:
         fcntl.fcntl(descriptor, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
+        poll = select.poll()
+        poll.register(descriptor, 0)  # hang-ups are always reported
+        if poll.poll(0):
+            os.killpg(0, signal.SIGKILL)

@@ -52,6 +52,15 @@ def test_frozen_worker_ends_with_its_pool_and_so_does_what_it_started() -> None:
         wait_until(lambda: is_gone(grandchild), "its process is gone")
 
 
+def test_worker_whose_pool_is_gone_before_it_hangs_on_ends_at_once() -> None:
+    """Of an end that was closed before, the system tells nobody: a worker that froze in its imports stayed for ever."""
+    with lifeline() as (far, near):
+        os.close(near)
+        variables = {LIFELINE_VARIABLE: str(far)}
+        with running_bridge(handshake=False, env=variables, passed=(far,), is_measured=False) as bridge:
+            assert bridge.wait() == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("number", ["", "none", "-1", "1000000", "9" * 5000, "a file"])
 def test_lifeline_that_is_none_is_done_without(number: str, tmp_path: Path) -> None:
     """A worker serves without one; the end of its stdin ends it all the same."""
