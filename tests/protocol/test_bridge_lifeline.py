@@ -53,7 +53,7 @@ def test_frozen_worker_ends_with_its_pool_and_so_does_what_it_started() -> None:
 
 
 def test_worker_whose_pool_is_gone_before_it_hangs_on_ends_at_once() -> None:
-    """Of an end that was closed before, the system tells nobody: a worker that froze in its imports stayed for ever."""
+    """Of an end that was closed before, the system tells nobody: a worker that froze in its imports stayed."""
     with lifeline() as (far, near):
         os.close(near)
         variables = {LIFELINE_VARIABLE: str(far)}
