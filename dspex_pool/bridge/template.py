@@ -9,6 +9,7 @@ the same way is done here, before: reading the arguments alone is 1.2 MiB.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
 import logging
@@ -184,17 +185,17 @@ class Template:
 
     def _fork(self, request: Fork, descriptors: list[int]) -> bool:
         """Fork a worker and tell of it; true in the worker."""
-        if hazards := self._hazards(descriptors):
-            self._send(NotForked(request.number, hazards, is_spoilt=True))
-            return False
-        sys.stdout.flush()
-        sys.stderr.flush()
         try:
+            if hazards := self._hazards(descriptors):
+                self._send(NotForked(request.number, hazards, is_spoilt=True))
+                return False
+            if len(descriptors) < _DESCRIPTORS_OF_A_WORKER:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            sys.stdout.flush()
+            sys.stderr.flush()
             pid = os.fork()
         except OSError as error:
-            self._send(
-                NotForked(request.number, f"the system refused to fork: {error.strerror}", is_spoilt=False)
-            )
+            self._send(NotForked(request.number, f"the system refused: {_explain(error)}", is_spoilt=False))
             return False
         if pid:
             self._tell_forked(request.number, pid)
@@ -208,7 +209,7 @@ class Template:
         except OSError as error:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            reason = f"no descriptor of the worker can be had: {error.strerror}"
+            reason = f"no descriptor of the worker can be had: {_explain(error)}"
             self._send(NotForked(number, reason, is_spoilt=False))
             return
         self._send(Forked(number, pid), [exit_descriptor])
@@ -227,6 +228,11 @@ class Template:
         if os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGTERM)
         os._exit(status)
+
+
+def _explain(error: OSError) -> str:
+    advice = " Raise the limit on open files (ulimit -n), or let the handler hold fewer open."
+    return f"{error.strerror}.{advice if error.errno == errno.EMFILE else ''}"
 
 
 def _reap(pid: int) -> int | None:

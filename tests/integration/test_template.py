@@ -503,6 +503,24 @@ async def test_fork_whose_descriptor_cannot_be_taken_is_undone(monkeypatch: pyte
 
 
 @pytest.mark.trio
+@pytest.mark.parametrize("left", range(5))
+async def test_template_without_descriptors_says_so_and_stays(left: int) -> None:
+    """At its own limit on open files a template died, or forked workers whose streams were mixed up."""
+    with patience():
+        async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
+            await end(await ports.open(worker_id="w-1", incarnation=1))
+            template = psutil.Process(ports.template_pid)
+            before = template.rlimit(psutil.RLIMIT_NOFILE)
+            highest = max(int(entry.name) for entry in Path(f"/proc/{template.pid}/fd").iterdir())
+            template.rlimit(psutil.RLIMIT_NOFILE, (highest + 1 + left, before[1]))
+            with pytest.raises(WorkerStartError, match=r"worker w-2 .* limit on open files"):
+                await ports.open(worker_id="w-2", incarnation=2)
+            template.rlimit(psutil.RLIMIT_NOFILE, before)
+            await end(await ports.open(worker_id="w-3", incarnation=3))
+            assert ports.template_pid == template.pid
+
+
+@pytest.mark.trio
 async def test_template_that_gets_no_thread_is_a_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that nobody expected in the start of a template cancelled the pool's block, and its end never came."""
 
