@@ -7,16 +7,22 @@ are gone.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["hold", "let_go"]
+__all__ = ["hold", "let_go", "no_fork"]
 
 #: How a fork closes what it must not keep, by descriptor.
 _held: dict[int, Callable[[], None]] = {}
+
+#: A block in which no other thread forks: what is opened in it is held in it, and what is let go is closed. A thread
+#: may enter it again, because a finalizer or a signal's handler, which run in the middle of anything, may fork.
+no_fork = threading.RLock()
 
 
 def hold(descriptor: int, close: Callable[[], None]) -> None:
@@ -31,7 +37,10 @@ def let_go(descriptor: int) -> None:
 
 def _close_all() -> None:
     while _held:
-        _held.popitem()[1]()
+        # One that somebody has closed behind the pool's back must not save the others.
+        with contextlib.suppress(OSError):
+            _held.popitem()[1]()
+    no_fork.release()
 
 
-os.register_at_fork(after_in_child=_close_all)
+os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=_close_all)

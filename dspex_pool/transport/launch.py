@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from dspex_pool.errors import WorkerStartError
 from dspex_pool.protocol.environment import LIFELINE_VARIABLE
-from dspex_pool.transport.host_forks import hold, let_go
+from dspex_pool.transport.host_forks import hold, let_go, no_fork
 from dspex_pool.transport.pipes import grow_pipe
 from dspex_pool.transport.process import WorkerProcess, open_exit_descriptor
 
@@ -174,38 +174,42 @@ def open_wires() -> Iterator[Wires]:
 
 
 def _open_pipe() -> tuple[int, int]:
-    try:
-        ends = os.pipe()
-    except OSError as exc:
-        raise _CannotStartError(
-            f"no pipe can be opened ({exc.strerror}). {_ADVICE.get(exc.errno, '')}"
-        ) from exc
-    for end in ends:
-        hold(end, functools.partial(os.close, end))
+    with no_fork:
+        try:
+            ends = os.pipe()
+        except OSError as exc:
+            raise _CannotStartError(
+                f"no pipe can be opened ({exc.strerror}). {_ADVICE.get(exc.errno, '')}"
+            ) from exc
+        for end in ends:
+            hold(end, functools.partial(os.close, end))
     return ends
 
 
 def _close(descriptor: int) -> None:
-    let_go(descriptor)
-    os.close(descriptor)
+    with no_fork:
+        let_go(descriptor)
+        os.close(descriptor)
 
 
 def _open_sockets() -> tuple[socket.socket, socket.socket]:
-    try:
-        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    except OSError as exc:
-        raise _CannotStartError(
-            f"no socket can be opened ({exc.strerror}). {_ADVICE.get(exc.errno, '')}"
-        ) from exc
-    for end in ends:
-        hold(end.fileno(), end.close)
+    with no_fork:
+        try:
+            ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as exc:
+            raise _CannotStartError(
+                f"no socket can be opened ({exc.strerror}). {_ADVICE.get(exc.errno, '')}"
+            ) from exc
+        for end in ends:
+            hold(end.fileno(), end.close)
     return ends
 
 
 def close_socket(end: socket.socket) -> None:
     """Close an end of a template's socket. Calling it again changes nothing."""
-    let_go(end.fileno())
-    end.close()
+    with no_fork:
+        let_go(end.fileno())
+        end.close()
 
 
 def _close_later(
@@ -249,17 +253,19 @@ def _popen(
 ) -> subprocess.Popen[bytes]:
     stdin, stdout, stderr = streams
     try:
-        return subprocess.Popen(
-            command,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=cwd,
-            env=environment,
-            close_fds=True,
-            pass_fds=passed,
-            start_new_session=True,
-        )
+        # Popen waits for the end of a pipe of its own, which a fork in between would hold as long as it runs.
+        with no_fork:
+            return subprocess.Popen(
+                command,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=cwd,
+                env=environment,
+                close_fds=True,
+                pass_fds=passed,
+                start_new_session=True,
+            )
     except OSError as exc:
         raise _CannotStartError(_explain(exc, command[0], cwd)) from exc
     except (TypeError, ValueError) as exc:

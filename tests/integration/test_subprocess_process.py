@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -444,6 +445,54 @@ async def test_fork_of_this_process_keeps_no_pipe_of_a_worker(monkeypatch: pytes
         assert await port.receive() == b"as before"
         port.send_eof()
         assert await end(port) == ExitStatus(code=0)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(("act", "which"), [("pipe", 1), ("pipe", 5), ("close", 1)])
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+async def test_fork_by_another_thread_keeps_no_pipe_of_a_worker(
+    act: str, which: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fork that came just as a pipe was opened, or closed, held it: nobody had told it yet, or any more.
+
+    The fifth pipe is Popen's, on which it waits for the error of a program that cannot be executed: the start, and
+    with it the pool's end, took as long as the fork ran.
+    """
+    acting, acts, threads = getattr(os, act), itertools.count(1), list[threading.Thread]()
+
+    def act_beside_a_fork(*args: Any) -> Any:
+        if next(acts) < which:
+            return acting(*args)
+        monkeypatch.undo()
+        if act == "close":
+            begin_to_fork()
+            return acting(*args)
+        ends = acting(*args)
+        begin_to_fork()
+        return ends
+
+    def begin_to_fork() -> None:
+        is_next = threading.Event()
+
+        def fork_at_once() -> None:
+            is_next.set()
+            fork()
+
+        threads.append(threading.Thread(target=fork_at_once))
+        threads[0].start()
+        is_next.wait()
+
+    with forking() as fork:
+        if act == "pipe":
+            monkeypatch.setattr(os, act, act_beside_a_fork)
+        port = await open_port(ECHO)
+        await port.send(b"as before")
+        assert await port.receive() == b"as before"
+        if act == "close":
+            monkeypatch.setattr(os, act, act_beside_a_fork)
+        port.send_eof()
+        assert await end(port) == ExitStatus(code=0)
+        threads[0].join()
 
 
 @BOTH_WAYS
