@@ -122,7 +122,7 @@ class DspyHandler(Handler):
         lm = self._lm_for(args, program)
         program.ran()
         began = time.monotonic()
-        outcome = programs.run(program.module, inputs, lm=lm, options=options)
+        outcome = programs.run(program.module, inputs, lm=lm, options=options, settings=program.settings)
         result = {
             "program_id": program.id,
             "outputs": outcome.outputs,
@@ -220,10 +220,11 @@ class DspyHandler(Handler):
 
     def _keep(self, args: Args, program_id: str, definition: Definition, state: Args | None) -> None:
         programs = self._programs()
-        module = programs.build_module(definition, self.context.allow)
+        settings: Args = {}
+        module = programs.build_module(definition, self.context.allow, settings)
         if state:
             programs.load_state(module, state)
-        program = Program(program_id, definition.to_json(), definition.spec, module)
+        program = Program(program_id, definition.to_json(), definition.spec, module, settings)
         self._sessions.open(args).programs[program_id] = program
 
     def _programs(self) -> Any:

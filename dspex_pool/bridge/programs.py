@@ -5,7 +5,9 @@ The only module of the bridge that imports DSPy when it is imported. Whoever nee
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import importlib
 import inspect
 import os
 import traceback
@@ -25,7 +27,7 @@ from dspex_pool.bridge.lm import EXTRACTIVE_ENGINE
 from dspex_pool.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from dspex_pool.bridge.definitions import Definition
     from dspex_pool.bridge.lm import LMSettings
@@ -44,6 +46,13 @@ __all__ = [
 
 # The key of DSPy's cache ignores endpoint and API key: one tenant would be given another's answers.
 _NO_CACHE = {"enable_disk_cache": False, "enable_memory_cache": False}
+
+# Where DSPy keeps what ``dspy.configure`` changes. As an attribute of its package it is hidden by the settings.
+_global: Any = importlib.import_module("dspy.dsp.utils.settings")
+# What is there before any program was made.
+_untouched = dict(_global.main_thread_config)
+# What importing a module of the allow-list has changed there, by the module's name: it is imported only once.
+_changed_by_import: dict[str, dict[str, Any]] = {}
 
 
 @dataclass(slots=True)
@@ -120,6 +129,35 @@ def prepare(route_log: Callable[[str], None]) -> None:
     route_log("dspy")
 
 
+@contextlib.contextmanager
+def _own_settings(own: dict[str, Any]) -> Iterator[None]:
+    """Put what a program has told ``dspy.configure`` in force, and note in ``own`` what it tells it in the block.
+
+    What others told it is undone first and not when they are done, which a cancellation could prevent.
+    """
+    _global.config_owner_thread_id = _global.config_owner_async_task = None
+    settings = _global.main_thread_config
+    for name in settings.keys() - _untouched.keys():
+        del settings[name]
+    settings.update(
+        {name: [*value] if isinstance(value, list) else value for name, value in _untouched.items()}
+    )
+    settings.update(own)
+    before = dict(settings)
+    try:
+        yield
+    finally:
+        own |= {name: value for name, value in settings.items() if value is not before.get(name)}
+
+
+def _import(name: str, allow: Sequence[str], *, argument: str, settings: dict[str, Any]) -> Any:
+    changed = _changed_by_import.setdefault(name.partition(":")[0], {})
+    with _own_settings(changed):
+        found = import_allowed(name, allow, argument=argument)
+    settings |= changed
+    return found
+
+
 def build_lm(settings: LMSettings, allow: Sequence[str]) -> Any:
     """Make a language model.
 
@@ -148,14 +186,20 @@ def _engine(name: str, allow: Sequence[str]) -> Any:
     return import_allowed(name, allow, argument="engine")() if ":" in name else name
 
 
-def build_module(definition: Definition, allow: Sequence[str]) -> Any:
+def build_module(definition: Definition, allow: Sequence[str], settings: dict[str, Any] | None = None) -> Any:
     """Make the module of a program.
+
+    Args:
+        definition: How.
+        allow: Prefixes of the modules that names may lead to.
+        settings: Takes what the program's code tells ``dspy.configure``, for its runs.
 
     Raises:
         InvalidArgumentError: A name is not on the allow-list, or DSPy refuses the signature.
     """
+    settings = {} if settings is None else settings
     if definition.factory is not None:
-        return _from_factory(definition.factory, allow)
+        return _from_factory(definition.factory, allow, settings)
     assert definition.spec is not None, "a definition without a factory has a signature"
     signature = build_signature(definition.spec)
     limit = {} if definition.max_iters is None else {"max_iters": definition.max_iters}
@@ -165,7 +209,7 @@ def build_module(definition: Definition, allow: Sequence[str]) -> Any:
         case "chain_of_thought":
             return dspy.ChainOfThought(signature)
         case "react":
-            tools = [_tool(name, allow) for name in definition.tools]
+            tools = [_tool(name, allow, settings) for name in definition.tools]
             return dspy.ReAct(signature, tools, **limit)
         case _:
             return dspy.ProgramOfThought(signature, **limit)
@@ -195,18 +239,19 @@ def _field(make: Callable[..., Any], item: FieldSpec) -> Any:
     return make(**options)
 
 
-def _tool(name: str, allow: Sequence[str]) -> Any:
-    function = import_allowed(name, allow, argument="tools")
+def _tool(name: str, allow: Sequence[str], settings: dict[str, Any]) -> Any:
+    function = _import(name, allow, argument="tools", settings=settings)
     if not callable(function):
         raise InvalidArgumentError(f"tools: {name!r} is no function", argument="tools")
     return function
 
 
-def _from_factory(name: str, allow: Sequence[str]) -> Any:
-    factory = import_allowed(name, allow, argument="factory")
+def _from_factory(name: str, allow: Sequence[str], settings: dict[str, Any]) -> Any:
+    factory = _import(name, allow, argument="factory", settings=settings)
     if not callable(factory):
         raise InvalidArgumentError(f"factory {name!r} is no function", argument="factory")
-    module = factory()
+    with _own_settings(settings):
+        module = factory()
     if not isinstance(module, dspy.Module):
         raise InvalidArgumentError(
             f"factory {name!r} returned a {type(module).__name__}, not a dspy.Module", argument="factory"
@@ -230,14 +275,22 @@ def check_call(module: Any, inputs: Mapping[str, Any], *, program_id: str) -> No
         ) from error
 
 
-def run(module: Any, inputs: Mapping[str, Any], *, lm: Any, options: Mapping[str, Any]) -> Outcome:
+def run(
+    module: Any,
+    inputs: Mapping[str, Any],
+    *,
+    lm: Any,
+    options: Mapping[str, Any],
+    settings: dict[str, Any],
+) -> Outcome:
     """Run a module.
 
     Args:
         module: The module.
         inputs: Its inputs by name.
-        lm: The language model, or ``None``.
+        lm: The language model, or ``None`` for the one in ``settings``, if any.
         options: Settings of the model for this run: ``temperature``, ``max_tokens``.
+        settings: What the program has told ``dspy.configure``; takes what it tells it now.
 
     Raises:
         Exception: Whatever the module raises.
@@ -249,7 +302,7 @@ def run(module: Any, inputs: Mapping[str, Any], *, lm: Any, options: Mapping[str
     # among them.
     context = contextvars.Context()
     try:
-        prediction, usage = context.run(_run, module, inputs, lm, ledger)
+        prediction, usage = context.run(_run, module, inputs, lm, ledger, settings)
     except KeyboardInterrupt as error:
         # Generators that were cut short end here, in the context that they know, and not as somebody's garbage.
         context.run(traceback.clear_frames, error.__traceback__)
@@ -258,10 +311,16 @@ def run(module: Any, inputs: Mapping[str, Any], *, lm: Any, options: Mapping[str
     return Outcome(_outputs(prediction), usage, cost, reason)
 
 
-def _run(module: Any, inputs: Mapping[str, Any], lm: Any, ledger: Ledger) -> tuple[Any, dict[str, Any]]:
-    with dspy.context(lm=lm, disable_history=True, trace=None, dspex_ledger=ledger):
-        with dspy.track_usage() as tracker:
-            prediction = module(**inputs)
+def _run(
+    module: Any, inputs: Mapping[str, Any], lm: Any, ledger: Ledger, settings: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    model = {} if lm is None else {"lm": lm}
+    with (
+        _own_settings(settings),
+        dspy.context(**model, disable_history=True, trace=None, dspex_ledger=ledger),
+        dspy.track_usage() as tracker,
+    ):
+        prediction = module(**inputs)
     return prediction, tracker.get_total_tokens()
 
 

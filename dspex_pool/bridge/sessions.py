@@ -32,6 +32,8 @@ class Program:
     spec: SignatureSpec | None
     #: The DSPy module.
     module: Any
+    #: What it has told ``dspy.configure``.
+    settings: dict[str, Any] = field(default_factory=dict)
     #: When it was made, in Unix seconds.
     created_at: float = field(default_factory=time.time)
     #: How often it has run, failures included.

@@ -19,9 +19,11 @@ __all__ = [
     "ReactEngine",
     "ScriptedEngine",
     "asynchronous",
+    "configured",
     "failing",
     "no_module",
     "patient",
+    "settings",
     "shouter",
     "teller",
     "thinker",
@@ -96,6 +98,40 @@ def asynchronous() -> Any:
             return asyncio.run(self.predict.acall(context=context, question=question))
 
     return Asynchronous()
+
+
+def configured() -> Any:
+    """Make a program that configures DSPy when it is made, and when it runs with ``more``; it tells ``settings``."""
+    import dspy
+
+    dspy.configure(max_errors=31)
+
+    class Configured(dspy.Module):  # type: ignore[misc] # dspy has no types
+        def forward(self, more: int | None = None) -> Any:
+            if more is not None:
+                dspy.configure(num_threads=more, of_its_own=more)
+                dspy.settings.callbacks.append("one more")
+            return _settings()
+
+    return Configured()
+
+
+def settings() -> Any:
+    """Make a program that tells some of DSPy's settings, and changes none."""
+    import dspy
+
+    class Settings(dspy.Module):  # type: ignore[misc] # dspy has no types
+        def forward(self) -> Any:
+            return _settings()
+
+    return Settings()
+
+
+def _settings() -> dict[str, Any]:
+    import dspy
+
+    names = ("max_errors", "num_threads", "of_its_own", "callbacks")
+    return {name: dspy.settings.get(name) for name in names}
 
 
 def no_module() -> object:

@@ -356,6 +356,19 @@ def test_program_may_have_a_model_of_its_own() -> None:
         assert "no language model is configured" in refused_run(fresh, "q")["error"]
 
 
+def test_settings_of_a_program_are_its_own(bridge: BridgeProcess) -> None:
+    """What one session's program configured held for the programs of all sessions of that worker."""
+    for session_id, factory in (("a", "configured"), ("b", "settings"), ("c", "configured")):
+        create(bridge, session_id=session_id, factory=f"{PROGRAMS}:{factory}")
+    told: dict[str, Any] = {"num_threads": 8, "of_its_own": None, "callbacks": []}
+    assert execute(bridge, session_id="a", inputs={"more": 77})["outputs"]["max_errors"] == 31
+    assert execute(bridge, session_id="b", inputs={})["outputs"] == {"max_errors": 10, **told}
+    assert execute(bridge, session_id="c", inputs={})["outputs"] == {"max_errors": 31, **told}
+    # As in one process, a run is followed by the next in the settings that it left.
+    kept = execute(bridge, session_id="a", inputs={})["outputs"]
+    assert (kept["num_threads"], kept["of_its_own"]) == (77, 77)
+
+
 # --- sessions ----------------------------------------------------------------------------------------------
 
 
