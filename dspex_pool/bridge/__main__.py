@@ -19,6 +19,7 @@ from dspex_pool.bridge.process import (
     EXIT_USAGE,
     Process,
     claim_wires,
+    hear_signals,
     limit_library_threads,
     release_in_forks,
 )
@@ -57,6 +58,7 @@ def run(arguments: Arguments, lifeline: int | None) -> NoReturn:
         )
     process.install()
     interrupts.install()
+    hear_signals()
     process.lead_session()
     if lifeline is not None:
         hang_on(lifeline)

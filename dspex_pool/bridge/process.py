@@ -24,6 +24,7 @@ __all__ = [
     "Process",
     "Wires",
     "claim_wires",
+    "hear_signals",
     "release_in_forks",
 ]
 
@@ -95,6 +96,17 @@ def _stand_in_for_stdout() -> None:
             1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
         )
     sys.__stdout__ = _stand_in  # type: ignore[misc] # typeshed thinks it final
+
+
+def hear_signals() -> None:
+    """Take back what a program may have set for itself, and hands down: blocked signals, and SIGCHLD ignored.
+
+    The stop of a command could not reach it; nobody would know the exit status of a child. Main thread only, once
+    the handlers of this process are in place: what was blocked may have come.
+    """
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def limit_library_threads() -> None:

@@ -26,7 +26,7 @@ from dspex_pool.bridge.command_line import parse_arguments
 from dspex_pool.bridge.forks import become_worker, find_hazards
 from dspex_pool.bridge.handler import Handler, import_named, marked_names
 from dspex_pool.bridge.places import look_where_the_pool_looks
-from dspex_pool.bridge.process import EXIT_USAGE, claim_wires, limit_library_threads
+from dspex_pool.bridge.process import EXIT_USAGE, claim_wires, hear_signals, limit_library_threads
 from dspex_pool.bridge.versions import installed_version, is_installed
 from dspex_pool.protocol.forking import (
     MAX_MESSAGE_BYTES,
@@ -94,6 +94,7 @@ class Template:
         """
         # Workers ignore it while they are idle, and a fork is a worker before it has said so.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        hear_signals()
         self._end_with_pool(on=True)
         limit_library_threads()
         gc.disable()

@@ -358,6 +358,40 @@ def test_program_that_adopts_orphans_keeps_no_zombie(start_method: str) -> None:
     assert output.splitlines() == ["[]", "[]"], errors
 
 
+#: Blocks every signal and ignores SIGCHLD, as it hands on to what it starts; has a call time out, and a worker end.
+DEAF = f"""
+import signal, sys
+from dspex_pool import SyncPool
+from dspex_pool.errors import CallTimeoutError, WorkerDiedError
+
+signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+with SyncPool(pool_size=1, handler={ECHO!r}, start_method=sys.argv[1]) as pool:
+    before = pool.execute_anonymous("process").result["pid"]
+    try:
+        pool.execute_anonymous("sleep", dict(seconds=60), timeout=0.2)
+    except CallTimeoutError:
+        print("same worker:", pool.execute_anonymous("process").result["pid"] == before)
+    try:
+        pool.execute_anonymous("exit", dict(code=3))
+    except WorkerDiedError as error:
+        print(error.exit_status)
+"""
+
+
+@pytest.mark.parametrize(
+    ("start_method", "told"), [("spawn", None), pytest.param("template", 3, marks=LINUX)]
+)
+def test_workers_hear_the_signals_that_their_program_does_not(start_method: str, told: int | None) -> None:
+    """Each call that was stopped cost its worker; a template could not tell how its workers had ended.
+
+    A program that ignores SIGCHLD itself is told nothing of its own children.
+    """
+    with python(DEAF, start_method) as program:
+        output, errors = program.communicate(timeout=60)
+    assert output.splitlines() == ["same worker: True", str(told)], errors
+
+
 # --- asyncio -----------------------------------------------------------------------------------------------
 
 

@@ -254,6 +254,26 @@ def test_sigint_once_is_enough_when_the_command_has_begun(bridge: BridgeProcess)
     assert bridge.answer()["error_info"]["type"] == "Cancelled"
 
 
+def test_signals_that_its_parent_does_not_hear_reach_the_bridge() -> None:
+    """A blocked signal stays blocked in what is started: no command could be stopped, and each cost its worker.
+
+    An ignored SIGCHLD stays ignored: whoever waited for a child was told that there was none.
+    """
+    deafen = (
+        "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals)); "
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    with running_bridge(prefix=[sys.executable, "-c", deafen], is_measured=False) as bridge:
+        bridge.send("announce_and_sleep", {"seconds": 600})
+        bridge.announced()
+        bridge.interrupt()
+        assert bridge.answer()["error_info"]["type"] == "Cancelled"
+        child = bridge.ask("fork", seconds=0, status=3)["pid"]
+        assert bridge.ask("wait_child", pid=child) == 3
+        os.kill(bridge.pid, signal.SIGTERM)
+        assert bridge.wait() == 0
+
+
 def test_sigint_while_idle_is_ignored(bridge: BridgeProcess) -> None:
     """There is nothing to cancel, so nothing happens."""
     for _ in range(20):
