@@ -83,7 +83,7 @@ class DspyHandler(Handler):
     def configure_lm(self, args: Args) -> Args:
         """Set the language model of a session, or of the worker if no session is named."""
         if args.get("api_key") is not None:
-            self.context.secrets.add(text(args, "api_key"))
+            self.context.secrets.add(str(args["api_key"]))
         settings = read_settings(args, os.environ)
         if settings.api_key is not None:
             self.context.secrets.add(settings.api_key)

@@ -16,11 +16,13 @@ class Secrets:
         self._values: list[str] = []
 
     def add(self, value: str) -> None:
-        """Remember one value."""
-        if len(value) >= _MIN_CHARS and value not in self._values:
-            self._values.append(value)
-            # A key may begin with another key.
-            self._values.sort(key=len, reverse=True)
+        """Remember one value, and how it looks in quotes and without the white space around it."""
+        for bare in (value, value.strip()):
+            for form in (bare, repr(bare)[1:-1]):
+                if len(form) >= _MIN_CHARS and form not in self._values:
+                    self._values.append(form)
+        # A key may begin with another key.
+        self._values.sort(key=len, reverse=True)
 
     def mask(self, text: str) -> str:
         """Return ``text`` with every secret value replaced."""

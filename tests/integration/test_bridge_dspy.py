@@ -572,6 +572,13 @@ def test_key_is_never_told_back(bridge: BridgeProcess, lm_server: LMServer) -> N
     assert KEY not in said
 
 
+def test_key_that_is_no_text_is_refused_untold(bridge: BridgeProcess) -> None:
+    """The refusal repeated a key of digits that had lost its quotes on the way."""
+    error = bridge.refused("configure_lm", model="openai/gpt-4o-mini", api_key=471108154711)
+    assert error["type"] == "InvalidArgument"
+    assert "471108154711" not in json.dumps(error)
+
+
 def test_nothing_is_written_to_the_home_of_the_worker(bridge: BridgeProcess, folder: Path) -> None:
     """No disk cache: its keys ignore endpoint and key, so tenants would share answers."""
     create(bridge)

@@ -183,3 +183,12 @@ def test_longer_secret_is_masked_before_the_one_it_begins_with() -> None:
     for value in ("sk-12345", "sk-12345-and-more", "sk-12345", "short"):
         secrets.add(value)
     assert secrets.mask("sk-12345-and-more, sk-12345, short") == "[secret], [secret], short"
+
+
+@pytest.mark.parametrize("value", ["sk-12345678\n", "sk\\12345678", "sk-\t'\"12345678"])
+def test_secret_is_masked_in_quotes_too(value: str) -> None:
+    """A key with the end of its file's line was told in full: the refusal quoted it, which made it another text."""
+    secrets = Secrets()
+    secrets.add(value)
+    for text in (value, value.strip(), repr(value), repr(value.strip())):
+        assert "12345678" not in secrets.mask(f"forbidden byte in {text}")
