@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
+from dspex_pool.bridge.field_types import mismatch
 from dspex_pool.cli.problems import CliError, one_line
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ SUFFIXES: Mapping[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv":
 #: Largest cell of a CSV file, in characters; the library's own 131072 is less than many a context.
 MAX_CELL_CHARS = 64 * 1024 * 1024
 
+#: What cells hold that is no JSON, as Python writes its own values into a table.
+_WORDS: Mapping[str, Any] = {"": None, "True": True, "False": False}
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -60,6 +64,8 @@ class Row:
     def value(self, name: str, annotation: object = None) -> Any:
         """Return a field as a program takes it: in a format of texts, ``3`` is a number if one is wanted.
 
+        An empty cell is null where null is wanted, and what is wanted as a text stays one.
+
         Args:
             name: A field that the row has.
             annotation: The type that is wanted; ``None`` for any.
@@ -67,10 +73,9 @@ class Row:
         value = self.fields[name]
         if not self.is_text or annotation in (None, str):
             return value
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
+        found = _value_of_cell(value)
+        is_text = isinstance(found, str) or mismatch(found, annotation) is not None
+        return value if is_text and mismatch(value, annotation) is None else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +321,15 @@ def _checked_header(cells: list[str], label: str) -> list[str]:
         what = f"the column {min(double)!r} twice" if double else "a column without a name"
         raise CliError(f"{label}: the header line has {what}")
     return cells
+
+
+def _value_of_cell(text: str) -> Any:
+    if text in _WORDS:
+        return _WORDS[text]
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _csv_row(header: list[str], cells: list[str], line: int, label: str) -> Row:

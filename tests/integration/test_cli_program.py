@@ -193,6 +193,26 @@ def test_cell_becomes_what_the_signature_wants() -> None:
                     program.inputs_of(Row(1, 1, {"x": "soon"}, is_text=True))
 
 
+def test_cell_of_an_optional_or_chosen_text_stays_a_text() -> None:
+    """The cell 2024 was refused as the number that nobody wanted, and an empty one where null was allowed."""
+    cases: list[tuple[str, str, object]] = [
+        ("2024", "str | None", "2024"),
+        ('"so to say"', "str | None", '"so to say"'),
+        ("null", "str | None", None),
+        ("", "str | None", None),
+        ("", "str", ""),
+        ("", "int | None", None),
+        ("1", "Literal['1', '2']", "1"),
+        ("1", "Literal[1, 2]", 1),
+        ("True", "bool", True),
+        ("False", "Literal['True', 'False']", "False"),
+    ]
+    for cell, kind, value in cases:
+        with case(cell, kind):
+            program = choose_program(f"x: {kind} -> y")
+            assert program.inputs_of(Row(1, 1, {"x": cell}, is_text=True)) == {"x": value}
+
+
 def test_number_that_json_cannot_carry_names_row_and_field() -> None:
     """Only inputs count: NaN in another field is nobody's problem."""
     program = choose_program("x -> y")
