@@ -14,6 +14,8 @@ import traceback
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date, time
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 # litellm would fetch a price list from the network when it is first used.
@@ -341,7 +343,14 @@ def _outputs(prediction: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return records as objects. What JSON cannot carry stays, for the encoder to name its place."""
+    """Return what DSPy parses answers into as JSON has it: records as objects, members of an enum as their values.
+
+    What else JSON cannot carry stays, for the encoder to name its place.
+    """
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if isinstance(value, date | time):
+        return value.isoformat()
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -5,6 +5,8 @@ Start the worker with ``--allow dspex_testkit.children.dspy_programs``. DSPy is 
 
 from __future__ import annotations
 
+import datetime
+import enum
 import logging
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -47,13 +49,19 @@ def shouter() -> Any:
 
 
 def teller() -> Any:
-    """Make a program that returns something of a ``kind``: object, record, set, text, or ``nothing``."""
+    """Make a program that returns something of a ``kind``: object, record, typed, set, text, or ``nothing``."""
     import dspy
+
+    class Colour(enum.Enum):
+        RED = "red"
 
     class Teller(dspy.Module):  # type: ignore[misc] # dspy has no types
         def forward(self, kind: str) -> Any:
             record = dspy.Example(a=(1, 2), image=dspy.Image(url="http://127.0.0.1/x.png"))
             kinds: dict[str, Any] = {"object": {"it": 1}, "record": {"it": [record]}, "set": {"it": {1}}}
+            kinds["typed"] = {
+                "it": [Colour.RED, datetime.date(2026, 2, 3), datetime.datetime(2026, 2, 3, 4, 5)]
+            }
             return kinds.get(kind, kind)
 
     return Teller()

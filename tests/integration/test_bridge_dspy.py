@@ -317,13 +317,14 @@ def test_names_reach_only_what_the_worker_allows(
     ("kind", "outputs"),
     [
         ("object", {"it": 1}),
+        ("typed", {"it": ["red", "2026-02-03", "2026-02-03T04:05:00"]}),
         ("record", {"it": [{"a": [1, 2], "image": {"url": "http://127.0.0.1/x.png"}}]}),
     ],
 )
 def test_records_in_outputs_travel_as_objects(
     bridge: BridgeProcess, kind: str, outputs: dict[str, Any]
 ) -> None:
-    """Examples, pydantic's records and DSPy's own types."""
+    """Examples, pydantic's records and DSPy's own types; enums and dates, which travelled in such records only."""
     create(bridge, factory=f"{PROGRAMS}:teller")
     told = execute(bridge, inputs={"kind": kind})["outputs"]
     if kind == "record":
