@@ -5,6 +5,7 @@ The only module of the bridge that imports DSPy when it is imported. Whoever nee
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
 import importlib
@@ -269,19 +270,24 @@ def _from_factory(name: str, allow: Sequence[str], settings: dict[str, Any]) -> 
 
 
 def check_call(module: Any, inputs: Mapping[str, Any], *, program_id: str) -> None:
-    """Check inputs against the parameters of ``forward``, for modules of which nothing else is known.
+    """Check inputs against the parameters of ``forward`` or ``aforward``, for modules of which nothing else is known.
 
     Raises:
         InvalidArgumentError: A parameter is missing or unknown.
     """
-    # Not module.forward: asking an instance for it makes DSPy warn of a direct call.
-    forward = types.MethodType(type(module).forward, module)
+    # Not of the instance: asking it makes DSPy warn of a direct call.
+    kind = type(module)
+    forward = types.MethodType(kind.forward if _is_synchronous(module) else kind.aforward, module)
     try:
         inspect.signature(forward).bind(**inputs)
     except TypeError as error:
         raise InvalidArgumentError(
             f"program {program_id!r} cannot take these inputs: {error}", argument="inputs"
         ) from error
+
+
+def _is_synchronous(module: Any) -> bool:
+    return hasattr(type(module), "forward")
 
 
 def run(
@@ -329,7 +335,7 @@ def _run(
         dspy.context(**model, disable_history=True, trace=None, dspex_ledger=ledger),
         dspy.track_usage() as tracker,
     ):
-        prediction = module(**inputs)
+        prediction = module(**inputs) if _is_synchronous(module) else asyncio.run(module.acall(**inputs))
     return prediction, tracker.get_total_tokens()
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "ScriptedEngine",
     "asynchronous",
     "configured",
+    "coroutine",
     "failing",
     "no_module",
     "patient",
@@ -106,6 +107,25 @@ def asynchronous() -> Any:
             return asyncio.run(self.predict.acall(context=context, question=question))
 
     return Asynchronous()
+
+
+def coroutine() -> Any:
+    """Make a program without a ``forward``, which waits ``seconds`` before it asks the model for ``answer``."""
+    import asyncio
+
+    import dspy
+
+    class Coroutine(dspy.Module):  # type: ignore[misc] # dspy has no types
+        def __init__(self) -> None:
+            super().__init__()
+            self.predict = dspy.Predict("context, question -> answer")
+
+        async def aforward(self, context: str, question: str, seconds: float = 0.0) -> Any:
+            logging.getLogger("coroutine").info("sleeping")
+            await asyncio.sleep(seconds)
+            return await self.predict.acall(context=context, question=question)
+
+    return Coroutine()
 
 
 def configured() -> Any:

@@ -509,13 +509,16 @@ def test_http_model_is_asked_with_its_key_settings_and_price(
     assert {request.api_key for request in lm_server.script.received} == {KEY}
 
 
-def test_calls_in_an_event_loop_are_priced_too(bridge: BridgeProcess, lm_server: LMServer) -> None:
-    """A program may ask its model however it likes."""
+@pytest.mark.parametrize("factory", ["asynchronous", "coroutine"])
+def test_calls_in_an_event_loop_are_priced_too(
+    bridge: BridgeProcess, lm_server: LMServer, factory: str
+) -> None:
+    """A program may ask its model however it likes; one that had an ``aforward`` alone could not be run."""
     bridge.ask(
         "configure_lm", model="openai/gpt-4o-mini", api_base=lm_server.api_base, api_key_env="TEST_API_KEY"
     )
     lm_server.script.reply({"answer": "Rome"})
-    create(bridge, factory=f"{PROGRAMS}:asynchronous")
+    create(bridge, factory=f"{PROGRAMS}:{factory}")
     result = execute(bridge)
     assert result["outputs"] == {"answer": "Rome"}
     assert result["cost"] > 0
@@ -614,6 +617,20 @@ def test_running_program_is_cancelled_and_the_next_one_runs(bridge: BridgeProces
     bridge.interrupt()
     assert bridge.answer()["error_info"]["type"] == "Cancelled"
     assert execute(bridge, inputs={"seconds": 0})["outputs"] == {"slept": 0}
+
+
+def test_running_coroutine_is_cancelled_and_the_next_one_runs(bridge: BridgeProcess) -> None:
+    """The event loop that waits for it ends with it."""
+    create(bridge, factory=f"{PROGRAMS}:coroutine")
+    bridge.send(
+        "execute_program", {"program_id": "p", "session_id": "s", "inputs": {**INPUTS, "seconds": 600}}
+    )
+    assert bridge.announced()["data"]["message"] == "sleeping"
+    bridge.interrupt()
+    assert bridge.answer()["error_info"]["type"] == "Cancelled"
+    assert refused_run(bridge, inputs={})["type"] == "InvalidArgument"
+    create(bridge, "q")
+    assert execute(bridge, "q")["outputs"] == {"answer": "Rome is the capital of Italy."}
 
 
 def test_cancellation_waits_for_the_import_of_dspy() -> None:
