@@ -24,6 +24,7 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
 import dspy  # reads the environment
 
+from dspex_pool.bridge.awaited_engine import AwaitedEngine
 from dspex_pool.bridge.extractive import ExtractiveEngine
 from dspex_pool.bridge.handler import import_allowed
 from dspex_pool.bridge.lm import EXTRACTIVE_ENGINE
@@ -181,6 +182,8 @@ def build_lm(settings: LMSettings, allow: Sequence[str]) -> Any:
         options["api_base"] = settings.api_base
     try:
         engine = _engine(settings.engine, allow)
+        if not isinstance(engine, str):
+            options["async_engine"] = AwaitedEngine(engine)
         return MeteredLM(settings.qualified_model, cache=False, engine=engine, **options)
     except InvalidArgumentError:
         raise

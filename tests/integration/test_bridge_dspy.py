@@ -629,8 +629,8 @@ def test_running_coroutine_is_cancelled_and_the_next_one_runs(bridge: BridgeProc
     bridge.interrupt()
     assert bridge.answer()["error_info"]["type"] == "Cancelled"
     assert refused_run(bridge, inputs={})["type"] == "InvalidArgument"
-    create(bridge, "q")
-    assert execute(bridge, "q")["outputs"] == {"answer": "Rome is the capital of Italy."}
+    # The embedded model refused to be awaited.
+    assert execute(bridge)["outputs"] == {"answer": "Rome is the capital of Italy."}
 
 
 def test_cancellation_waits_for_the_import_of_dspy() -> None:

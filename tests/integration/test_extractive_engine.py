@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from dspex_pool.bridge.awaited_engine import AwaitedEngine
 from dspex_pool.bridge.extractive import MODEL, ExtractiveEngine
 
 if TYPE_CHECKING:
@@ -186,6 +188,31 @@ def test_program_is_saved_and_loaded_with_the_engine(dspy: Any, tmp_path: Path) 
     assert loaded(context=NILE, question="Where does the delta lie?").answer == "Its delta lies in Egypt."
 
 
+def test_awaited_engine_is_saved_and_loaded_with_the_plain_one(dspy: Any, tmp_path: Path) -> None:
+    """DSPy refuses to save a model one of whose engines cannot be saved."""
+    program = dspy.Predict("context, question -> answer")
+    engine = ExtractiveEngine()
+    program.set_lm(dspy.LM(MODEL, engine=engine, async_engine=AwaitedEngine(engine), cache=False))
+    program.save(tmp_path / "program.json")
+    loaded = dspy.Predict("context, question -> answer")
+    loaded.load(tmp_path / "program.json", allow_unsafe_lm_state=True)
+    told = asyncio.run(loaded.acall(context=NILE, question="Where does the delta lie?"))
+    assert told.answer == "Its delta lies in Egypt."
+
+
+def test_awaited_engine_streams_what_the_plain_one_does(dspy: Any) -> None:
+    """Event by event."""
+    asked = dspy.lm15.Request(model=MODEL, messages=(dspy.lm15.Message.user("It rains. What does it do?"),))
+
+    async def streamed() -> list[Any]:
+        engine = AwaitedEngine(ExtractiveEngine())
+        events = [event async for event in engine.stream(asked)]
+        await engine.aclose()
+        return events
+
+    assert asyncio.run(streamed()) == list(ExtractiveEngine().stream(asked))
+
+
 def test_prompt_without_adapter_is_answered(dspy: Any, lm: Any) -> None:
     """The model can be called with text."""
     assert lm("Cats purr. Dogs bark. Which animals bark?") == ["Dogs bark."]
@@ -248,6 +275,7 @@ import socket, sys
 def refuse(*args, **kwargs):
     raise AssertionError(f"network: {args}")
 socket.socket.connect = socket.getaddrinfo = refuse
+from dspex_pool.bridge.awaited_engine import AwaitedEngine
 from dspex_pool.bridge.extractive import MODEL, ExtractiveEngine
 assert "dspy" not in sys.modules
 import dspy
