@@ -6,9 +6,7 @@ The only module of the bridge that imports DSPy when it is imported. Whoever nee
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
-import importlib
 import inspect
 import os
 import traceback
@@ -28,10 +26,11 @@ from dspex_pool.bridge.awaited_engine import AwaitedEngine
 from dspex_pool.bridge.extractive import ExtractiveEngine
 from dspex_pool.bridge.handler import import_allowed
 from dspex_pool.bridge.lm import EXTRACTIVE_ENGINE
+from dspex_pool.bridge.own_settings import own_settings
 from dspex_pool.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from dspex_pool.bridge.definitions import Definition
     from dspex_pool.bridge.lm import LMSettings
@@ -51,15 +50,7 @@ __all__ = [
 # The key of DSPy's cache ignores endpoint and API key: one tenant would be given another's answers.
 _NO_CACHE = {"enable_disk_cache": False, "enable_memory_cache": False}
 
-# Where DSPy keeps what ``dspy.configure`` changes. As an attribute of its package it is hidden by the settings. With
-# a DSPy that keeps it elsewhere programs run all the same, and their settings are everybody's.
-try:
-    _global: Any = importlib.import_module("dspy.dsp.utils.settings")
-    # What is there before any program was made.
-    _untouched = dict(_global.main_thread_config)
-except (ImportError, AttributeError):  # pragma: no cover - no DSPy so far
-    _global, _untouched = None, {}
-# What importing a module of the allow-list has changed there, by the module's name: it is imported only once.
+# What importing a module of the allow-list has told ``dspy.configure``, by its name: it is imported only once.
 _changed_by_import: dict[str, dict[str, Any]] = {}
 
 
@@ -137,33 +128,9 @@ def prepare(route_log: Callable[[str], None]) -> None:
     route_log("dspy")
 
 
-@contextlib.contextmanager
-def _own_settings(own: dict[str, Any]) -> Iterator[None]:
-    """Put what a program has told ``dspy.configure`` in force, and note in ``own`` what it tells it in the block.
-
-    What others told it is undone first and not when they are done, which a cancellation could prevent.
-    """
-    if _global is None:  # pragma: no cover - no DSPy so far
-        yield
-        return
-    _global.config_owner_thread_id = _global.config_owner_async_task = None
-    settings = _global.main_thread_config
-    for name in settings.keys() - _untouched.keys():
-        del settings[name]
-    settings.update(
-        {name: [*value] if isinstance(value, list) else value for name, value in _untouched.items()}
-    )
-    settings.update(own)
-    before = dict(settings)
-    try:
-        yield
-    finally:
-        own |= {name: value for name, value in settings.items() if value is not before.get(name)}
-
-
 def _import(name: str, allow: Sequence[str], *, argument: str, settings: dict[str, Any]) -> Any:
     changed = _changed_by_import.setdefault(name.partition(":")[0], {})
-    with _own_settings(changed):
+    with own_settings(changed):
         found = import_allowed(name, allow, argument=argument)
     settings |= changed
     return found
@@ -263,7 +230,7 @@ def _from_factory(name: str, allow: Sequence[str], settings: dict[str, Any]) -> 
     factory = _import(name, allow, argument="factory", settings=settings)
     if not callable(factory):
         raise InvalidArgumentError(f"factory {name!r} is no function", argument="factory")
-    with _own_settings(settings):
+    with own_settings(settings):
         module = factory()
     if not isinstance(module, dspy.Module):
         raise InvalidArgumentError(
@@ -334,7 +301,7 @@ def _run(
 ) -> tuple[Any, dict[str, Any]]:
     model = {} if lm is None else {"lm": lm}
     with (
-        _own_settings(settings),
+        own_settings(settings),
         dspy.context(**model, disable_history=True, trace=None, dspex_ledger=ledger),
         dspy.track_usage() as tracker,
     ):
