@@ -12,7 +12,7 @@ import os
 import traceback
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, time
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ import dspy  # reads the environment
 from dspex_pool.bridge.awaited_engine import AwaitedEngine
 from dspex_pool.bridge.extractive import ExtractiveEngine
 from dspex_pool.bridge.handler import import_allowed
+from dspex_pool.bridge.ledger import Ledger
 from dspex_pool.bridge.lm import EXTRACTIVE_ENGINE
 from dspex_pool.bridge.own_settings import own_settings
 from dspex_pool.errors import InvalidArgumentError
@@ -54,34 +55,6 @@ _NO_CACHE = {"enable_disk_cache": False, "enable_memory_cache": False}
 _changed_by_import: dict[str, dict[str, Any]] = {}
 
 
-@dataclass(slots=True)
-class Ledger:
-    """What the calls of a run cost."""
-
-    #: Models that were asked.
-    models: set[str] = field(default_factory=set)
-    #: Costs in US dollars; ``None`` for one that is not known.
-    costs: list[float | None] = field(default_factory=list)
-    #: Why the first of them is not known.
-    reason: str | None = None
-
-    def enter(self, entry: Mapping[str, Any]) -> None:
-        """Note one call, given as DSPy's history entry."""
-        self.models.add(entry["model"])
-        self.costs.append(entry["cost"])
-        if entry["cost"] is None and self.reason is None:
-            details = entry.get("cost_details") or {}
-            self.reason = details.get("reason") or "the provider's price is not known"
-
-    def total(self, used_models: Sequence[str]) -> tuple[float | None, str | None]:
-        """Return the sum in US dollars, or ``None`` and the reason why it cannot be told."""
-        if self.reason is not None:
-            return None, self.reason
-        if foreign := sorted(set(used_models) - self.models):
-            return None, f"the program's own model {foreign[0]} is not priced here"
-        return sum(cost for cost in self.costs if cost is not None), None
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a run gave."""
@@ -94,6 +67,16 @@ class Outcome:
     cost: float | None
     #: Why the cost is ``None``.
     cost_reason: str | None
+
+
+class Tokens(dspy.utils.usage_tracker.UsageTracker):  # type: ignore[misc] # dspy has no types
+    """The tokens of a run.
+
+    DSPy gives each of its threads a deep copy, in which what they use would be lost.
+    """
+
+    def __deepcopy__(self, memo: object) -> Tokens:
+        return self
 
 
 class MeteredLM(dspy.LM):  # type: ignore[misc] # dspy has no types
@@ -299,14 +282,11 @@ def run(
 def _run(
     module: Any, inputs: Mapping[str, Any], lm: Any, ledger: Ledger, settings: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    model = {} if lm is None else {"lm": lm}
-    with (
-        own_settings(settings),
-        dspy.context(**model, disable_history=True, trace=None, dspex_ledger=ledger),
-        dspy.track_usage() as tracker,
-    ):
+    tokens = Tokens()
+    own = {"usage_tracker": tokens, "dspex_ledger": ledger} | ({} if lm is None else {"lm": lm})
+    with own_settings(settings), dspy.context(**own, disable_history=True, trace=None):
         prediction = module(**inputs) if _is_synchronous(module) else asyncio.run(module.acall(**inputs))
-    return prediction, tracker.get_total_tokens()
+    return prediction, tokens.get_total_tokens()
 
 
 def _outputs(prediction: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ __all__ = [
     "coroutine",
     "failing",
     "no_module",
+    "parallel",
     "patient",
     "settings",
     "shouter",
@@ -160,6 +161,20 @@ def _settings() -> dict[str, Any]:
 
     names = ("max_errors", "num_threads", "of_its_own", "callbacks")
     return {name: dspy.settings.get(name) for name in names}
+
+
+def parallel() -> Any:
+    """Make a program that asks its own model twice, in threads: ``{context, question}`` gives ``{answers}``."""
+    import dspy
+
+    predict = thinker()
+
+    class Parallel(dspy.Module):  # type: ignore[misc] # dspy has no types
+        def forward(self, context: str, question: str) -> Any:
+            example = dspy.Example(context=context, question=question).with_inputs("context", "question")
+            return {"answers": predict.batch([example, example], num_threads=2, disable_progress_bar=True)}
+
+    return Parallel()
 
 
 def no_module() -> object:

@@ -357,6 +357,17 @@ def test_program_may_have_a_model_of_its_own() -> None:
         assert "no language model is configured" in refused_run(fresh, "q")["error"]
 
 
+def test_usage_in_threads_is_counted(bridge: BridgeProcess) -> None:
+    """The calls of a batch used no tokens and cost nothing, as if there had been none."""
+    create(bridge, "one", factory=f"{PROGRAMS}:thinker")
+    create(bridge, "two", factory=f"{PROGRAMS}:parallel")
+    one, two = execute(bridge, "one"), execute(bridge, "two")
+    assert two["outputs"]["answers"] == [one["outputs"]] * 2
+    model = "dspex/extractive"
+    assert two["usage"][model]["total_tokens"] == 2 * one["usage"][model]["total_tokens"] > 0
+    assert two["cost"] is None
+
+
 def test_settings_of_a_program_are_its_own(bridge: BridgeProcess) -> None:
     """What one session's program configured held for the programs of all sessions of that worker."""
     for session_id, factory in (("a", "configured"), ("b", "settings"), ("c", "configured")):
