@@ -169,8 +169,11 @@ class RowsRun:
         try:
             await self.sessions.enter(DEFAULT_SESSION)
         except (InvalidArgumentError, ProgramError) as error:
-            label = one_line(self.job.program.label, 200)
-            raise CliError(f"the program {label!r} cannot be built: {describe_problem(error)}") from error
+            label, problem = one_line(self.job.program.label, 200), describe_problem(error)
+            if isinstance(error, ProgramError) and error.type is not None:
+                problem = f"{error.type}: {problem}"
+                error.add_note(f"In the worker: {error.remote_traceback}")  # which --verbose shows
+            raise CliError(f"the program {label!r} cannot be built: {problem}") from error
 
     async def run(self, rows: Iterable[Row]) -> None:
         """Run all wanted rows; return when the last is recorded.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import traceback
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -264,6 +265,16 @@ async def test_program_that_cannot_be_built_is_one_error() -> None:
     runner.begin_errors = [ProgramError("unknown type 'strr'")]
     with pytest.raises(CliError, match="the program 'q -> a' cannot be built: unknown type 'strr'"):
         await Desk(runner).run.prepare()
+
+
+@pytest.mark.trio
+async def test_factory_that_fails_is_told_with_type_and_place() -> None:
+    """Of a KeyError nothing but the key was told, and no option showed where it was raised."""
+    runner = FakeRunner()
+    runner.begin_errors = [ProgramError("'nope'", type="KeyError", remote_traceback="  File mine.py, line 7")]
+    with pytest.raises(CliError, match="cannot be built: KeyError: 'nope'") as caught:
+        await Desk(runner).run.prepare()
+    assert "mine.py, line 7" in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.trio
