@@ -23,8 +23,8 @@ from dspex_pool.protocol.forking import (
     decode_answer,
     encode,
 )
-from dspex_pool.transport.host_forks import let_go
-from dspex_pool.transport.launch import close_socket, launch_template
+from dspex_pool.transport.host_forks import release
+from dspex_pool.transport.launch import launch_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,9 +73,8 @@ class Template:
         self._launched.process.signal_group(signal.SIGKILL)
         os.waitid(os.P_PID, self._launched.process.pid, os.WEXITED | os.WNOWAIT)
         self._launched.process.end_group_and_reap()
-        close_socket(self._launched.channel)
-        let_go(self._launched.stderr)
-        os.close(self._launched.stderr)
+        release(self._launched.channel.fileno())
+        release(self._launched.stderr)
         self._close_exit_descriptor()
 
     def _close_exit_descriptor(self) -> None:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["hold", "let_go", "no_fork"]
+__all__ = ["hold", "no_fork", "release"]
 
 #: How a fork closes what it must not keep, by descriptor.
 _held: dict[int, Callable[[], None]] = {}
 
-#: A block in which no other thread forks: what is opened in it is held in it, and what is let go is closed. A thread
-#: may enter it again, because a finalizer or a signal's handler, which run in the middle of anything, may fork.
+#: A block in which no other thread forks: what is opened in it is held in it. A thread may enter it again, because a
+#: finalizer or a signal's handler, which run in the middle of anything, may fork.
 no_fork = threading.RLock()
 
 
@@ -30,9 +30,12 @@ def hold(descriptor: int, close: Callable[[], None]) -> None:
     _held[descriptor] = close
 
 
-def let_go(descriptor: int) -> None:
-    """Have forks leave a descriptor alone: it is about to be closed, and its number given to somebody else."""
-    _held.pop(descriptor, None)
+def release(descriptor: int) -> None:
+    """Close a descriptor that is held, as forks would; one that is not, closed before perhaps, stays as it is."""
+    with no_fork:
+        close = _held.pop(descriptor, None)
+        if close is not None:
+            close()
 
 
 def _close_all() -> None:

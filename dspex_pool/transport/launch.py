@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from dspex_pool.errors import WorkerStartError
 from dspex_pool.protocol.environment import LIFELINE_VARIABLE
-from dspex_pool.transport.host_forks import hold, let_go, no_fork
+from dspex_pool.transport.host_forks import hold, no_fork, release
 from dspex_pool.transport.pipes import grow_pipe
 from dspex_pool.transport.process import WorkerProcess, open_exit_descriptor
 
@@ -37,7 +37,6 @@ __all__ = [
     "Launched",
     "LaunchedTemplate",
     "Wires",
-    "close_socket",
     "explained",
     "launch",
     "launch_template",
@@ -130,8 +129,7 @@ def launch_template(options: SubprocessOptions, environment: Mapping[str, str]) 
         contextlib.ExitStack() as far_ends,
     ):
         channel, far_channel = _open_sockets()
-        on_failure.callback(close_socket, channel)
-        far_ends.callback(close_socket, far_channel)
+        _close_later(far_ends, far_channel.fileno(), on_failure, channel.fileno())
         stderr, far_stderr = _open_pipe()
         _close_later(far_ends, far_stderr, on_failure, stderr)
         streams = (far_channel.fileno(), far_channel.fileno(), far_stderr)
@@ -174,49 +172,37 @@ def open_wires() -> Iterator[Wires]:
 
 
 def _open_pipe() -> tuple[int, int]:
-    with no_fork:
-        try:
-            ends = os.pipe()
-        except OSError as exc:
-            raise _CannotStartError(
-                f"no pipe can be opened ({exc.strerror}). {_ADVICE.get(exc.errno, '')}"
-            ) from exc
+    with _opening("pipe"):
+        ends = os.pipe()
         for end in ends:
             hold(end, functools.partial(os.close, end))
     return ends
 
 
-def _close(descriptor: int) -> None:
-    with no_fork:
-        let_go(descriptor)
-        os.close(descriptor)
-
-
 def _open_sockets() -> tuple[socket.socket, socket.socket]:
-    with no_fork:
-        try:
-            ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        except OSError as exc:
-            raise _CannotStartError(
-                f"no socket can be opened ({exc.strerror}). {_ADVICE.get(exc.errno, '')}"
-            ) from exc
+    with _opening("socket"):
+        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in ends:
             hold(end.fileno(), end.close)
     return ends
 
 
-def close_socket(end: socket.socket) -> None:
-    """Close an end of a template's socket. Calling it again changes nothing."""
+@contextlib.contextmanager
+def _opening(what: str) -> Iterator[None]:
+    """Open something in the block, and have it held there; if it cannot be opened, say what to change."""
     with no_fork:
-        let_go(end.fileno())
-        end.close()
+        try:
+            yield
+        except OSError as exc:
+            advice = _ADVICE.get(exc.errno, "")
+            raise _CannotStartError(f"no {what} can be opened ({exc.strerror}). {advice}") from exc
 
 
 def _close_later(
     far_ends: contextlib.ExitStack, far_end: int, on_failure: contextlib.ExitStack, near_end: int
 ) -> None:
-    far_ends.callback(_close, far_end)
-    on_failure.callback(_close, near_end)
+    far_ends.callback(release, far_end)
+    on_failure.callback(release, near_end)
 
 
 def _start(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from dspex_pool.protocol.framing import unwritten
-from dspex_pool.transport.host_forks import hold, let_go, no_fork
+from dspex_pool.transport.host_forks import hold, release
 from dspex_pool.transport.port import WaitExpiredError
 
 # Not where they are used: an import opens files, and a pipe is closed also where no descriptor is left.
@@ -80,9 +80,7 @@ class PipeEnd:
         """Close the descriptor and wake a task that waits for it. Calling it again changes nothing."""
         if self._descriptor is not None:
             trio.lowlevel.notify_closing(self._descriptor)
-            with no_fork:
-                let_go(self._descriptor)
-                self._close_now()
+            release(self._descriptor)
 
     def _close_now(self) -> None:
         descriptor, self._descriptor = self._descriptor, None

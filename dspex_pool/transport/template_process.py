@@ -27,10 +27,10 @@ from dspex_pool.protocol.forking import (
     Request,
     decode_answer,
 )
+from dspex_pool.transport.host_forks import release
 from dspex_pool.transport.launch import (
     Launched,
     LaunchedTemplate,
-    close_socket,
     explained,
     launch_template,
     open_wires,
@@ -185,7 +185,7 @@ class TemplateProcess:
                     nursery.cancel_scope.deadline = trio.current_time() + LAST_STDERR_WAIT
         finally:
             trio.lowlevel.notify_closing(launched.channel)
-            close_socket(launched.channel)
+            release(launched.channel.fileno())
             self._stderr.close()
             launched.process.close()
 
