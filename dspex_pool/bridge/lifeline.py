@@ -16,7 +16,7 @@ import sys
 
 from dspex_pool.protocol.environment import LIFELINE_VARIABLE
 
-__all__ = ["hang_on", "inherited_lifeline"]
+__all__ = ["hang_on", "has_hung_up", "inherited_lifeline"]
 
 
 def inherited_lifeline() -> int | None:
@@ -42,7 +42,12 @@ def hang_on(descriptor: int) -> None:
         fcntl.fcntl(descriptor, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
-        poll = select.poll()
-        poll.register(descriptor, 0)  # hang-ups are always reported
-        if poll.poll(0):
+        if has_hung_up(descriptor):
             os.killpg(0, signal.SIGKILL)
+
+
+def has_hung_up(descriptor: int) -> bool:
+    """Tell whether the other end of a pipe or socket is closed."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # hang-ups are always reported
+    return bool(poll.poll(0))

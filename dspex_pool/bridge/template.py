@@ -14,7 +14,6 @@ import fcntl
 import gc
 import logging
 import os
-import select
 import signal
 import socket
 import sys
@@ -25,6 +24,7 @@ from dspex_pool.bridge.__main__ import run
 from dspex_pool.bridge.command_line import parse_arguments
 from dspex_pool.bridge.forks import become_worker, find_hazards
 from dspex_pool.bridge.handler import Handler, import_named, marked_names
+from dspex_pool.bridge.lifeline import has_hung_up
 from dspex_pool.bridge.places import look_where_the_pool_looks
 from dspex_pool.bridge.process import EXIT_USAGE, claim_wires, hear_signals, limit_library_threads
 from dspex_pool.bridge.versions import installed_version, is_installed
@@ -117,14 +117,8 @@ class Template:
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
         fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC if on else flags & ~os.O_ASYNC)
-        if on:
-            self._leave_if_alone()
-
-    def _leave_if_alone(self) -> None:
-        """End the process if the pool has left already: of that, no signal comes any more."""
-        poll = select.poll()
-        poll.register(self._channel, 0)  # hang-ups are always reported
-        if poll.poll(0):
+        # If the pool has left already, no signal comes any more.
+        if on and has_hung_up(fd):
             self._leave(0)
 
     def _warm_up(self, name: str) -> None:
