@@ -149,7 +149,7 @@ def _engine(name: str, allow: Sequence[str]) -> Any:
     return import_allowed(name, allow, argument="engine")() if ":" in name else name
 
 
-def build_module(definition: Definition, allow: Sequence[str], settings: dict[str, Any] | None = None) -> Any:
+def build_module(definition: Definition, allow: Sequence[str], settings: dict[str, Any]) -> Any:
     """Make the module of a program.
 
     Args:
@@ -160,7 +160,6 @@ def build_module(definition: Definition, allow: Sequence[str], settings: dict[st
     Raises:
         InvalidArgumentError: A name is not on the allow-list, or DSPy refuses the signature.
     """
-    settings = {} if settings is None else settings
     if definition.factory is not None:
         return _from_factory(definition.factory, allow, settings)
     assert definition.spec is not None, "a definition without a factory has a signature"

@@ -554,7 +554,7 @@ def test_program_of_thought_is_made_where_its_sandbox_is() -> None:
 
     definition = Definition(program_type="program_of_thought", spec=parse_signature("q -> a"), max_iters=2)
     with pytest.warns(DeprecationWarning, match="ProgramOfThought"):
-        module = programs.build_module(definition, ())
+        module = programs.build_module(definition, (), {})
     assert module.max_iters == 2
 
 
