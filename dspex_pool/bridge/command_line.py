@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
+from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES, LARGEST_FRAME_BYTES
 
 if TYPE_CHECKING:
     import argparse
@@ -19,7 +19,6 @@ __all__ = ["Arguments", "frame_limit", "parse_arguments"]
 DEFAULT_HANDLER = "dspex_pool.bridge.dspy_handler:DspyHandler"
 # Every failure fits this, whatever it has to say.
 MIN_MAX_FRAME_BYTES = 1024
-_LARGEST_LIMIT = 2**32 - 1
 _MODES = ("standalone", "pool-worker")
 
 
@@ -105,9 +104,9 @@ def frame_limit(word: str) -> int:
     if not _is_limit(limit):
         from argparse import ArgumentTypeError
 
-        raise ArgumentTypeError(f"{word} is not between {MIN_MAX_FRAME_BYTES} and {_LARGEST_LIMIT}")
+        raise ArgumentTypeError(f"{word} is not between {MIN_MAX_FRAME_BYTES} and {LARGEST_FRAME_BYTES}")
     return limit
 
 
 def _is_limit(number: int) -> bool:
-    return MIN_MAX_FRAME_BYTES <= number <= _LARGEST_LIMIT
+    return MIN_MAX_FRAME_BYTES <= number <= LARGEST_FRAME_BYTES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dspex_pool.protocol.framing import HEADER_BYTES
+from dspex_pool.protocol.framing import HEADER_BYTES, LARGEST_FRAME_BYTES
 from dspex_testkit.chaos.line_fault import LineFault
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class WrongLength(LineFault, frozen=True, kw_only=True):
 
     def pieces(self, frame: bytes, numbers: random.Random) -> Iterable[Piece]:
         """Announce another length."""
-        size = min(max(0, int.from_bytes(frame[:HEADER_BYTES], "big") + self.size), 2**32 - 1)
+        size = min(max(0, int.from_bytes(frame[:HEADER_BYTES], "big") + self.size), LARGEST_FRAME_BYTES)
         yield 0.0, size.to_bytes(HEADER_BYTES, "big") + frame[HEADER_BYTES:]
 
     def evidence(self, passage: Passage) -> str:
