@@ -9,6 +9,7 @@ import msgspec
 from dspex_pool.errors import InvalidArgumentError
 from dspex_testkit.fuzz.journal import FORM, Entry, Journal, RunRecord
 from dspex_testkit.fuzz.note import note_of
+from dspex_testkit.naming import naming
 from dspex_testkit.simulation.workload import of_token
 
 if TYPE_CHECKING:
@@ -99,10 +100,9 @@ def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        # The system does not say of which file it speaks where the disk is full.
-        error.filename = error.filename or str(path)
+        with naming(path):
+            part.write_bytes(data)
+            part.replace(path)
+    except OSError:
         part.unlink(missing_ok=True)
         raise

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import trio
 
 from dspex_pool.errors import PortClosedError, RemoteFrameTooLargeError, WorkerStartError
+from dspex_testkit.naming import naming
 from dspex_testkit.recordings.entries import Entry, Redactor, header
 
 if TYPE_CHECKING:
@@ -57,12 +58,8 @@ class Recorder:
         self._append(entry.line())
 
     def _append(self, line: bytes) -> None:
-        try:
+        with naming(self.path):
             self._file.write(line)
-        except OSError as error:
-            # A full disk says no more than that it is full.
-            error.filename = str(self.path)
-            raise
 
     def write_frame(self, key: tuple[str, int], what: Any, payload: bytes, **facts: Any) -> None:
         """Write the line of a frame."""

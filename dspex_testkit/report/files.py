@@ -8,6 +8,7 @@ import tempfile
 import zlib
 from typing import TYPE_CHECKING, Final
 
+from dspex_testkit.naming import naming
 from dspex_testkit.report.page import page_of
 from dspex_testkit.report.perfetto import trace_json
 
@@ -32,7 +33,8 @@ def write_report(timeline: Timeline, folder: Path) -> list[Path]:
         OSError: One cannot be written, and is named.
     """
     page, trace = write_page(timeline, folder), folder / f"{name_of(timeline.title)}.trace.json"
-    _write(trace, trace_json(timeline))
+    with naming(trace):
+        trace.write_bytes(trace_json(timeline))
     return [page, trace]
 
 
@@ -44,17 +46,9 @@ def write_page(timeline: Timeline, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / f"{name_of(timeline.title)}.html"
-    _write(page, page_of(timeline).encode())
+    with naming(page):
+        page.write_text(page_of(timeline), encoding="utf-8")
     return page
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        # A full disk says no more than that it is full.
-        error.filename = str(path)
-        raise
 
 
 def check_folder(folder: Path) -> None:
