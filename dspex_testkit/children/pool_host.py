@@ -86,13 +86,14 @@ async def _idle(pool: PythonPool) -> None:
     _say("ready")
 
 
-async def _occupied(pool: PythonPool, command: str) -> None:
-    """Have all workers run ``command`` at the same time, and stop there."""
+async def _occupied(pool: PythonPool, command: str, *, says: str = "") -> None:
+    """Have all workers run ``command`` at the same time, and stop where each has said on stderr what it ``says``."""
     await pool.wait_ready(SIZE)
+    workers = pool.sessions.workers.workers()
     async with trio.open_nursery() as nursery:
         for number in range(SIZE):
             nursery.start_soon(pool.call, f"tenant-{number}", command, {"seconds": 60})
-        while pool.statistics().leased < SIZE:
+        while pool.statistics().leased < SIZE or not all(says in one.port.stderr_tail for one in workers):
             await trio.lowlevel.checkpoint()
         _say("ready")
 
@@ -109,14 +110,7 @@ async def _computing(pool: PythonPool) -> None:
 
 async def _frozen(pool: PythonPool) -> None:
     """Stop where all workers are in C code that holds the interpreter's lock, so that no thread of theirs runs."""
-    await pool.wait_ready(SIZE)
-    async with trio.open_nursery() as nursery:
-        for number in range(SIZE):
-            nursery.start_soon(pool.call, f"tenant-{number}", "hold_gil", {"seconds": 60})
-        workers = pool.sessions.workers.workers()
-        while not all("holding" in worker.port.stderr_tail for worker in workers):
-            await trio.lowlevel.checkpoint()
-        _say("ready")
+    await _occupied(pool, "hold_gil", says="holding")
 
 
 async def _stopped(pool: PythonPool) -> None:
