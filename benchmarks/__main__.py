@@ -13,6 +13,7 @@ import trio
 from rich.console import Console
 
 from benchmarks import plots, tables
+from benchmarks.arguments import at_least_one
 from benchmarks.contenders import CONTENDERS, versions
 from benchmarks.machine import describe_machine
 from benchmarks.rounds import nothing_left, run_case
@@ -77,13 +78,6 @@ def main(words: list[str]) -> int:
 def _refuse(reason: str) -> int:
     print(f"python -m benchmarks: {reason}", file=sys.stderr)
     return 2
-
-
-def at_least_one(text: str) -> int:
-    """Read a number of rounds."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 def _letters(text: str) -> list[str]:

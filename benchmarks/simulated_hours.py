@@ -14,7 +14,7 @@ import time
 
 import trio
 
-from benchmarks.__main__ import at_least_one
+from benchmarks.arguments import at_least_one
 from dspex_testkit.simulation.steady import simulate_hours
 
 #: Processor seconds of a checkpoint on the machine on which 1.5 seconds for an hour were asked for.
