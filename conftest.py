@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["pytester"]
 
+#: The signals that end a program.
+ENDING = (signal.SIGINT, signal.SIGTERM)
 #: Plugins that are installed to test ours beside them: where a test runs pytest, they are out unless it wants them.
 NEIGHBOURS = ("anyio", "asyncio", "randomly", "timeout", "pytest_cov")
 OPTIONS = " ".join(f"-p no:{name}" for name in NEIGHBOURS)
@@ -47,9 +49,9 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Iterator[None]:
     """Fail a test that leaves Ctrl-C or SIGTERM in other hands: all that later tests start would ignore them, too."""
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in ENDING]
     yield
-    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert before == [signal.getsignal(number) for number in ENDING]
 
 
 @pytest.fixture
