@@ -96,9 +96,22 @@ class _OfPythonPool(TrioContender):
         self._pool = pool
         self._is_idempotent = is_idempotent
 
-    def resize(self, workers: int) -> None:
-        """Have the pool hold so many workers from now on."""
-        self._pool.sessions.workers.resize(workers)
+    async def grow(self, workers: int) -> None:
+        """Have the pool hold so many workers from now on, and each of them answer one caller, who keeps it."""
+        pool, all_answered = self._pool.sessions.workers, trio.Event()
+        answered: set[int] = set()
+
+        async def caller() -> None:
+            async with pool.checkout() as lease:
+                answered.add(await lease.request("hold", {"value": 0}))
+                if len(answered) == workers:
+                    all_answered.set()
+                await all_answered.wait()
+
+        pool.resize(workers)
+        async with trio.open_nursery() as nursery:
+            for _ in range(workers):
+                nursery.start_soon(caller)
 
     async def call(self, task: str, argument: Any, *, timeout: float | None = None) -> Any:
         reply = await self._pool.call(

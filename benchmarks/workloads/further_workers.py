@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 import trio
 
 from benchmarks.figures import Metric
-from benchmarks.traffic import Traffic
 from benchmarks.workloads.workload import PoolWorkload, Settings
 
 if TYPE_CHECKING:
@@ -21,14 +20,15 @@ __all__ = ["FurtherWorkers"]
 class _Growing(Protocol):
     """A contender that can be made bigger."""
 
-    def resize(self, workers: int) -> None:
-        """Have so many workers from now on."""
+    async def grow(self, workers: int) -> None:
+        """Have so many workers from now on; return when each has answered a call."""
 
 
 class FurtherWorkers(PoolWorkload):
-    """From the order to grow until each of the new workers has answered a call, in a pool of one that is busy.
+    """From the order to grow until each worker, the first too, has answered a call, in a pool of one that is idle.
 
-    With a template that is what a fork costs: it stands. Otherwise it is a cold start, without DSPy.
+    Who calls keeps his worker until all are there, so nothing is measured but the new ones. With a template that is
+    what a fork costs: it stands. Otherwise it is a cold start, without DSPy.
     """
 
     letter = "L"
@@ -44,14 +44,9 @@ class FurtherWorkers(PoolWorkload):
     opens_each_round = True
 
     async def measure(self, contender: Contender, settings: Settings) -> dict[str, float]:
-        """Add workers under calls of a millisecond, of which there is one for each worker."""
-        workers = 1 + settings["more"]
-        traffic = Traffic(contender, callers=workers, seconds=0.001)
-        async with trio.open_nursery() as nursery:
-            traffic.begin(nursery)
-            await traffic.until_served_by(1, since=0.0, within=10.0)
-            began = trio.current_time()
-            cast("_Growing", contender).resize(workers)
-            ended = await traffic.until_served_by(workers, since=0.0, within=30.0)
-            nursery.cancel_scope.cancel()
-        return {} if ended is None else {"until all have answered": ended - began}
+        """Have one caller for each worker."""
+        began = trio.current_time()
+        with trio.move_on_after(30.0):
+            await cast("_Growing", contender).grow(1 + settings["more"])
+            return {"until all have answered": trio.current_time() - began}
+        return {}
