@@ -14,22 +14,33 @@ __all__ = ["RUN_TAG_VARIABLE", "own_run_tag", "run_has_ended", "shares_numbers"]
 #: Environment variable of every worker that carries the tag of the process that started it.
 RUN_TAG_VARIABLE = "DSPEX_POOL_RUN"
 
+#: Seconds by which two readings of one start may differ.
+_TOLERANCE = 2.0
+
 
 def own_run_tag() -> str:
-    """Return the tag of this process: its id and its start time, in Unix seconds, as ``PID-SECONDS``.
+    """Return the tag of this process: its id and its start time, as ``PID-SECONDS``.
 
-    The time is zero where the system does not tell it, as without ``/proc``.
+    On Linux the seconds are those since the system's start, which do not change when its clock is set. They are zero
+    where the time cannot be read, as without ``/proc`` or at the limit on open files.
     """
-    return _tag_of(os.getpid())
+    pid = os.getpid()
+    try:
+        started = _started(pid)
+    except (psutil.Error, OSError):
+        started = 0.0
+    return f"{pid}-{started:.2f}"
 
 
 @functools.lru_cache(maxsize=1)
-def _tag_of(pid: int) -> str:
-    try:
-        started = psutil.Process(pid).create_time()
-    except psutil.Error:
-        started = 0.0
-    return f"{pid}-{started:.2f}"
+def _started(pid: int) -> float:
+    return _start_of(psutil.Process(pid))
+
+
+def _start_of(process: psutil.Process) -> float:
+    # Linux keeps seconds since its start, to which the time of that start is added. It moves with the clock.
+    booted = psutil.boot_time() if sys.platform == "linux" else 0.0
+    return process.create_time() - booted
 
 
 def run_has_ended(tag: str) -> bool:
@@ -45,9 +56,8 @@ def run_has_ended(tag: str) -> bool:
     pid, started = int(pid_text), float(started_text)
     try:
         process = psutil.Process(pid)
-        # The id may belong to a later process by now. A second of tolerance, because the start time is
-        # derived from the time of boot, which moves when the system's clock is set.
-        is_another = started > 0 and abs(process.create_time() - started) > 1.0
+        # The id may belong to a later process by now. Linux rounds the time of its start, up or down.
+        is_another = started > 0 and abs(_start_of(process) - started) > _TOLERANCE
         return process.status() == psutil.STATUS_ZOMBIE or is_another
     except psutil.NoSuchProcess:
         return True

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 
 import psutil
 import pytest
 
-from dspex_pool.transport.run_tag import _tag_of, own_run_tag, run_has_ended
+from dspex_pool.transport import run_tag
+from dspex_pool.transport.run_tag import own_run_tag, run_has_ended
 
 pytestmark = pytest.mark.fast
 
@@ -29,7 +32,17 @@ def test_run_has_ended_when_its_process_is_gone() -> None:
 
 def test_run_has_ended_when_its_pid_was_given_to_another() -> None:
     """A process of the same id that started at another time is another run."""
-    assert run_has_ended(f"{os.getpid()}-1000.00")
+    assert run_has_ended(f"{os.getpid()}-0.01")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system keeps the time of the start itself")
+def test_run_goes_on_when_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start time moves with the clock: ``doctor`` told to kill the workers of pools that ran."""
+    tag = own_run_tag()
+    booted, started = psutil.boot_time(), psutil.Process().create_time()
+    monkeypatch.setattr(psutil, "boot_time", lambda: booted + 3600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: started + 3600)
+    assert not run_has_ended(tag)
 
 
 def test_run_of_a_zombie_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,16 +67,29 @@ def test_run_without_a_start_time_is_known_by_its_number_alone(monkeypatch: pyte
     def gone(pid: int) -> psutil.Process:
         raise psutil.NoSuchProcess(pid)
 
-    _tag_of.cache_clear()
+    run_tag._started.cache_clear()
     try:
         with monkeypatch.context() as patch:
             patch.setattr(psutil, "Process", gone)
             tag = own_run_tag()
     finally:
-        _tag_of.cache_clear()
+        run_tag._started.cache_clear()
     assert tag == f"{os.getpid()}-0.00"
     assert not run_has_ended(tag)
     assert run_has_ended(f"{NO_PID}-0.00")
+
+
+def test_run_whose_start_time_cannot_be_read_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no descriptor left to read it by, the first start of a worker failed with a bare OSError."""
+
+    def no_descriptor(*_: object) -> float:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    run_tag._started.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(psutil.Process, "create_time", no_descriptor)
+        assert own_run_tag() == f"{os.getpid()}-0.00"
+    assert own_run_tag() != f"{os.getpid()}-0.00"
 
 
 @pytest.mark.parametrize("tag", ["", "12", "x-y", "12-"])
