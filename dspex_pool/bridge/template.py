@@ -52,6 +52,13 @@ __all__ = ["Template", "claim_socket", "main"]
 #: Streams of a worker, and its lifeline.
 _DESCRIPTORS_OF_A_WORKER = 4
 
+# What to do where the system refuses a fork.
+_ADVICE: dict[int | None, str] = {
+    errno.EMFILE: "Raise the limit on open files (ulimit -n), or let the handler hold fewer open.",
+    errno.EAGAIN: "Raise the limit on processes (ulimit -u, or pids.max of the cgroup) or start fewer workers.",
+    errno.ENOMEM: "There is no memory for another process; start fewer workers.",
+}
+
 
 def main(words: Sequence[str] | None = None) -> None:
     """Serve the pool until it leaves; in each fork, run a worker.
@@ -226,8 +233,8 @@ class Template:
 
 
 def _explain(error: OSError) -> str:
-    advice = " Raise the limit on open files (ulimit -n), or let the handler hold fewer open."
-    return f"{error.strerror}.{advice if error.errno == errno.EMFILE else ''}"
+    advice = _ADVICE.get(error.errno)
+    return f"{error.strerror}. {advice}" if advice else f"{error.strerror}."
 
 
 def _reap(pid: int) -> int | None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dspex_pool.transport.template_fork import ForkedProcess
 
 __all__ = [
+    "ADVICE",
     "Launched",
     "LaunchedTemplate",
     "Wires",
@@ -83,8 +84,8 @@ class Wires:
     far: tuple[int, int, int, int]
 
 
-# What to do about an error of the system.
-_ADVICE: dict[int | None, str] = {
+#: What to do about an error of the system.
+ADVICE: dict[int | None, str] = {
     errno.EMFILE: "Raise the limit on open files (ulimit -n) or start fewer workers: each takes 5 descriptors.",
     errno.ENFILE: "The whole system has no descriptor left (fs.file-max).",
     errno.EAGAIN: "Raise the limit on processes (ulimit -u, or pids.max of the cgroup) or start fewer workers.",
@@ -194,7 +195,7 @@ def _opening(what: str) -> Iterator[None]:
         try:
             yield
         except OSError as exc:
-            advice = _ADVICE.get(exc.errno, "")
+            advice = ADVICE.get(exc.errno, "")
             raise _CannotStartError(f"no {what} can be opened ({exc.strerror}). {advice}") from exc
 
 
@@ -261,7 +262,7 @@ def _popen(
 def _explain(exc: OSError, program: str, cwd: str | None) -> str:
     if cwd is not None and exc.filename == cwd:
         return f"its working directory {cwd!r} cannot be entered ({exc.strerror}). Set cwd to a directory."
-    advice = _ADVICE.get(exc.errno, "")
+    advice = ADVICE.get(exc.errno, "")
     return f"{program!r} cannot be executed ({exc.strerror}). {advice}"
 
 

@@ -7,16 +7,18 @@ the pipes. Everything but the start runs in the trio thread, so nothing here nee
 
 from __future__ import annotations
 
+import errno
+import functools
 import io
 import math
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from dspex_pool.errors import PortClosedError, RemoteFrameTooLargeError
+from dspex_pool.errors import PortClosedError, RemoteFrameTooLargeError, WorkerStartError
 from dspex_pool.protocol.framing import FrameDecoder, encode_parts
-from dspex_pool.transport.launch import Launched, launch
+from dspex_pool.transport.launch import ADVICE, Launched, launch
 from dspex_pool.transport.options import SubprocessOptions, default_worker_command
 from dspex_pool.transport.pipes import PIPE_BYTES, READ_BYTES, PipeEnd, PipeReader, PipeWriter
 from dspex_pool.transport.port import WaitExpiredError
@@ -30,8 +32,27 @@ if TYPE_CHECKING:
 
 __all__ = ["SubprocessOptions", "SubprocessPort", "SubprocessPortFactory", "default_worker_command"]
 
+_T = TypeVar("_T")
+
 #: Starting blocks a thread for milliseconds. The default threads may all be taken by the host's own work.
-STARTING_THREADS = trio.CapacityLimiter(math.inf)
+_STARTING_THREADS = trio.CapacityLimiter(math.inf)
+
+
+async def in_starting_thread(start: Callable[[], _T], what: str, worker_id: str | None) -> _T:
+    """Call ``start`` in a thread.
+
+    Raises:
+        WorkerStartError: The system gives no thread; says that ``what`` could not be started.
+
+    Cancellation:
+        Honoured before the call; one under way is finished.
+    """
+    try:
+        return await trio.to_thread.run_sync(start, limiter=_STARTING_THREADS)
+    except RuntimeError as exc:
+        raise WorkerStartError(
+            f"{what} could not be started: {exc}. {ADVICE[errno.EAGAIN]}", worker_id=worker_id
+        ) from exc
 
 
 class SubprocessPortFactory:
@@ -68,7 +89,8 @@ class SubprocessPortFactory:
             Honoured before the process is started. A start under way is finished, and then the port is
             returned: nothing between the start and the return can raise. Own it before the next await.
         """
-        launched = await trio.to_thread.run_sync(launch, self._options, worker_id, limiter=STARTING_THREADS)
+        start = functools.partial(launch, self._options, worker_id)
+        launched = await in_starting_thread(start, f"worker {worker_id}", worker_id)
         return SubprocessPort(launched, self._options, worker_id, self._on_stderr_line)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import logging
 import os
@@ -39,7 +40,7 @@ from dspex_pool.transport.launch import (
 from dspex_pool.transport.port import ExitStatus
 from dspex_pool.transport.process import exit_status_of
 from dspex_pool.transport.stderr_drain import LAST_STDERR_WAIT, StderrDrain
-from dspex_pool.transport.subprocess import STARTING_THREADS
+from dspex_pool.transport.subprocess import in_starting_thread
 from dspex_pool.transport.template_fork import ForkedProcess
 from dspex_pool.transport.template_packets import packet_of, receive_packet, too_long
 
@@ -166,9 +167,8 @@ class TemplateProcess:
                 awaited.give(None)
 
     async def _run(self) -> None:
-        launched = self._launched = await trio.to_thread.run_sync(
-            launch_template, self._options, self._environment, limiter=STARTING_THREADS
-        )
+        start = functools.partial(launch_template, self._options, self._environment)
+        launched = self._launched = await in_starting_thread(start, "the template", None)
         launched.channel.setblocking(False)
         self._stderr = StderrDrain(
             launched.stderr, TEMPLATE_NAME, self._on_stderr_line, tail_bytes=self._options.stderr_tail_bytes

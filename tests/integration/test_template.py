@@ -521,6 +521,20 @@ async def test_template_without_descriptors_says_so_and_stays(left: int) -> None
 
 
 @pytest.mark.trio
+async def test_refused_fork_is_told_with_the_cure(tmp_path: Path) -> None:
+    """At the limit on processes a template said only that the resource is temporarily unavailable."""
+    source = (
+        "import errno, os\nfrom dspex_testkit.children.echo import EchoHandler\n"
+        "def refuse():\n    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))\n"
+        "os.fork = refuse\nclass Refusing(EchoHandler):\n    pass\n"
+    )
+    with patience():
+        async with TemplatePortFactory(options_for(source, tmp_path)) as ports:
+            with pytest.raises(WorkerStartError, match=r"worker w-1 .* pids\.max"):
+                await ports.open(worker_id="w-1", incarnation=1)
+
+
+@pytest.mark.trio
 async def test_template_that_gets_no_thread_is_a_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that nobody expected in the start of a template cancelled the pool's block, and its end never came."""
 
@@ -531,7 +545,7 @@ async def test_template_that_gets_no_thread_is_a_failed_start(monkeypatch: pytes
         async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
             with monkeypatch.context() as patch:
                 patch.setattr(template_process, "launch_template", refuse_thread)
-                with pytest.raises(WorkerStartError, match=r"worker w-1 .* start new thread"):
+                with pytest.raises(WorkerStartError, match=r"worker w-1 .* start new thread.*ulimit -u"):
                     await ports.open(worker_id="w-1", incarnation=1)
             await end(await ports.open(worker_id="w-2", incarnation=2))
 

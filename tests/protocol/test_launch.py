@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+import trio
 
 from dspex_pool.errors import WorkerStartError
 from dspex_pool.transport.launch import launch
 from dspex_pool.transport.options import SubprocessOptions
 from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE, own_run_tag
+from dspex_pool.transport.subprocess import SubprocessPortFactory
 from tests.subprocess_children import child_command, running
 
 if TYPE_CHECKING:
@@ -208,6 +210,18 @@ def test_exhausted_processes_are_told_with_the_cure(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
     assert "pids.max" in str(refusal())
+
+
+@pytest.mark.trio
+async def test_missing_thread_is_told_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit on processes a start failed with a bare RuntimeError, a stack trace in the log and no cure."""
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", refuse)
+    with pytest.raises(WorkerStartError, match=r"worker w-7 could not be started: can't .* pids\.max"):
+        await SubprocessPortFactory().open(worker_id="w-7", incarnation=1)
 
 
 def test_failure_after_the_start_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
