@@ -106,7 +106,11 @@ class Template:
         limit_library_threads()
         gc.disable()
         self._warm_up(handler)
-        if hazards := self._hazards():
+        try:
+            hazards = self._hazards()
+        except OSError as error:
+            hazards = f"whether it may be forked cannot be seen ({error}). Mount /proc, or set start_method to spawn"
+        if hazards:
             self._refuse(hazards)
         # The collector's marks would copy all of this into each worker. Garbage among it stays, once for all of them:
         # to look for it takes a tenth of an import of DSPy, which leaves next to none.

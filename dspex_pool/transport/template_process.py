@@ -59,6 +59,8 @@ TEMPLATE_NAME = "template"
 # A fork takes milliseconds, and many may be asked for at once on a busy machine. A template that says nothing for
 # this long has been stopped, or its fork hangs. Less than a worker's life has for reaping: then it must be over.
 _ANSWER_TIMEOUT = 4.0
+# Seconds in which a template that has closed its socket may end by itself, so that its own exit status is known.
+_LAST_MOMENT = 0.5
 _NO_DESCRIPTOR = "no descriptor is left to hold it by. Raise the limit on open files (ulimit -n)"
 _UNKNOWN = "the template that forked it has ended"
 
@@ -178,6 +180,9 @@ class TemplateProcess:
                 nursery.start_soon(self._stderr.drain)
                 try:
                     await self._hear(launched.channel)
+                    # It is ending by itself, most likely; how, is worth a moment.
+                    with trio.move_on_after(_LAST_MOMENT):
+                        await launched.process.wait_ended()
                 finally:
                     launched.process.signal_group(signal.SIGKILL)
                     with trio.CancelScope(shield=True, deadline=trio.current_time() + _ANSWER_TIMEOUT):

@@ -521,6 +521,30 @@ async def test_template_without_descriptors_says_so_and_stays(left: int) -> None
 
 
 @pytest.mark.trio
+async def test_template_that_ends_by_itself_is_told_with_its_own_status(tmp_path: Path) -> None:
+    """It was killed while it ended, so that a handler that exits at import was told as killed by signal 9."""
+    source = "import atexit, sys, time\natexit.register(time.sleep, 0.05)\nsys.exit(3)\nclass Exiting():\n    pass\n"
+    with patience():
+        async with TemplatePortFactory(options_for(source, tmp_path)) as ports:
+            with pytest.raises(WorkerStartError, match=r"while it warmed up \(exit status 3\)"):
+                await ports.open(worker_id="w-1", incarnation=1)
+
+
+@pytest.mark.trio
+async def test_template_that_cannot_look_at_itself_says_what_to_do(tmp_path: Path) -> None:
+    """Without ``/proc`` it ended with a stack trace, and nothing told of the start method that needs none."""
+    source = (
+        "import os\nfrom dspex_testkit.children.echo import EchoHandler\n"
+        "def missing(folder):\n    raise FileNotFoundError(2, 'No such file or directory', folder)\n"
+        "os.listdir = missing\nclass Blind(EchoHandler):\n    pass\n"
+    )
+    with patience():
+        async with TemplatePortFactory(options_for(source, tmp_path)) as ports:
+            with pytest.raises(WorkerStartError, match=r"refuses .*/proc/self/task.* start_method to spawn"):
+                await ports.open(worker_id="w-1", incarnation=1)
+
+
+@pytest.mark.trio
 async def test_refused_fork_is_told_with_the_cure(tmp_path: Path) -> None:
     """At the limit on processes a template said only that the resource is temporarily unavailable."""
     source = (
