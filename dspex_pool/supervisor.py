@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PoolSupervisor", "ports_for"]
 
+#: How many starts of a worker, each of ``spawn_timeout``, a template has time for until it must be able to fork.
+TEMPLATE_STARTS = 4
+
 _log = logging.getLogger("dspex_pool")
 _stderr_log = logging.getLogger("dspex_pool.worker.stderr")
 
@@ -50,8 +53,11 @@ def ports_for(config: PoolConfig) -> PortFactory:
         limit_open_files=config.limit_open_files,
         max_frame_bytes=config.max_frame_bytes,
     )
-    make = TemplatePortFactory if config.start_method == "template" else SubprocessPortFactory
-    return make(options, on_stderr_line=_log_stderr)
+    if config.start_method == "spawn":
+        return SubprocessPortFactory(options, on_stderr_line=_log_stderr)
+    # Its imports go on while starts that wait for it fail. Slow ones are finished by then; others hang.
+    patience = TEMPLATE_STARTS * config.spawn_timeout
+    return TemplatePortFactory(options, on_stderr_line=_log_stderr, warm_up_timeout=patience)
 
 
 def _log_stderr(worker_id: str, line: str) -> None:

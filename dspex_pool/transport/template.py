@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -46,6 +47,7 @@ class TemplatePortFactory:
     Args:
         options: How to start workers. They run the bridge: ``command`` is not taken.
         on_stderr_line: As for ``SubprocessPortFactory``; the template's own lines come from ``template``.
+        warm_up_timeout: Seconds after which a template that cannot fork yet, because an import hangs, is replaced.
 
     Raises:
         InvalidConfigError: This system lacks what a template needs, or the options have a ``command``.
@@ -56,7 +58,10 @@ class TemplatePortFactory:
         options: SubprocessOptions | None = None,
         *,
         on_stderr_line: Callable[[str, str], None] | None = None,
+        warm_up_timeout: float = math.inf,
     ) -> None:
+        #: Seconds that a template has until it can fork.
+        self.warm_up_timeout = warm_up_timeout
         self._options = _checked(options or SubprocessOptions())
         self._on_stderr_line = None if on_stderr_line is None else ForgivingHandler(on_stderr_line)
         self._background = Background()
@@ -150,7 +155,9 @@ class TemplatePortFactory:
         if self._nursery is None or self._is_closed:
             raise WorkerStartError("no worker can be forked outside of the factory's 'async with' block")
         if self._template is None or self._template.ended.is_set():
-            self._template = TemplateProcess(self._options, self._on_stderr_line)
+            self._template = TemplateProcess(
+                self._options, self._on_stderr_line, warm_up_timeout=self.warm_up_timeout
+            )
             self._running.add(self._template)
             self._nursery.start_soon(self._keep, self._template, name="dspex_pool template")
         return self._template

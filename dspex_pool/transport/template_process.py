@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import itertools
 import logging
+import math
 import os
 import signal
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -59,7 +60,7 @@ TEMPLATE_NAME = "template"
 # A fork takes milliseconds, and many may be asked for at once on a busy machine. A template that says nothing for
 # this long has been stopped, or its fork hangs. Less than a worker's life has for reaping: then it must be over.
 _ANSWER_TIMEOUT = 4.0
-# Seconds in which a template that has closed its socket may end by itself, so that its own exit status is known.
+# Seconds in which a template that has closed its socket may end by itself, to be known by its own exit status.
 _LAST_MOMENT = 0.5
 _NO_DESCRIPTOR = "no descriptor is left to hold it by. Raise the limit on open files (ulimit -n)"
 _UNKNOWN = "the template that forked it has ended"
@@ -92,21 +93,25 @@ class TemplateProcess:
     Args:
         options: How its workers are started.
         on_stderr_line: Called with ``template`` and each line of its own stderr; must not raise.
+        warm_up_timeout: Seconds after which it is ended if it cannot fork yet.
     """
 
     def __init__(
-        self, options: SubprocessOptions, on_stderr_line: Callable[[str, str], None] | None = None
+        self,
+        options: SubprocessOptions,
+        on_stderr_line: Callable[[str, str], None] | None = None,
+        *,
+        warm_up_timeout: float = math.inf,
     ) -> None:
-        #: Whether it has been able to fork.
-        self.was_ready = False
-        #: Whether it has forked a worker.
-        self.has_forked = False
+        #: Whether it has been able to fork, and whether it has forked a worker.
+        self.was_ready = self.has_forked = False
         #: Whether it found that it must not be forked any more.
         self.is_spoilt = False
         #: Set when it is reaped.
         self.ended = trio.Event()
         self._options = options
         self._on_stderr_line = on_stderr_line
+        self._warm_up_timeout = warm_up_timeout
         self._environment = options.environment()
         self._launched: LaunchedTemplate | None = None
         self._stderr: StderrDrain | None = None
@@ -169,7 +174,7 @@ class TemplateProcess:
                 awaited.give(None)
 
     async def _run(self) -> None:
-        start = functools.partial(launch_template, self._options, self._environment)
+        start = partial(launch_template, self._options, self._environment)
         launched = self._launched = await in_starting_thread(start, "the template", None)
         launched.channel.setblocking(False)
         self._stderr = StderrDrain(
@@ -178,6 +183,7 @@ class TemplateProcess:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._stderr.drain)
+                nursery.start_soon(self._bound_warm_up)
                 try:
                     await self._hear(launched.channel)
                     # It is ending by itself, most likely; how, is worth a moment.
@@ -193,6 +199,15 @@ class TemplateProcess:
             release(launched.channel.fileno())
             self._stderr.close()
             launched.process.close()
+
+    async def _bound_warm_up(self) -> None:
+        with trio.move_on_after(self._warm_up_timeout) as patience:
+            await self._settled.wait()
+        if patience.cancelled_caught:
+            waited = f"{self._warm_up_timeout:g} s"
+            self._failure = WorkerStartError(f"its template has not imported the handler within {waited}")
+            _LOG.warning("%s (pid %s); it is replaced", self._failure, self.pid)
+            self.end()
 
     async def _hear(self, channel: socket.socket) -> None:
         while True:
@@ -277,8 +292,8 @@ class TemplateProcess:
         if awaited.came.is_set():
             raise TemplateLostError
         self.end()
-        reason = f"its template has not answered within {_ANSWER_TIMEOUT:g} s, and is replaced"
-        raise self._start_error(worker_id, reason)
+        waited = f"{_ANSWER_TIMEOUT:g} s"
+        raise self._start_error(worker_id, f"its template has not answered within {waited}, and is replaced")
 
     async def _undo(self, pid: int) -> None:
         """End a fork whose descriptor did not arrive."""

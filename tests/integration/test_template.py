@@ -19,8 +19,9 @@ import pytest
 import trio
 import trio.testing
 
-from dspex_pool import WorkerPool, worker_life
+from dspex_pool import PoolConfig, WorkerPool, worker_life
 from dspex_pool.errors import InvalidConfigError, WorkerDiedError, WorkerStartError
+from dspex_pool.supervisor import ports_for
 from dspex_pool.transport import template as template_module
 from dspex_pool.transport import template_fork, template_packets, template_process
 from dspex_pool.transport.port import ExitStatus
@@ -528,6 +529,32 @@ async def test_template_that_ends_by_itself_is_told_with_its_own_status(tmp_path
         async with TemplatePortFactory(options_for(source, tmp_path)) as ports:
             with pytest.raises(WorkerStartError, match=r"while it warmed up \(exit status 3\)"):
                 await ports.open(worker_id="w-1", incarnation=1)
+
+
+@pytest.mark.trio
+async def test_template_whose_import_hangs_is_replaced(tmp_path: Path) -> None:
+    """It was kept as long as the pool, which never healed, although what the import had waited for was back."""
+    (tmp_path / "hang").touch()
+    source = (
+        "import pathlib, time\nfrom dspex_testkit.children.echo import EchoHandler\n"
+        "time.sleep(600 * pathlib.Path('hang').exists())\nclass Slow(EchoHandler):\n    pass\n"
+    )
+    with patience():
+        async with TemplatePortFactory(options_for(source, tmp_path), warm_up_timeout=0.2) as ports:
+            with pytest.raises(
+                WorkerStartError, match=r"worker w-1 .* not imported the handler within 0\.2 s"
+            ):
+                await ports.open(worker_id="w-1", incarnation=1)
+            (tmp_path / "hang").unlink()
+            ports.warm_up_timeout = 60
+            await end(await ports.open(worker_id="w-2", incarnation=2))
+
+
+def test_template_has_the_time_of_several_starts_to_import() -> None:
+    """A pool's template had any time."""
+    ports = ports_for(PoolConfig(start_method="template", spawn_timeout=5))
+    assert isinstance(ports, TemplatePortFactory)
+    assert ports.warm_up_timeout == 20
 
 
 @pytest.mark.trio
