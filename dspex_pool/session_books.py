@@ -53,6 +53,7 @@ class SessionBooks:
         time_to_live: Seconds without use after which a session expires, or ``None``.
         max_sessions: How many may live at the same time.
         wall_clock: Gives seconds since 1970.
+        clock: Gives seconds that nobody sets; sessions live by it.
     """
 
     def __init__(
@@ -62,10 +63,14 @@ class SessionBooks:
         time_to_live: float | None,
         max_sessions: int,
         wall_clock: Callable[[], float],
+        clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self.table = SessionTable(time_to_live=time_to_live, max_sessions=max_sessions)
         self._store = store
         self._wall_clock = wall_clock
+        self._clock = clock
+        #: What the wall clock was ahead of the other at first.
+        self._ahead: float | None = None
         self._unsaved_uses: dict[str, None] = {}
         self._unsaved_counts: dict[tuple[str, str], None] = {}
         #: Programs, each with its session's id, of which the store is being given another.
@@ -102,6 +107,13 @@ class SessionBooks:
             if closing.cancelled_caught:
                 _log.warning("the session store did not close within %g s", timeout)
 
+    def _now(self) -> float:
+        """Return the seconds since 1970 as they would be if the wall clock had not been set since the first call."""
+        now = self._clock()
+        if self._ahead is None:
+            self._ahead = self._wall_clock() - now
+        return now + self._ahead
+
     # --- asking -------------------------------------------------------------------------------------------
 
     def find(self, session_id: str, command: str) -> Session | None:
@@ -112,7 +124,7 @@ class SessionBooks:
         """
         if command in BEGINNING and session_id not in self.table:
             return None
-        session = self.table.find(session_id, self._wall_clock())
+        session = self.table.find(session_id, self._now())
         if session is not None:
             self._unsaved_uses[session_id] = None
         return session
@@ -125,8 +137,8 @@ class SessionBooks:
         Raises:
             SessionLimitError: ``max_sessions`` live already.
         """
-        now = self._wall_clock()
-        session = self.table.begin(SessionRecord(id=session_id, created_at=now, last_used=now))
+        record = SessionRecord(id=session_id, created_at=self._wall_clock(), last_used=self._now())
+        session = self.table.begin(record)
         # What the store may still have under this id is replaced by the first commit, if there is one.
         session.replaces_expired = session_id in self._undeleted
         self._undeleted.pop(session_id, None)
@@ -145,7 +157,7 @@ class SessionBooks:
         session.users -= 1
         if self.table.is_live(session):
             if session.is_kept or session.users:
-                self.table.touch(session, self._wall_clock())
+                self.table.touch(session, self._now())
                 self._unsaved_uses[session.id] = None
             else:
                 self.table.end(session.id)
@@ -277,7 +289,7 @@ class SessionBooks:
 
     def expire(self) -> list[Session]:
         """End and return the sessions whose time to live is over; ``save`` takes them out of the store."""
-        gone = self.table.expire(self._wall_clock())
+        gone = self.table.expire(self._now())
         for session in gone:
             self._note_undeleted(session)
         return gone
@@ -312,7 +324,11 @@ class SessionBooks:
     async def _save_uses(self, uses: Iterable[str], counts: Iterable[tuple[str, str]]) -> None:
         sessions = [session for session_id in uses if (session := self._kept(session_id)) is not None]
         if sessions:
-            await self._store.touch([(session.id, session.record.last_used) for session in sessions])
+            # Whoever opens the store next knows the wall clock alone, as it is then.
+            was_set = self._wall_clock() - self._now()
+            await self._store.touch(
+                [(session.id, session.record.last_used + was_set) for session in sessions]
+            )
         totals = [
             ExecutionTotal(session.id, program.id, program.execution_count, program.last_executed or 0.0)
             for session_id, program_id in counts

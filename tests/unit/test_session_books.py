@@ -74,7 +74,29 @@ class Clock:
 
 def make_books(store: MemorySessionStore, clock: Clock | None = None, **settings: Any) -> SessionBooks:
     limits: dict[str, Any] = {"time_to_live": 10.0, "max_sessions": 9} | settings
-    return SessionBooks(store, wall_clock=clock if clock is not None else Clock(), **limits)
+    clock = clock if clock is not None else Clock()
+    return SessionBooks(store, wall_clock=clock, clock=clock, **limits)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("step", [-5000.0, 5000.0])
+async def test_clock_that_is_set_ends_no_session(step: float) -> None:
+    """Set forward by more than the time to live, it ended all sessions at once, and took them out of the store."""
+    wall, steady, store = Clock(), Clock(), MemorySessionStore()
+    books = SessionBooks(store, time_to_live=100.0, max_sessions=9, wall_clock=wall, clock=steady)
+    session = books.begin("s")
+    await books.commit(session, "create_program", {"id": "p", "signature": "a -> b"})
+    wall.now += step
+    assert books.expire() == []
+    steady.now += 60
+    wall.now += 60
+    assert books.find("s", "list_programs") is session
+    await books.save()
+    (kept,) = await store.load_all()
+    # What another pool will measure by: never earlier than it was, and the clock as it is.
+    assert kept.last_used == max(1000.0, wall.now)
+    steady.now += 101
+    assert books.expire() == [session]
 
 
 async def make_books_of_expired(store: MemorySessionStore, *session_ids: str) -> SessionBooks:
