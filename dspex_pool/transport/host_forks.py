@@ -7,8 +7,10 @@ are gone.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,9 @@ _held: dict[int, Callable[[], None]] = {}
 #: finalizer or a signal's handler, which run in the middle of anything, may fork.
 no_fork = threading.RLock()
 
+#: One for each Ctrl-C that struck while a fork waited for its turn.
+_interrupts: list[None] = []
+
 
 def hold(descriptor: int, close: Callable[[], None]) -> None:
     """Have forks call ``close`` for a descriptor that was opened; told again, the latest holds."""
@@ -38,7 +43,27 @@ def release(descriptor: int) -> None:
             close()
 
 
+def _wait_for_turn() -> None:
+    # Python only prints what is raised here, and forks all the same: without the lock, which the child could then
+    # never let go of, and with the Ctrl-C gone. So that is kept until the fork is made.
+    while True:
+        try:
+            no_fork.acquire()
+            return
+        except KeyboardInterrupt:
+            _interrupts.append(None)
+
+
+def _go_on() -> None:
+    no_fork.release()
+    if _interrupts:
+        _interrupts.clear()
+        # From another thread, because here it would be printed, too.
+        _thread.start_new_thread(os.kill, (os.getpid(), signal.SIGINT))
+
+
 def _close_all() -> None:
+    _interrupts.clear()
     while _held:
         # One that somebody has closed behind the pool's back must not save the others.
         with contextlib.suppress(OSError):
@@ -46,4 +71,4 @@ def _close_all() -> None:
     no_fork.release()
 
 
-os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=_close_all)
+os.register_at_fork(before=_wait_for_turn, after_in_parent=_go_on, after_in_child=_close_all)

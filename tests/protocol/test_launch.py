@@ -236,3 +236,41 @@ def test_failure_after_the_start_ends_the_process(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(MemoryError):
         launch(SubprocessOptions(command=child_command("import time; time.sleep(600)")), "w-7")
     assert (process.num_fds(), process.children()) == before
+
+
+#: A fork that is interrupted while it waits for a start in another thread.
+INTERRUPTED_FORK = """
+import os, threading, time
+from dspex_pool.transport import host_forks
+class Turn:
+    def __init__(self):
+        self.lock, self.interrupts = threading.RLock(), 1
+    def acquire(self):
+        if self.interrupts:
+            self.interrupts -= 1
+            raise KeyboardInterrupt
+        return self.lock.acquire()
+    def release(self):
+        self.lock.release()
+host_forks.no_fork = turn = Turn()
+child = 0
+try:
+    child = os.fork()
+    if not child:
+        taken = []
+        thread = threading.Thread(target=lambda: taken.append(turn.lock.acquire(timeout=5)))
+        thread.start()
+        thread.join()
+        os._exit(0 if taken == [True] else 1)
+    time.sleep(600)
+except KeyboardInterrupt:
+    print("interrupted, child", os.waitpid(-1, 0)[1])
+"""
+
+
+def test_interrupt_of_a_fork_that_waits_for_a_start_comes_after_it() -> None:
+    """It was printed and gone, and the child could open no pool: it waited for ever for a start it had copied."""
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_FORK], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (ended.stdout, ended.stderr) == ("interrupted, child 0\n", "")
