@@ -50,6 +50,14 @@ __all__ = [
     "Workers",
 ]
 
+
+def _named(text: str) -> Path:
+    """Read a path. An empty text, as of a variable that is not set, would be the working directory."""
+    if not text:
+        raise typer.BadParameter("it is an empty text: name a file or folder, or leave the option out")
+    return Path(text)
+
+
 # Far more than a pool answers, and few enough to be drawn.
 _MOST_CALLS = 1e5
 
@@ -58,7 +66,8 @@ Command: TypeAlias = Annotated[
     typer.Argument(metavar="-- COMMAND...", help="What starts the worker, after two dashes."),
 ]
 ProfileFile: TypeAlias = Annotated[
-    Path | None, typer.Option("--profile", metavar="FILE", help="What is known of the worker, as TOML.")
+    Path | None,
+    typer.Option("--profile", parser=_named, metavar="FILE", help="What is known of the worker, as TOML."),
 ]
 Known: TypeAlias = Annotated[
     list[str] | None,
@@ -82,13 +91,14 @@ Only: TypeAlias = Annotated[
     list[str] | None, typer.Option(metavar="CLAUSE", help="Hold it to this clause only, such as F03 or G*.")
 ]
 ExpectedFailures: TypeAlias = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Clauses that are known to be broken, one id a line.")
+    Path | None,
+    typer.Option(parser=_named, metavar="FILE", help="Clauses that are known to be broken, one id a line."),
 ]
 Junit: TypeAlias = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Write the verdicts as JUnit XML.")
+    Path | None, typer.Option(parser=_named, metavar="FILE", help="Write the verdicts as JUnit XML.")
 ]
 Html: TypeAlias = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Write what is printed as a page, too.")
+    Path | None, typer.Option(parser=_named, metavar="FILE", help="Write what is printed as a page, too.")
 ]
 List: TypeAlias = Annotated[bool, typer.Option("--list", help="Print the clauses and end.")]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Show also what was kept.")]
@@ -119,7 +129,8 @@ Rate: TypeAlias = Annotated[
 Seed: TypeAlias = Annotated[int, typer.Option(help="Arrivals are drawn from it.")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Report: TypeAlias = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Write a page with latency and memory over time.")
+    Path | None,
+    typer.Option(parser=_named, metavar="FOLDER", help="Write a page with latency and memory over time."),
 ]
 ListProfiles: TypeAlias = Annotated[bool, typer.Option("--list", help="Print the profiles and end.")]
 Tests: TypeAlias = Annotated[
@@ -128,7 +139,10 @@ Tests: TypeAlias = Annotated[
 ]
 Budget: TypeAlias = Annotated[str, typer.Option(metavar="TIME", help="How long to explore: 30s, 10m, 2h.")]
 JournalFolder: TypeAlias = Annotated[
-    Path, typer.Option("--journal", metavar="DIR", help="Where what is found is kept, and was kept before.")
+    Path,
+    typer.Option(
+        "--journal", parser=_named, metavar="DIR", help="Where what is found is kept, and was kept before."
+    ),
 ]
 FuzzSeed: TypeAlias = Annotated[
     int | None,

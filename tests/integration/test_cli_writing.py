@@ -66,3 +66,23 @@ def test_journal_of_fuzzing_that_cannot_be_merged_is_named(tmp_path: Path) -> No
     result = CliRunner().invoke(app, ["fuzz", "--merge", str(other), "--journal", str(ours)])
     assert result.exit_code == 2
     assert result.stderr == f"error: cannot write {ours}/runs/r.json: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["conform", "--profile", "", "--", "true"],
+        ["conform", "--expected-failures", "", "--", "true"],
+        ["conform", "--junit", "", "--", "true"],
+        ["conform", "--html", "", "--", "true"],
+        ["load", "echo", "--seconds", "0.1", "--report", ""],
+        ["fuzz", "--budget", "1s", "--journal", ""],
+    ],
+    ids=lambda words: words[-3] if "--" in words else words[-2],
+)
+def test_path_that_is_an_empty_text_is_refused(words: list[str]) -> None:
+    """It stood for the working directory: pages and journals were strewn there, and files were called directories."""
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "it is an empty text: name a file or folder" in result.stderr
+    assert result.stderr.count("\n") == 1
