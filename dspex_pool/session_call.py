@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,22 @@ from dspex_pool.errors import InvalidArgumentError
 from dspex_pool.protocol.strict_json import decode_json, encode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from dspex_pool.protocol import Event
     from dspex_pool.session_table import Session
     from dspex_pool.worker_memory import WorkerMemory
 
-__all__ = ["ANONYMOUS", "Call", "CallTally", "Reply", "check_affinity", "check_timeout", "own_copy"]
+__all__ = [
+    "ANONYMOUS",
+    "Call",
+    "CallTally",
+    "Reply",
+    "check_affinity",
+    "check_args",
+    "check_timeout",
+    "own_copy",
+]
 
 #: The session of programs that belong to nobody in particular.
 ANONYMOUS = "anonymous"
@@ -101,6 +111,21 @@ def own_copy(args: Mapping[str, Any]) -> dict[str, Any]:
     """
     copy: dict[str, Any] = decode_json(encode_json({"args": dict(args)}))["args"]
     return copy
+
+
+def check_args(command: str, args: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the arguments of a command, none for ``None``.
+
+    Raises:
+        InvalidArgumentError: They are no mapping.
+    """
+    if args is None:
+        return {}
+    if not isinstance(args, (dict, Mapping)):
+        raise InvalidArgumentError(
+            f"the arguments of {command!r} are a mapping; got {type(args).__name__}.", argument="args"
+        )
+    return args
 
 
 def check_timeout(timeout: float | None) -> float | None:

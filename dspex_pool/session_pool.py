@@ -19,7 +19,15 @@ from dspex_pool.config import PoolConfig
 from dspex_pool.errors import DspexPoolError, PoolClosedError, ProgramError, SessionStoreError
 from dspex_pool.session_answers import BEGINNING, USING, answer
 from dspex_pool.session_books import SessionBooks
-from dspex_pool.session_call import ANONYMOUS, Call, Reply, check_affinity, check_timeout, own_copy
+from dspex_pool.session_call import (
+    ANONYMOUS,
+    Call,
+    Reply,
+    check_affinity,
+    check_args,
+    check_timeout,
+    own_copy,
+)
 from dspex_pool.session_lease import CALL_EVENTS, SessionLease, forget_ended
 from dspex_pool.session_store import MemorySessionStore
 from dspex_pool.session_table import check_session_id
@@ -149,7 +157,8 @@ class SessionPool:
         if not isinstance(session_id, str) or session_id not in self._books.table:
             check_session_id(session_id)
         self.workers.require_open()
-        args = {} if args is None else args
+        if not isinstance(args, dict):
+            args = check_args(command, args)
         if command == "cleanup_session":
             return Reply(await self.end_session(session_id))
         self._expire()
@@ -198,7 +207,8 @@ class SessionPool:
                 idempotent=idempotent,
                 on_event=on_event,
             )
-        args = {} if args is None else args
+        if not isinstance(args, dict):
+            args = check_args(command, args)
         if command == "configure_lm":
             # A worker that found a session there would set the model of that one alone.
             args = {name: value for name, value in args.items() if name != "session_id"}

@@ -286,6 +286,13 @@ async def test_what_the_pool_knows_needs_no_worker(make_pool: MakePool) -> None:
             await ask("s", "load_program", {"program_id": "q"})
         with pytest.raises(InvalidArgumentError, match="affinity is one of"):
             await ask("s", "echo", affinity="loose")
+        for given in (5, ["p"], "p"):
+            with pytest.raises(InvalidArgumentError, match=r"of 'echo' are a mapping.*got (int|list|str)"):
+                await ask("s", "echo", given)  # type: ignore[arg-type] # wrong on purpose
+            with pytest.raises(InvalidArgumentError, match="of 'list_programs' are a mapping"):
+                await ask("s", "list_programs", given)  # type: ignore[arg-type] # wrong on purpose
+            with pytest.raises(InvalidArgumentError, match="of 'configure_lm' are a mapping"):
+                await pool.execute_anonymous("configure_lm", given)  # type: ignore[arg-type] # wrong on purpose
         for timeout in (-1.0, math.nan, "1"):
             with pytest.raises(InvalidArgumentError, match="timeout"):
                 await ask("s", "echo", timeout=timeout)  # type: ignore[arg-type] # wrong on purpose
