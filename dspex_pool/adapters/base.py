@@ -20,11 +20,11 @@ class Adapter(ABC):
     """The programs of one session.
 
     All implementations raise the same errors for the same mistakes: ``ProgramNotFoundError``,
-    ``ProgramExistsError``, ``InvalidArgumentError`` (a missing or unknown input, a bad signature, a number that
-    JSON cannot carry), ``ProgramError`` (the program itself failed), and where a worker stands behind them the
-    families *checkout*, *protocol* and *worker* of ``dspex_pool.errors``. Results are JSON objects, as described
-    for each command in the bridge protocol. ``timeout`` is in seconds and covers the call, not the wait for a
-    worker.
+    ``ProgramExistsError``, ``InvalidArgumentError`` (a missing or unknown input, an unknown setting, a bad
+    signature, a number that JSON cannot carry), ``ProgramError`` (the program itself failed), and where a worker
+    stands behind them the families *checkout*, *protocol* and *worker* of ``dspex_pool.errors``. Results are JSON
+    objects, as described for each command in the bridge protocol. ``timeout`` is in seconds and covers the call,
+    not the wait for a worker.
 
     Cancellation: every coroutine may be cancelled; the caller leaves at once. Whether the command took effect
     is then unknown, except that a change is in the session store if and only if the call returned or its commit

@@ -16,9 +16,15 @@ from dspex_pool.session_call import check_timeout
 from dspex_pool.session_table import check_session_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["CommandAdapter"]
+
+#: What ``configure_lm`` and ``create_program`` know. On the wire a worker ignores whatever else it is sent.
+_LM_SETTINGS = (
+    "model", "api_key", "api_key_env", "api_base", "temperature", "max_tokens", "provider", "engine"
+)  # fmt: skip
+_PROGRAM_OPTIONS = ("tools", "max_iters")
 
 
 class CommandAdapter(Adapter):
@@ -67,6 +73,7 @@ class CommandAdapter(Adapter):
 
     async def configure_lm(self, *, timeout: float | None = None, **settings: Any) -> dict[str, Any]:
         """Set the session's language model, or as ``anonymous`` that of all sessions without one."""
+        _refuse_unknown("configure_lm", settings, _LM_SETTINGS)
         if self._session_id == ANONYMOUS:
             return await self._ask("configure_lm", settings, timeout)
         return await self._ask_of_session("configure_lm", settings, timeout)
@@ -83,6 +90,7 @@ class CommandAdapter(Adapter):
         **options: Any,
     ) -> dict[str, Any]:
         """Create a program; ``options`` are those of its kind, such as ``tools`` of ``react``."""
+        _refuse_unknown("create_program", options, _PROGRAM_OPTIONS)
         args = {
             "id": program_id,
             "signature": signature,
@@ -146,3 +154,13 @@ class CommandAdapter(Adapter):
             return (await self.ping(timeout=timeout)).get("status") == "ok"
         except DspexPoolError:
             return False
+
+
+def _refuse_unknown(command: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse a slip of the pen, which would be paid for and do nothing."""
+    for name in given:
+        if name not in known:
+            raise InvalidArgumentError(
+                f"{command} has no argument {name!r}; known are {', '.join(known)}.",
+                argument=name,
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from dspex_pool.errors import InvalidArgumentError
 from dspex_testkit.contracts.adapter_base import INPUTS, SIGNATURE, AdapterPromises, refused
@@ -47,6 +48,14 @@ class RefusalPromises(AdapterPromises):
         async with self.session() as adapter:
             with refused(InvalidArgumentError, "clairvoyance"):
                 await adapter.create_program("p", SIGNATURE, program_type="clairvoyance")
+
+    async def test_unknown_option_of_a_program_is_named(self) -> None:
+        """A slip of the pen is not ignored, and creates nothing."""
+        async with self.session() as adapter:
+            misspelt: dict[str, Any] = {"max_iter": 3}
+            with refused(InvalidArgumentError, "'max_iter'", "max_iters", "tools"):
+                await adapter.create_program("p", SIGNATURE, **misspelt)
+            assert (await adapter.list_programs())["total_count"] == 0
 
     async def test_empty_program_id_is_refused(self) -> None:
         """A program needs a name."""

@@ -59,6 +59,13 @@ class SessionPromises(AdapterPromises):
             with refused(InvalidArgumentError, "model"):
                 await adapter.configure_lm(temperature=0.5)
 
+    async def test_setting_of_the_model_that_is_unknown_is_named(self) -> None:
+        """A slip of the pen is not ignored: it would run, and be paid for, without what was asked for."""
+        async with self.session() as adapter:
+            for speaker in (adapter, adapter.session_adapter(ANONYMOUS)):
+                with refused(InvalidArgumentError, "'temprature'", "temperature", "max_tokens"):
+                    await speaker.configure_lm(**MODEL, temprature=0.5)
+
     async def test_model_of_the_anonymous_adapter_serves_all_sessions(self) -> None:
         """A session without a language model of its own uses the one that was set for everybody."""
         async with self.session() as adapter:
