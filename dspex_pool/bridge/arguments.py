@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from dspex_pool.errors import InvalidArgumentError
@@ -93,15 +94,15 @@ def names(args: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 
 def number(args: Mapping[str, Any], name: str) -> float | None:
-    """Return a number of 0 or more, or ``None`` where it is missing or null.
+    """Return a finite number of 0 or more, or ``None`` where it is missing or null.
 
     Raises:
-        InvalidArgumentError: It is no number, or negative.
+        InvalidArgumentError: It is no number, negative, or not finite.
     """
     value = args.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise refusal(name, f"must be a number of 0 or more, not {describe(value)}")
     return value
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspex_pool.bridge.definitions import PROGRAM_TYPES
-from dspex_pool.bridge.lm import EXTRACTIVE_ENGINE, EXTRACTIVE_MODEL
+from dspex_pool.bridge.lm import EXTRACTIVE_ENGINE, EXTRACTIVE_MODEL, read_settings
 from dspex_pool.bridge.signatures import parse_signature, validate_inputs
 from dspex_pool.cli.problems import CliError, one_line
 from dspex_pool.cli.rows import non_finite_place
@@ -112,7 +112,8 @@ def choose_lm(
     """Return the model's settings; the embedded engine where ``model`` is not given.
 
     Raises:
-        CliError: The variable of the key is not set, or options are given that the embedded engine has not.
+        CliError: A setting cannot be used, the variable of the key is not set, or options are given that the
+            embedded engine has not.
     """
     options = {
         "api_key_env": api_key_env,
@@ -128,7 +129,12 @@ def choose_lm(
         return LmChoice({"model": EXTRACTIVE_MODEL, "engine": EXTRACTIVE_ENGINE})
     if api_key_env is not None and not os.environ.get(api_key_env):
         raise CliError(f"--api-key-env {api_key_env}: this environment variable is not set")
-    return LmChoice({"model": model, **given})
+    settings = {"model": model, **given}
+    try:
+        read_settings(settings, os.environ)
+    except InvalidArgumentError as error:
+        raise CliError(f"the language model cannot be used: {error}") from error
+    return LmChoice(settings)
 
 
 def choose_program(

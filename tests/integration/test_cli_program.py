@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -258,6 +259,23 @@ def test_key_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(CliError, match="--api-key-env NO_SUCH_KEY: this environment variable is not set"):
         choose_lm("openai/gpt-4o-mini", api_key_env="NO_SUCH_KEY")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": math.nan}, "temperature must be a number of 0 or more, not the number nan"),
+        ({"temperature": math.inf}, "temperature must be a number of 0 or more, not the number inf"),
+        ({"temperature": -1.0}, r"temperature must be a number of 0 or more, not the number -1\.0"),
+        ({"max_tokens": 0}, "max_tokens must be an integer of 1 or more"),
+        ({"api_base": ""}, "api_base must be a non-empty string"),
+        ({"model": ""}, "model must be a non-empty string"),
+    ],
+)
+def test_setting_that_no_worker_takes_is_refused_at_once(options: dict[str, Any], message: str) -> None:
+    """It was refused by the first worker only, when the pool had started and DSPy was imported."""
+    with pytest.raises(CliError, match=message):
+        choose_lm(**{"model": "openai/gpt-4o-mini", **options})
 
 
 def test_embedded_engine_refuses_options_of_a_model() -> None:
