@@ -218,6 +218,11 @@ def _from_factory(name: str, allow: Sequence[str], settings: dict[str, Any]) -> 
         raise InvalidArgumentError(
             f"factory {name!r} returned a {type(module).__name__}, not a dspy.Module", argument="factory"
         )
+    if not _is_synchronous(module) and not hasattr(type(module), "aforward"):
+        raise InvalidArgumentError(
+            f"factory {name!r} returned a {type(module).__name__}, which has no forward and no aforward",
+            argument="factory",
+        )
     return module
 
 

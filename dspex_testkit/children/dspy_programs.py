@@ -24,6 +24,7 @@ __all__ = [
     "configured",
     "coroutine",
     "failing",
+    "idle",
     "no_module",
     "parallel",
     "patient",
@@ -180,6 +181,16 @@ def parallel() -> Any:
 def no_module() -> object:
     """Return something else than a module."""
     return object()
+
+
+def idle() -> Any:
+    """Make a module that does nothing: it has neither ``forward`` nor ``aforward``."""
+    import dspy
+
+    class Idle(dspy.Module):  # type: ignore[misc] # dspy has no types
+        pass
+
+    return Idle()
 
 
 def failing() -> object:

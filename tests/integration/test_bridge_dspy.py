@@ -289,6 +289,7 @@ def test_inputs_of_a_factory_program_are_checked_against_its_forward(
     [
         ({"factory": "os:getcwd"}, "InvalidArgument", "not on the allow-list"),
         ({"factory": f"{PROGRAMS}:no_module"}, "InvalidArgument", "returned a object, not a dspy.Module"),
+        ({"factory": f"{PROGRAMS}:idle"}, "InvalidArgument", "a Idle, which has no forward and no aforward"),
         ({"factory": f"{PROGRAMS}:NO_FUNCTION"}, "InvalidArgument", "is no function"),
         ({"factory": f"{PROGRAMS}:nowhere"}, "InvalidArgument", "cannot be imported"),
         ({"factory": f"{PROGRAMS}:failing"}, "LookupError", "no such blueprint"),
