@@ -13,8 +13,6 @@ import traceback
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, time
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 # litellm would fetch a price list from the network when it is first used.
@@ -28,6 +26,7 @@ from dspex_pool.bridge.handler import import_allowed
 from dspex_pool.bridge.ledger import Ledger
 from dspex_pool.bridge.lm import EXTRACTIVE_ENGINE
 from dspex_pool.bridge.own_settings import own_settings
+from dspex_pool.bridge.plain import plain, shown_steps
 from dspex_pool.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -299,31 +298,15 @@ def _outputs(prediction: Any) -> dict[str, Any]:
     if not isinstance(prediction, Mapping):
         kind = type(prediction).__name__
         raise TypeError(f"the program returned a {kind}; it must return a dspy.Prediction or a mapping")
-    return {name: _plain(value) for name, value in prediction.items()}
-
-
-def _plain(value: Any) -> Any:
-    """Return what DSPy parses answers into as JSON has it: records as objects, members of an enum as their values.
-
-    What else JSON cannot carry stays, for the encoder to name its place.
-    """
-    if isinstance(value, Enum):
-        return _plain(value.value)
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dspy.Example):
-        return _plain(dict(value.items()))
-    dump = getattr(value, "model_dump", None)  # pydantic's records, DSPy's own types among them
-    return dump(mode="json") if callable(dump) else value
+    return {
+        name: shown_steps(value) if name == "trajectory" else plain(value)
+        for name, value in prediction.items()
+    }
 
 
 def dump_state(module: Any) -> dict[str, Any]:
     """Return the state of a module as DSPy's JSON: instructions, field texts, demonstrations. No keys."""
-    state = _plain(module.dump_state())
+    state = plain(module.dump_state())
     assert isinstance(state, dict)
     return state
 

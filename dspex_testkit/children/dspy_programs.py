@@ -8,8 +8,11 @@ from __future__ import annotations
 import datetime
 import enum
 import logging
+import math
 import time
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,18 +55,30 @@ def shouter() -> Any:
 
 
 def teller() -> Any:
-    """Make a program that returns something of a ``kind``: object, record, typed, set, text, or ``nothing``."""
+    """Make a program that returns something of a ``kind``: object, record, typed, parsed, keys, text, …"""
     import dspy
 
     class Colour(enum.Enum):
         RED = "red"
 
+    class Name(str):
+        __slots__ = ()
+
     class Teller(dspy.Module):  # type: ignore[misc] # dspy has no types
         def forward(self, kind: str) -> Any:
             record = dspy.Example(a=(1, 2), image=dspy.Image(url="http://127.0.0.1/x.png"))
-            kinds: dict[str, Any] = {"object": {"it": 1}, "record": {"it": [record]}, "set": {"it": {1}}}
+            kinds: dict[str, Any] = {"object": {"it": 1}, "record": {"it": [record]}}
             kinds["typed"] = {
                 "it": [Colour.RED, datetime.date(2026, 2, 3), datetime.datetime(2026, 2, 3, 4, 5)]
+            }
+            kinds["parsed"] = {
+                "it": [Decimal("1.10"), UUID(int=5), {3}, Name("Ann"), datetime.timedelta(seconds=5)]
+            }
+            kinds["keys"] = {"it": {1: "a", Colour.RED: "b", datetime.date(2026, 2, 3): "c"}}
+            kinds["same keys"] = {"it": {1: "a", "1": "b"}}
+            kinds["anything"] = {"it": [object()]}
+            kinds["told"] = {
+                "trajectory": {"observation_0": [object, math.nan, b"\xff"], "observation_1": {1: Colour.RED}}
             }
             return kinds.get(kind, kind)
 
