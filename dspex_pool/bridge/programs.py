@@ -27,6 +27,7 @@ from dspex_pool.bridge.ledger import Ledger
 from dspex_pool.bridge.lm import EXTRACTIVE_ENGINE
 from dspex_pool.bridge.own_settings import own_settings
 from dspex_pool.bridge.plain import plain, shown_steps
+from dspex_pool.bridge.secrets import without_secrets
 from dspex_pool.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -305,8 +306,8 @@ def _outputs(prediction: Any) -> dict[str, Any]:
 
 
 def dump_state(module: Any) -> dict[str, Any]:
-    """Return the state of a module as DSPy's JSON: instructions, field texts, demonstrations. No keys."""
-    state = plain(module.dump_state())
+    """Return the state of a module as DSPy's JSON: instructions, field texts, demonstrations. No secrets."""
+    state = without_secrets(plain(module.dump_state()))
     assert isinstance(state, dict)
     return state
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["Secrets"]
+import re
+from typing import Any
+
+__all__ = ["Secrets", "without_secrets"]
 
 _MASK = "[secret]"
 # Shorter ones are words of ordinary text; masking them would garble messages and protect nothing.
 _MIN_CHARS = 8
+# Settings of a language model that are secrets by their names, unless they are numbers, as ``max_tokens`` is.
+_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|header|cookie", re.I)
+# What may be secret in an address: who asks, and with what.
+_SECRET_IN_URL = re.compile(r"(?<=://)[^/?#]*@|\?[^#]*")
+# What DSPy writes into the state of a language model, and nowhere else.
+_LM_MARK = "_dspy_lm_class"
 
 
 class Secrets:
@@ -29,3 +38,31 @@ class Secrets:
         for value in self._values:
             text = text.replace(value, _MASK)
         return text
+
+
+def without_secrets(state: Any) -> Any:
+    """Return the JSON state of a program without what its language models must not tell.
+
+    DSPy leaves out ``api_key`` alone.
+    """
+    if isinstance(state, list):
+        return [without_secrets(item) for item in state]
+    if not isinstance(state, dict):
+        return state
+    if _LM_MARK in state:
+        return _harmless(state)
+    return {name: without_secrets(item) for name, item in state.items()}
+
+
+def _harmless(setting: Any) -> Any:
+    if isinstance(setting, str):
+        return _SECRET_IN_URL.sub("", setting) if "://" in setting else setting
+    if isinstance(setting, list):
+        return [_harmless(item) for item in setting]
+    if not isinstance(setting, dict):
+        return setting
+    return {
+        name: _harmless(item)
+        for name, item in setting.items()
+        if not _SECRET_NAME.search(name) or isinstance(item, int | float | None)
+    }

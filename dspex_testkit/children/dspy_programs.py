@@ -31,6 +31,7 @@ __all__ = [
     "no_module",
     "parallel",
     "patient",
+    "secretive",
     "settings",
     "shouter",
     "teller",
@@ -106,6 +107,28 @@ def thinker() -> Any:
 
     program = dspy.Predict("context, question -> answer")
     program.set_lm(dspy.LM(MODEL, engine=ExtractiveEngine(), cache=False))
+    return program
+
+
+def secretive() -> Any:
+    """Make a program with a language model of its own that is full of secrets; each has ``hush-hush`` in it."""
+    import dspy
+
+    secret = "hush-hush-0123456789"
+    settings: dict[str, Any] = {
+        "api_key": secret,
+        "api_base": f"http://me:{secret}@127.0.0.1:1/v1?key={secret}#x",
+        "extra_headers": {"Authorization": f"Bearer {secret}"},
+        "headers": {"X-Proxy": secret},
+        "extra_body": {"top_k": 3, "auth": {"value": secret}, "user": {"password": secret}},
+        "azure_ad_token": secret,
+        "aws_secret_access_key": secret,
+        "vertex_credentials": secret,
+        "model_list": [{"model_name": "m", "litellm_params": {"api_key": secret}}],
+        "max_tokens": 77,
+    }
+    program = dspy.ChainOfThought("question -> answer")
+    program.set_lm(dspy.LM("openai/m", train_kwargs={"api_key": secret}, **settings))
     return program
 
 

@@ -314,60 +314,6 @@ def test_names_reach_only_what_the_worker_allows(
     assert problem in error["error"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "outputs"),
-    [
-        ("object", {"it": 1}),
-        ("typed", {"it": ["red", "2026-02-03", "2026-02-03T04:05:00"]}),
-        ("record", {"it": [{"a": [1, 2], "image": {"url": "http://127.0.0.1/x.png"}}]}),
-        ("parsed", {"it": ["1.10", "00000000-0000-0000-0000-000000000005", [3], "Ann", "PT5S"]}),
-        ("keys", {"it": {"1": "a", "red": "b", "2026-02-03": "c"}}),
-    ],
-)
-def test_records_in_outputs_travel_as_objects(
-    bridge: BridgeProcess, kind: str, outputs: dict[str, Any]
-) -> None:
-    """Examples, pydantic's records and DSPy's own types; and what travelled in such records only.
-
-    That is enums, dates, decimal numbers, UUIDs, sets and the keys of ``dict[int, str]``: a program whose signature
-    has an output of such a type asked its model, and failed.
-    """
-    create(bridge, factory=f"{PROGRAMS}:teller")
-    told = execute(bridge, inputs={"kind": kind})["outputs"]
-    if kind == "record":
-        image = told["it"][0].pop("image")
-        assert "http://127.0.0.1/x.png" in json.dumps(image)
-        outputs["it"][0].pop("image")
-    assert told == outputs
-
-
-@pytest.mark.parametrize(
-    ("kind", "problem"),
-    [
-        ("anything", "result.outputs.it[0] is of type object"),
-        ("same keys", "a key of result.outputs.it is"),
-        ("text", "returned a str"),
-    ],
-)
-def test_outputs_that_cannot_travel_are_a_failure_with_the_place(
-    bridge: BridgeProcess, kind: str, problem: str
-) -> None:
-    """Never "no answer" (R51, R90)."""
-    create(bridge, factory=f"{PROGRAMS}:teller")
-    assert problem in refused_run(bridge, inputs={"kind": kind})["error"]
-
-
-def test_trajectory_tells_what_the_model_was_shown(bridge: BridgeProcess) -> None:
-    """A tool of ReAct may return any object; its program failed with all answers of the model paid for.
-
-    DSPy shows the model the text of what JSON cannot carry.
-    """
-    create(bridge, factory=f"{PROGRAMS}:teller")
-    told = execute(bridge, inputs={"kind": "told"})["outputs"]["trajectory"]
-    assert told["observation_0"] == "[<class 'object'>, nan, b'\\xff']"
-    assert told["observation_1"] == {"1": "red"}
-
-
 def test_program_may_have_a_model_of_its_own() -> None:
     """Then none needs to be configured; what it costs is not known here."""
     with running_bridge("--allow", PROGRAMS, handler=HANDLER) as fresh:
