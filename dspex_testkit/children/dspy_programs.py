@@ -24,6 +24,7 @@ __all__ = [
     "ReactEngine",
     "ScriptedEngine",
     "asynchronous",
+    "chooser",
     "configured",
     "coroutine",
     "failing",
@@ -130,6 +131,15 @@ def secretive() -> Any:
     program = dspy.ChainOfThought("question -> answer")
     program.set_lm(dspy.LM("openai/m", train_kwargs={"api_key": secret}, **settings))
     return program
+
+
+def chooser() -> Any:
+    """Make a program that takes the best of two answers: ``{context, question}`` gives ``{answer}``."""
+    import dspy
+
+    return dspy.BestOfN(
+        thinker(), N=2, reward_fn=lambda inputs, prediction: len(prediction.answer), threshold=999
+    )
 
 
 def asynchronous() -> Any:

@@ -337,6 +337,16 @@ def test_usage_in_threads_is_counted(bridge: BridgeProcess) -> None:
     assert two["cost"] is None
 
 
+def test_program_may_take_the_best_of_several_answers(bridge: BridgeProcess) -> None:
+    """``BestOfN`` and ``Refine`` write to DSPy's trace, and failed after the last answer where there was none."""
+    create(bridge, "one", factory=f"{PROGRAMS}:thinker")
+    create(bridge, "best", factory=f"{PROGRAMS}:chooser")
+    one, best = execute(bridge, "one"), execute(bridge, "best")
+    assert best["outputs"] == one["outputs"]
+    model = "dspex/extractive"
+    assert best["usage"][model]["total_tokens"] == 2 * one["usage"][model]["total_tokens"] > 0
+
+
 def test_settings_of_a_program_are_its_own(bridge: BridgeProcess) -> None:
     """What one session's program configured held for the programs of all sessions of that worker."""
     for session_id, factory in (("a", "configured"), ("b", "settings"), ("c", "configured")):
