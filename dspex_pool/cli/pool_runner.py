@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from dspex_pool.adapters.python_pool import PythonPool
 from dspex_pool.cli.problems import CliError
 from dspex_pool.cli.run import RowReply
-from dspex_pool.errors import ProgramError, RemoteProtocolError, WorkerDiedError, WorkerStartError
+from dspex_pool.errors import (
+    CallTimeoutError,
+    ProgramError,
+    RemoteProtocolError,
+    WorkerDiedError,
+    WorkerStartError,
+)
 from dspex_pool.telemetry import PREFIX
 
 if TYPE_CHECKING:
@@ -134,12 +140,11 @@ class PoolRunner:
                     idempotent=True,
                 )
                 break
-            except WorkerDiedError as error:
+            except (WorkerDiedError, CallTimeoutError) as error:
                 before += error.attempts or 1
                 error.attempts = before
-                # Workers that die before they have the row, while they import say, cost the row no retry.
-                is_untouched = error.request_sent is False or error.request_read is False
-                if not is_untouched or before > MOST_ATTEMPTS:
+                # Workers that are lost before they have the row, while they import say, cost the row no retry.
+                if _had_row(error) or before > MOST_ATTEMPTS:
                     raise
                 retries = max(0, self._pool.config.retries - before + 1)
         return _row_reply(reply, before)
@@ -150,6 +155,13 @@ class PoolRunner:
         Cancellation: The session may stay until the pool closes.
         """
         await self._pool.sessions.end_session(session_id)
+
+
+def _had_row(error: WorkerDiedError | CallTimeoutError) -> bool:
+    """Tell whether the worker may have begun the row, and was not lost over what it must be told first."""
+    if isinstance(error, CallTimeoutError):
+        return error.command == "execute_program"
+    return error.request_sent is not False and error.request_read is not False
 
 
 def _row_reply(reply: Reply, attempts_before: int) -> RowReply:

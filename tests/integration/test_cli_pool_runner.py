@@ -9,7 +9,7 @@ import pytest
 from dspex_pool.cli.pool_runner import MOST_ATTEMPTS, PROGRAM_ID, PoolRunner, wait_ready
 from dspex_pool.cli.program import ProgramChoice
 from dspex_pool.config import PoolConfig
-from dspex_pool.errors import RemoteProtocolError, WorkerDiedError, WorkerStartError
+from dspex_pool.errors import CallTimeoutError, RemoteProtocolError, WorkerDiedError, WorkerStartError
 from dspex_pool.session_call import Reply
 from tests.cases import case
 
@@ -59,6 +59,11 @@ def died(*, sent: bool, attempts: int) -> WorkerDiedError:
     return WorkerDiedError("died", worker_id="w-1", request_sent=sent, attempts=attempts)
 
 
+def late(command: str) -> CallTimeoutError:
+    """Make the error of a worker that did not answer a command in time."""
+    return CallTimeoutError("late", worker_id="w-1", command=command, attempts=1)
+
+
 @pytest.mark.trio
 async def test_session_begins_with_its_program() -> None:
     """By a command that may be repeated, so that a lost worker costs time alone."""
@@ -95,6 +100,21 @@ async def test_row_that_no_worker_ever_had_costs_no_retry() -> None:
     assert reply.attempts == 8
     # Tries that may have reached a worker are never more than was allowed.
     assert [asked[3]["retries"] for asked in pool.asked] == [3, 0, 0]
+
+
+@pytest.mark.trio
+async def test_row_whose_worker_was_still_being_prepared_is_tried_again() -> None:
+    """With a short --timeout the first rows failed, one a worker: their time went into the import of DSPy.
+
+    The time of the row itself is never given twice.
+    """
+    pool = FakePool(late("configure_lm"), died(sent=False, attempts=1), ANSWER, retries=2)
+    assert (await runner(pool).run_row("t", {})).attempts == 3
+    with pytest.raises(CallTimeoutError) as caught:
+        await runner(FakePool(late("load_program"), late("execute_program"), retries=2)).run_row("t", {})
+    assert caught.value.attempts == 2
+    with pytest.raises(CallTimeoutError):
+        await runner(FakePool(*(late("configure_lm") for _ in range(MOST_ATTEMPTS + 1)))).run_row("t", {})
 
 
 @pytest.mark.trio
