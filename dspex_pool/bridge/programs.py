@@ -94,6 +94,9 @@ class MeteredLM(dspy.LM):  # type: ignore[misc] # dspy has no types
         with dspy.context(disable_history=False):
             return await super().acall(*args, **kwargs)
 
+    def dump_state(self) -> None:
+        """Return nothing: the model of a session is no part of a program that has kept it."""
+
     def update_history(self, entry: Mapping[str, Any]) -> None:
         """Enter the call in the ledger, and keep nothing."""
         ledger = dspy.settings.get("dspex_ledger")

@@ -24,6 +24,7 @@ __all__ = [
     "ReactEngine",
     "ScriptedEngine",
     "asynchronous",
+    "borrower",
     "chooser",
     "configured",
     "coroutine",
@@ -131,6 +132,22 @@ def secretive() -> Any:
     program = dspy.ChainOfThought("question -> answer")
     program.set_lm(dspy.LM("openai/m", train_kwargs={"api_key": secret}, **settings))
     return program
+
+
+def borrower() -> Any:
+    """Make a program that takes the model of its session for its own: ``{context, question}`` gives ``{answer}``."""
+    import dspy
+
+    class Borrower(dspy.Module):  # type: ignore[misc] # dspy has no types
+        def __init__(self) -> None:
+            super().__init__()
+            self.predict = dspy.Predict("context, question -> answer")
+
+        def forward(self, context: str, question: str) -> Any:
+            self.set_lm(dspy.settings.lm)
+            return self.predict(context=context, question=question)
+
+    return Borrower()
 
 
 def chooser() -> Any:

@@ -103,3 +103,14 @@ def test_dump_holds_no_secret_of_the_model_of_a_program(bridge: BridgeProcess) -
     bridge.ask(
         "load_program", program_id="q", session_id="t", **{k: dump[k] for k in ("definition", "state")}
     )
+
+
+def test_model_of_a_session_is_no_part_of_a_dump(bridge: BridgeProcess) -> None:
+    """A program that had kept it could be dumped, and its dump not be loaded: the class is the bridge's own."""
+    create(bridge, "borrower")
+    inputs = {"context": "Rome is the capital of Italy.", "question": "What is the capital of Italy?"}
+    outputs = bridge.ask("execute_program", **OF_SESSION, inputs=inputs)["outputs"]
+    dump = bridge.ask("dump_program", **OF_SESSION)
+    assert dump["state"]["predict"]["lm"] is None
+    bridge.ask("load_program", **OF_SESSION, definition=dump["definition"], state=dump["state"])
+    assert bridge.ask("execute_program", **OF_SESSION, inputs=inputs)["outputs"] == outputs
