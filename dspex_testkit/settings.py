@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -104,9 +105,11 @@ class State:
 
 
 def _enforced(names: list[str]) -> frozenset[str]:
-    if names in ([], ["false"]):
+    # Of TOML's own booleans pytest makes a text with a capital.
+    said = [name.lower() for name in names]
+    if said in ([], ["false"]):
         return frozenset()
-    if names == ["true"]:
+    if said == ["true"]:
         return frozenset(LAYERS)
     if unknown := set(names) - LAYERS.keys():
         known = ", ".join(LAYERS)
@@ -141,8 +144,10 @@ def _read(config: pytest.Config, name: str, kind: str) -> Any:
 
 
 def _text_of(error: Exception) -> str:
-    """Return the value that a conversion of pytest's could not convert: it is quoted at the end of the message."""
-    return str(error).partition("'")[2].rpartition("'")[0]
+    """Return the value that pytest could not convert, which its message ends with: quoted, or after its type."""
+    text = str(error)
+    typed = re.search(r" got \w+: (.*)\Z", text, re.DOTALL)
+    return typed[1].strip("'") if typed else text.partition("'")[2].rpartition("'")[0]
 
 
 def _refusal(name: str, value: object, kind: str) -> ValueError:

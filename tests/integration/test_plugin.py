@@ -156,6 +156,34 @@ def test_setting_with_a_wrong_value_is_a_usage_error_that_names_it(
     assert f"{name} = {value} is refused: it must be " in text(result)
 
 
+@pytest.mark.parametrize(("said", "failed"), [("true", 1), ("false", 0), ('["fast"]', 1), ("[]", 0)])
+def test_budgets_are_enforced_as_toml_says(said: str, failed: int, pytester: pytest.Pytester) -> None:
+    """TOML's own ``true`` reached the plugin as ``True``, which it took for the name of a layer."""
+    settings = f"dspex_enforce_budgets = {said}\ndspex_budget_fast = 0.0001"
+    pytester.makepyprojecttoml(f"[tool.pytest.ini_options]\n{settings}\n")
+    pytester.makepyfile("import pytest\n@pytest.mark.fast\ndef test_burns(): sum(range(1_000_000))")
+    assert pytester.runpytest_inprocess(*QUIET).ret == failed
+
+
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest.toml came with pytest 9")
+@pytest.mark.parametrize(
+    ("setting", "shown"),
+    [
+        ('dspex_budget_fast = "x"', "dspex_budget_fast = x is refused: it must be a number from 0"),
+        ("dspex_strict_layers = 1", "dspex_strict_layers = 1 is refused: it must be true or false"),
+        ("dspex_budget_fast = true", "dspex_budget_fast = True is refused: it must be a number from 0"),
+    ],
+)
+def test_value_of_another_type_of_toml_is_refused_by_name(
+    setting: str, shown: str, pytester: pytest.Pytester
+) -> None:
+    """The refusal took its value out of the middle of pytest's message, and showed half of that."""
+    pytester.makefile(".toml", pytest=f"[pytest]\n{setting}\n")
+    result = pytester.runpytest_inprocess(*QUIET)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert shown in text(result)
+
+
 # --- selection ------------------------------------------------------------------------------------
 
 
