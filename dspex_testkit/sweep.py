@@ -213,8 +213,10 @@ class _Player:
     def sweep(self, seed: int) -> None:
         """Play it with one order of tasks, undisturbed and at each step."""
         calm = self.play(seed, None)
-        # In its last step a target may have nothing left at which it could meet a cancellation.
-        last = calm.meter.target_steps[-2:][0]
+        # In its last step a target may have nothing left at which it could meet a cancellation. One with a single
+        # step must meet that of its begin, and one with none cannot.
+        own = calm.meter.target_steps
+        last = own[-2] if len(own) > 1 else len(own)
         for step in range(calm.meter.steps + 1):
             self.play(seed, step, must_be_cut_short=self._act is cancel and step < last)
 

@@ -48,6 +48,16 @@ async def forget_to_return(pool: WorkerPool) -> None:
     await checkout.__aexit__()
 
 
+async def ask_at_once(pool: WorkerPool) -> None:
+    """Ask what is answered without a wait: the task lets others run once, and then is done."""
+    async with pool.checkout() as lease:
+        await lease.request("echo")
+
+
+async def do_nothing(pool: WorkerPool) -> None:
+    """Let nobody else run."""
+
+
 async def swallow(pool: WorkerPool) -> None:
     """Take a cancellation for an answer."""
     async with pool.checkout() as lease:
@@ -197,3 +207,9 @@ def test_order_of_tasks_is_decided_by_the_seed() -> None:
     """The same seed gives the same order, others give others."""
     assert order_of_ten(1) == order_of_ten(1)
     assert len({order_of_ten(seed) for seed in range(4)}) == 4
+
+
+@pytest.mark.parametrize("brief", [ask_at_once, do_nothing])
+def test_operation_with_nothing_left_to_be_cancelled_at_swallows_nothing(brief: Any) -> None:
+    """Of a target with one step the sweep said that it swallowed a cancellation, and it broke down at one with none."""
+    assert sweep(brief, pool_size=2).points >= 2 * 4
