@@ -240,8 +240,8 @@ def explore(
 
     def decorate(body: Body) -> Callable[..., None]:
         @functools.wraps(body)
-        def test(dspex_replay: Asked, **arguments: Any) -> None:
-            bound: Body = functools.partial(body, **arguments)
+        def test(*owner: object, dspex_replay: Asked, **arguments: Any) -> None:
+            bound: Body = functools.partial(body, *owner, **arguments)
             setup = Setup(bound, settings, tuple(faults), cancel, world)
             Explorer(setup, numbers, tuple(policies), compare_every, shrink_seconds, fresh).run(dspex_replay)
 
@@ -268,6 +268,8 @@ def _check(seeds: Sequence[int], cancel: str, policies: Sequence[str]) -> None:
 def _signature(body: Body) -> inspect.Signature:
     """Return the signature of the test: in the place of the world, the fixture that knows what is asked for."""
     parameters = list(inspect.signature(body).parameters.values())
-    if not parameters:
+    at = 1 if parameters and parameters[0].name == "self" else 0
+    if not parameters[at:]:
         raise TypeError(f"{body} takes no world; an explored test is a coroutine function of one")
-    return inspect.Signature([parameters[0].replace(name="dspex_replay", annotation=Any), *parameters[1:]])
+    parameters[at] = parameters[at].replace(name="dspex_replay", annotation=Any)
+    return inspect.Signature(parameters)

@@ -307,3 +307,17 @@ def test_exploration_that_can_play_nothing_is_refused_where_it_is_made(
     """One without policies ended in a division by zero, when it was run."""
     with pytest.raises(ValueError, match=said):
         explore(**options)
+
+
+class TestInAClass:
+    """Explored tests may be methods; the first parameter, which is no world there, was taken for one."""
+
+    size = 2
+
+    @pytest.mark.parametrize("clients", [1, 2])
+    @explore(seeds=2, pool_size=2)
+    async def test_method_is_explored_as_a_function_is(self, world: World, clients: int) -> None:
+        """It has its object, its world and its fixtures."""
+        assert (self.size, clients in (1, 2)) == (2, True)
+        outcomes = await world.run(clients=clients, calls=4)
+        assert outcomes.count("answer") > 0
