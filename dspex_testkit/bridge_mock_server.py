@@ -66,7 +66,9 @@ class BridgeMockServer(ServerScript):
         self._loop: ServerLoop | None = None
         self._own: list[int] = []
         self._signals: int | None = None
-        self._thread = threading.Thread(target=self._run, name=f"mock server {self.options.worker_id}")
+        # A command that never comes back must not keep the process from ending.
+        name = f"mock server {self.options.worker_id}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
     def violations(self) -> list[Violation]:

@@ -249,6 +249,59 @@ def test_handler_that_does_not_exist_is_told_at_once(pytester: pytest.Pytester) 
     result.stdout.no_fnmatch_line("hang: *")
 
 
+SLOW_HANDLER = """
+import time
+from dspex_pool.bridge.handler import Handler, command
+
+class Slow(Handler):
+    @command
+    def work(self, args):
+        time.sleep(args["seconds"])
+        return args
+"""
+
+
+def test_command_that_never_comes_back_keeps_no_run_from_ending(pytester: pytest.Pytester) -> None:
+    """On a mock server it sleeps in a thread, which nobody can kill, and pytest waited for it when all was told."""
+    pytester.makepyfile(
+        slow_handler=SLOW_HANDLER,
+        test_it="""
+            import pytest
+            @pytest.mark.ports("server")
+            @pytest.mark.hangs_after(1)
+            @pytest.mark.pool_settings(handler="slow_handler:Slow", pool_size=1, terminate_grace=0.1, close_timeout=0.5)
+            async def test_it(pool):
+                await pool.call("work", {"seconds": 3600})
+        """,
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=60)
+    result.assert_outcomes(failed=1, errors=1)
+    result.stdout.fnmatch_lines(["*thread 'mock server w-1'*"])
+
+
+def test_command_that_takes_long_is_given_as_a_plan(pytester: pytest.Pytester) -> None:
+    """Where no process runs it, the plan stands for what the handler would do, in the port's own time."""
+    pytester.makepyfile(
+        slow_handler=SLOW_HANDLER,
+        test_it="""
+            import pytest
+            from dspex_pool.errors import CallTimeoutError
+            from dspex_testkit.plan import Plan
+
+            @pytest.mark.ports("all")
+            @pytest.mark.pool_settings(
+                handler="slow_handler:Slow", commands={"work": lambda args: Plan().after(args["seconds"]).reply(args)}
+            )
+            async def test_it(pool):
+                with pytest.raises(CallTimeoutError):
+                    await pool.call("work", {"seconds": 3600}, timeout=pool.unit)
+                await pool.steady()
+                assert pool.statistics().counters.starts == pool.size
+        """,
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=3)
+
+
 def test_settings_beside_those_of_the_pool_are_what_opens_one_takes() -> None:
     """Their names are kept by hand, so that no run of pytest must import what opens pools to refuse others."""
     taken = {
