@@ -53,7 +53,6 @@ class SessionBooks:
         time_to_live: Seconds without use after which a session expires, or ``None``.
         max_sessions: How many may live at the same time.
         wall_clock: Gives seconds since 1970.
-        clock: Gives seconds that nobody sets; sessions live by it.
     """
 
     def __init__(
@@ -63,12 +62,12 @@ class SessionBooks:
         time_to_live: float | None,
         max_sessions: int,
         wall_clock: Callable[[], float],
-        clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self.table = SessionTable(time_to_live=time_to_live, max_sessions=max_sessions)
         self._store = store
         self._wall_clock = wall_clock
-        self._clock = clock
+        #: Gives seconds that nobody sets; sessions live by it.
+        self.clock: Callable[[], float] = trio.current_time
         #: What the wall clock was ahead of the other at first.
         self._ahead: float | None = None
         self._unsaved_uses: dict[str, None] = {}
@@ -109,7 +108,7 @@ class SessionBooks:
 
     def _now(self) -> float:
         """Return the seconds since 1970 as they would be if the wall clock had not been set since the first call."""
-        now = self._clock()
+        now = self.clock()
         if self._ahead is None:
             self._ahead = self._wall_clock() - now
         return now + self._ahead

@@ -75,7 +75,9 @@ class Clock:
 def make_books(store: MemorySessionStore, clock: Clock | None = None, **settings: Any) -> SessionBooks:
     limits: dict[str, Any] = {"time_to_live": 10.0, "max_sessions": 9} | settings
     clock = clock if clock is not None else Clock()
-    return SessionBooks(store, wall_clock=clock, clock=clock, **limits)
+    books = SessionBooks(store, wall_clock=clock, **limits)
+    books.clock = clock
+    return books
 
 
 @pytest.mark.trio
@@ -83,7 +85,8 @@ def make_books(store: MemorySessionStore, clock: Clock | None = None, **settings
 async def test_clock_that_is_set_ends_no_session(step: float) -> None:
     """Set forward by more than the time to live, it ended all sessions at once, and took them out of the store."""
     wall, steady, store = Clock(), Clock(), MemorySessionStore()
-    books = SessionBooks(store, time_to_live=100.0, max_sessions=9, wall_clock=wall, clock=steady)
+    books = make_books(store, wall, time_to_live=100.0)
+    books.clock = steady
     session = books.begin("s")
     await books.commit(session, "create_program", {"id": "p", "signature": "a -> b"})
     wall.now += step
