@@ -12,8 +12,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from dspex_testkit.report.carried import carry
 from dspex_testkit.seeds import random_of
@@ -26,13 +27,15 @@ from dspex_testkit.simulation.workload import Case, of_token, to_token
 from dspex_testkit.simulation.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from dspex_testkit.simulation.faults import Fault
     from dspex_testkit.simulation.run import Run
 
 __all__ = ["Explored", "Explorer", "NotDeterministicError", "VacuousError", "explore"]
 
+#: A coroutine function of a world and of fixtures, or a method of them.
+Explorable: TypeAlias = Callable[..., Awaitable[object]]
 #: Draws of a kind of fault after which it must have happened at least once.
 ENOUGH_DRAWS: Final = 10
 
@@ -218,7 +221,7 @@ def explore(
     fresh: bool = False,
     world: type[World] = World,
     **settings: Any,
-) -> Callable[[Body], Callable[..., None]]:
+) -> Callable[[Explorable], Callable[..., None]]:
     """Turn a coroutine function of a ``World`` into a test that plays it in many simulated runs.
 
     Args:
@@ -238,7 +241,7 @@ def explore(
     numbers = range(seeds) if isinstance(seeds, int) else tuple(seeds)
     _check(numbers, cancel, policies)
 
-    def decorate(body: Body) -> Callable[..., None]:
+    def decorate(body: Explorable) -> Callable[..., None]:
         @functools.wraps(body)
         def test(*owner: object, dspex_replay: Asked, **arguments: Any) -> None:
             bound: Body = functools.partial(body, *owner, **arguments)
@@ -265,7 +268,7 @@ def _check(seeds: Sequence[int], cancel: str, policies: Sequence[str]) -> None:
         raise ValueError(f"no such policies: {', '.join(unknown)}; there are {', '.join(POLICIES)}")
 
 
-def _signature(body: Body) -> inspect.Signature:
+def _signature(body: Explorable) -> inspect.Signature:
     """Return the signature of the test: in the place of the world, the fixture that knows what is asked for."""
     parameters = list(inspect.signature(body).parameters.values())
     at = 1 if parameters and parameters[0].name == "self" else 0

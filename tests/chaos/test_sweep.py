@@ -211,5 +211,5 @@ def test_order_of_tasks_is_decided_by_the_seed() -> None:
 
 @pytest.mark.parametrize("brief", [ask_at_once, do_nothing])
 def test_operation_with_nothing_left_to_be_cancelled_at_swallows_nothing(brief: Any) -> None:
-    """Of a target with one step the sweep said that it swallowed a cancellation, and it broke down at one with none."""
+    """Of a target with one step the sweep said that it swallowed a cancellation; at one with none it broke down."""
     assert sweep(brief, pool_size=2).points >= 2 * 4

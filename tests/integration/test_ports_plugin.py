@@ -269,7 +269,9 @@ def test_command_that_never_comes_back_keeps_no_run_from_ending(pytester: pytest
             import pytest
             @pytest.mark.ports("server")
             @pytest.mark.hangs_after(1)
-            @pytest.mark.pool_settings(handler="slow_handler:Slow", pool_size=1, terminate_grace=0.1, close_timeout=0.5)
+            @pytest.mark.pool_settings(
+                handler="slow_handler:Slow", pool_size=1, terminate_grace=0.1, close_timeout=0.5
+            )
             async def test_it(pool):
                 await pool.call("work", {"seconds": 3600})
         """,
