@@ -261,7 +261,7 @@ def _popen(
 
 def _explain(exc: OSError, program: str, cwd: str | None) -> str:
     if cwd is not None and exc.filename == cwd:
-        return f"its working directory {cwd!r} cannot be entered ({exc.strerror}). Set cwd to a directory."
+        return f"its working directory {cwd!r} cannot be entered ({exc.strerror}). Set worker_cwd to a directory."
     advice = ADVICE.get(exc.errno, "")
     return f"{program!r} cannot be executed ({exc.strerror}). {advice}"
 

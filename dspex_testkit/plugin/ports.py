@@ -15,7 +15,7 @@ import pytest
 
 from dspex_testkit.layers import LAYERS, dearest, names_layers_only, selected_layers
 from dspex_testkit.plugin.stash import STATE
-from dspex_testkit.ports.names import ALL, FURTHER_SETTINGS, LAYER_OF_PORT, PORT_OF_LAYER
+from dspex_testkit.ports.names import ALL, LAYER_OF_PORT, PORT_OF_LAYER
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -144,12 +144,13 @@ def _refuse_wrong_settings(definition: pytest.Item) -> None:
             text = f"pool_settings takes its settings by name, such as pool_size=4, not {marker.args[0]!r}"
             raise pytest.Collector.CollectError(f"{definition.nodeid}: {text}")
         from dspex_pool.config import PoolConfig
-        from dspex_pool.config.settings import refuse_unknown, settings_of
+        from dspex_pool.config.settings import settings_of
         from dspex_pool.errors import InvalidConfigError
+        from dspex_testkit.ports.pool_settings import check_names
 
         try:
             known = settings_of(PoolConfig)
-            refuse_unknown(marker.kwargs, (*known, *FURTHER_SETTINGS), "pool_settings")
+            check_names(marker.kwargs, "pool_settings")
             for name, value in marker.kwargs.items():
                 if name in known:
                     known[name].check(value, "pool_settings")

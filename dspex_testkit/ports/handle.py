@@ -11,12 +11,12 @@ import trio
 
 from dspex_pool.adapters.python_pool import PythonPool
 from dspex_pool.config import PoolConfig
-from dspex_pool.config.settings import ARGUMENT, refuse_unknown, settings_of
+from dspex_pool.config.settings import ARGUMENT
 from dspex_pool.errors import DspexPoolError
 from dspex_pool.lifecycle import WorkerState
 from dspex_pool.session_call import Reply
 from dspex_testkit.invariants import check_books, check_steady
-from dspex_testkit.ports.names import FURTHER_SETTINGS
+from dspex_testkit.ports.pool_settings import check_names
 from dspex_testkit.ports.waiting import SOON, until
 from dspex_testkit.report.recorder import note_fault
 
@@ -341,12 +341,12 @@ async def open_handle(
         settings: As for ``PoolConfig``; by default two workers, and nothing happens by itself.
 
     Raises:
-        InvalidConfigError: There is no such setting, or it is refused.
+        InvalidConfigError: There is no such setting, it is refused, or of no effect here.
         WorkerStartError: A start has failed; only with ``fail_fast``.
 
     Cancellation: Closes the pool.
     """
-    refuse_unknown(settings, (*settings_of(PoolConfig), *FURTHER_SETTINGS), ARGUMENT)
+    check_names(settings, ARGUMENT)
     config = PoolConfig(**{**CALM, **settings})
     given = ports if started_by is None else started_by
     async with PythonPool.open(config, ports=given, telemetry=telemetry) as python_pool:

@@ -193,6 +193,10 @@ def test_what_cannot_be_is_refused_with_the_reason(pytester: pytest.Pytester) ->
             "pool_size = 0 (from pool_settings) is refused: it must be a whole number",
         ),
         (
+            "pool_settings(worker_cwd='/')",
+            "worker_cwd (from pool_settings) has no effect here: the kind of port starts the workers",
+        ),
+        (
             "pool_settings(handler='tally')",
             "handler = 'tally' (from pool_settings) is refused: it must be a class",
         ),
@@ -204,6 +208,7 @@ def test_marker_with_wrong_words_is_told_in_one_line(
     """Markers without names ended the run with an internal error; settings that have none were not heeded.
 
     Those that do not exist were a TypeError out of the depth, and wrong values an error of each test or of a worker.
+    Those about the start of processes were ignored.
     """
     pytester.makepyfile(f"import pytest\n@pytest.mark.{marker}\nasync def test_it(pool): pass\n")
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")

@@ -119,7 +119,9 @@ def test_missing_interpreter_is_named() -> None:
 def test_missing_directory_is_named(tmp_path: Path) -> None:
     """A wrong directory is not mistaken for a wrong program."""
     missing = str(tmp_path / "missing")
-    assert f"working directory '{missing}' cannot be entered" in str(refusal(cwd=missing))
+    said = str(refusal(cwd=missing))
+    assert f"working directory '{missing}' cannot be entered" in said
+    assert "Set worker_cwd" in said, "it named no setting of a pool"
 
 
 def test_file_that_is_not_executable_is_named(tmp_path: Path) -> None:
