@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -14,10 +15,12 @@ import psutil
 import typer
 
 from dspex_pool.cli.problems import ExitCode, describe_problem, one_line
+from dspex_pool.errors import InvalidConfigError
+from dspex_pool.session_store.sqlite_file import is_in_use, open_file, place_of
 from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE, run_has_ended, shares_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from dspex_pool.config import PoolConfig
 
@@ -69,7 +72,8 @@ def examine(config: PoolConfig, probe_worker: Callable[[PoolConfig], Finding]) -
         ),
         check_descriptors(workers, files),
         check_processes(workers, tasks, own_tasks(), is_root=os.geteuid() == 0),
-        check_orphans(find_orphans(psutil.process_iter())),
+        check_orphans(find_orphans(all_processes())),
+        check_session_store(config.session_store),
         probe_worker(config),
     ]
 
@@ -169,10 +173,17 @@ def check_processes(workers: int, limit: int, running: int, *, is_root: bool) ->
     return Finding("processes", "ok", text, facts)
 
 
+def all_processes(attributes: list[str] | None = None) -> Iterator[psutil.Process]:
+    """Give all processes with some of their attributes; none where the system shows none, as without ``/proc``."""
+    # What psutil raises then.
+    with contextlib.suppress(IndexError):
+        yield from psutil.process_iter(attributes)
+
+
 def own_tasks() -> int:
     """Return how many processes and threads this user has."""
     uid, tasks = os.getuid(), 0
-    for process in psutil.process_iter(["uids", "num_threads"]):
+    for process in all_processes(["uids", "num_threads"]):
         if process.info["uids"] is not None and process.info["uids"].real == uid:
             tasks += process.info["num_threads"] or 1
     return tasks
@@ -208,6 +219,32 @@ def check_orphans(pids: list[int]) -> Finding:
     shown = " ".join(map(str, pids))
     text = f"{len(pids)} workers outlived their pool; end them: kill {shown}"
     return Finding("orphans", "warn", one_line(text, 500), {"pids": pids})
+
+
+def check_session_store(setting: str) -> Finding:
+    """Check that the session store can be opened. A file that does not exist yet is not made.
+
+    Args:
+        setting: The value of ``session_store``.
+    """
+    kind, _, path = setting.partition(":")
+    facts = {"session_store": setting}
+    if kind != "sqlite":
+        return Finding("sessions", "ok", "in memory: sessions end with the pool", facts)
+    try:
+        place = place_of(path)
+        # An empty one would be taken for a new one, and written to.
+        if place.exists() and place.stat().st_size:
+            open_file(place).close()
+        elif not os.access(place if place.exists() else place.parent, os.W_OK):
+            text = f"{place} cannot be written: make its folder, or change its permissions"
+            return Finding("sessions", "fail", text, facts)
+    except InvalidConfigError as error:
+        level: Level = "warn" if is_in_use(error.__cause__) else "fail"
+        return Finding("sessions", level, one_line(error.message, 500), facts)
+    except OSError as error:
+        return Finding("sessions", "fail", describe_problem(error), facts)
+    return Finding("sessions", "ok", f"{place} can be used", facts)
 
 
 def failed_worker(error: BaseException) -> Finding:

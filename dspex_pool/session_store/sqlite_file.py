@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dspex_pool.errors import InvalidConfigError
 
-__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "open_file", "place_of"]
+__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "is_in_use", "open_file", "place_of"]
 
 #: SQLite's mark of the program that a file belongs to: "DSPX" in ASCII.
 APPLICATION_ID = 0x44535058
@@ -136,11 +136,16 @@ def _number(connection: sqlite3.Connection, query: str) -> int:
     return int(connection.execute(query).fetchone()[0])
 
 
-def _explain(exc: sqlite3.Error) -> str:
+def is_in_use(exc: BaseException | None) -> bool:
+    """Tell whether an error says that somebody else has the file open."""
     code = getattr(exc, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _explain(exc: sqlite3.Error) -> str:
+    if is_in_use(exc):
         return "is in use by another pool or process; a session store belongs to one pool at a time"
-    if code == sqlite3.SQLITE_NOTADB:
+    if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
         return "is no SQLite database; give the path of a new file"
     return f"cannot be used: {exc}"
 

@@ -14,11 +14,13 @@ import pytest
 
 from dspex_pool.cli.doctor import (
     Finding,
+    all_processes,
     check_descriptors,
     check_interpreter,
     check_orphans,
     check_packages,
     check_processes,
+    check_session_store,
     examine,
     exit_code_of_findings,
     failed_worker,
@@ -30,11 +32,13 @@ from dspex_pool.cli.doctor import (
 from dspex_pool.cli.problems import ExitCode
 from dspex_pool.config import PoolConfig
 from dspex_pool.errors import WorkerStartError
+from dspex_pool.session_store.sqlite_file import open_file
 from dspex_pool.transport.run_tag import RUN_TAG_VARIABLE, own_run_tag, shares_numbers
 from tests.cases import case
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -108,6 +112,38 @@ def test_own_tasks_count_this_process() -> None:
     assert own_tasks() >= 1
 
 
+def test_system_that_shows_no_process_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ``/proc`` the whole command ended with an unexpected ``IndexError``."""
+
+    def without_proc() -> list[int]:
+        return [][0]  # as psutil does
+
+    monkeypatch.setattr(psutil, "pids", without_proc)
+    assert own_tasks() == 0
+    assert find_orphans(all_processes()) == []
+
+
+def test_session_store_must_be_usable(tmp_path: Path) -> None:
+    """Nobody looked at it: all was well, and the pool did not open. What is not there is not made by looking."""
+    file, other = tmp_path / "sessions.db", tmp_path / "other.txt"
+    other.write_text("no database, but long enough to be looked at" * 100)
+    assert check_session_store("memory").level == "ok"
+    assert check_session_store(f"sqlite:{file}").level == "ok"
+    assert not file.exists()
+    missing = check_session_store(f"sqlite:{tmp_path / 'nowhere' / 'sessions.db'}")
+    assert (missing.level, "nowhere" in missing.message) == ("fail", True)
+    foreign = check_session_store(f"sqlite:{other}")
+    assert (foreign.level, "is no SQLite database" in foreign.message) == ("fail", True)
+    connection = open_file(file)
+    try:
+        used = check_session_store(f"sqlite:{file}")
+    finally:
+        connection.close()
+    # As by the pool that runs.
+    assert (used.level, "in use by another pool" in used.message) == ("warn", True)
+    assert check_session_store(f"sqlite:{file}").level == "ok"
+
+
 class FakeProcess:
     """A process as the search for orphans sees it."""
 
@@ -133,7 +169,7 @@ def test_orphans_are_workers_whose_pool_is_gone() -> None:
     Nor are those in a container: there their pool has another number, so each of them seemed to have outlived it, and
     whoever looked for orphans outside was told to kill them.
     """
-    gone = {RUN_TAG_VARIABLE: f"{os.getpid()}-1.00"}
+    gone = {RUN_TAG_VARIABLE: f"{os.getpid()}-1000000000.00"}
     processes = [
         FakeProcess(2, lambda: gone),
         FakeProcess(1, lambda: gone),
@@ -196,6 +232,7 @@ def test_all_checks_are_made_the_worker_last() -> None:
         "open files",
         "processes",
         "orphans",
+        "sessions",
         "worker",
     ]
     assert findings[2].facts["workers"] == 3

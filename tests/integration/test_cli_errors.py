@@ -178,7 +178,7 @@ def test_doctor_says_that_a_worker_does_not_leave(shell: Shell) -> None:
 
 def test_doctor_finds_workers_that_outlived_their_pool(shell: Shell) -> None:
     """With the command that ends them; it is a warning."""
-    environment = {**shell.environment, RUN_TAG_VARIABLE: "1-1.00"}
+    environment = {**shell.environment, RUN_TAG_VARIABLE: "1-1000000000.00"}
     with subprocess.Popen(["sleep", "60"], env=environment) as orphan:
         try:
             done = shell("doctor", "--json")
