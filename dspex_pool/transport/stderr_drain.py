@@ -15,8 +15,9 @@ __all__ = ["LAST_STDERR_WAIT", "ForgivingHandler", "StderrDrain"]
 
 _LOG = logging.getLogger("dspex_pool.transport")
 
-#: Seconds after a process's end in which its stderr is still read, if somebody else holds it open.
-LAST_STDERR_WAIT = 0.5
+#: Seconds after a process's end in which its stderr is still read, if somebody else holds it open. What the process
+#: wrote is there already. Less than who asked it waits for the news of its end (``worker.EXIT_NEWS_TIMEOUT``).
+LAST_STDERR_WAIT = 0.25
 
 
 class ForgivingHandler:

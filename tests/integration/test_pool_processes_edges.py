@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import trio
+import trio.testing
 
 from dspex_pool.errors import WorkerDiedError, WorkerStartError
 from dspex_pool.worker_pool import WorkerPool
@@ -281,3 +282,42 @@ async def test_close_ends_stubborn_grandchildren_of_a_stopped_worker() -> None:
             await until(lambda: "ready" in lease.worker.port.stderr_tail, "the grandchild runs")
         os.kill(pid_of(pool.workers()[0]), signal.SIGSTOP)
     await until(lambda: has_ended(grandchild), "the grandchild ended")
+
+
+#: A handler that starts what leaves its group and keeps its stderr.
+LEAVING = """
+import subprocess
+from dspex_pool.bridge.handler import command
+from dspex_testkit.children.echo import EchoHandler
+class Leaving(EchoHandler):
+    @command
+    def leave(self, args):
+        return {"pid": subprocess.Popen(["sleep", "600"], start_new_session=True).pid}
+"""
+
+
+@pytest.mark.trio
+async def test_daemon_that_keeps_stderr_hides_nothing_of_the_end(tmp_path: Path) -> None:
+    """Who waited for the news of the end gave up a moment before they came: nobody knew if the request was read."""
+    (tmp_path / "leaving.py").write_text(LEAVING)
+    ports = echo_ports(handler="leaving:Leaving", cwd=str(tmp_path))
+    async with WorkerPool(ports, pool_size=1, health_check_interval=None) as pool, pool.checkout() as lease:
+        daemon = (await lease.request("leave"))["pid"]
+        try:
+            (worker,) = pool.workers()
+            os.kill(pid_of(worker), signal.SIGSTOP)
+            os.waitid(os.P_PID, pid_of(worker), os.WSTOPPED | os.WNOWAIT)
+            with trio.fail_after(15):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_kill_soon, pid_of(worker))
+                    with pytest.raises(WorkerDiedError) as caught:
+                        await lease.request("echo", {"n": 1})
+        finally:
+            os.kill(daemon, signal.SIGKILL)
+    error = caught.value
+    assert (error.signal, error.request_sent, error.request_read) == (signal.SIGKILL, True, False)
+
+
+async def _kill_soon(pid: int) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    os.kill(pid, signal.SIGKILL)
