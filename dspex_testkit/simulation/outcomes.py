@@ -159,9 +159,13 @@ def _is_lawful(outcome: Outcome, patience: float, hit: Collection[int], starts_f
     }
     if outcome.is_coarse:
         waited = outcome.ended - outcome.began
-        laws["CheckoutTimeoutError"] = lambda: waited >= patience
-        laws["CallTimeoutError"] = lambda: waited >= call.limit
+        laws["CheckoutTimeoutError"] = lambda: _is_at_least(waited, patience)
+        laws["CallTimeoutError"] = lambda: _is_at_least(waited, call.limit)
         laws |= dict.fromkeys(OF_BROKEN_WORKERS, lambda: bool(hit))
     elif outcome.kind in OF_BROKEN_WORKERS:
         return outcome.incarnation in hit
     return outcome.kind in laws and laws[outcome.kind]()
+
+
+def _is_at_least(waited: float, bound: float) -> bool:
+    return waited > bound or math.isclose(waited, bound)

@@ -269,6 +269,15 @@ def test_overtaking_is_a_fault_unless_a_grant_was_undone() -> None:
         outcomes.check(patience=30.0, hit=(), starts_failed=False, declines={3.0})
 
 
+def test_coarse_call_that_waited_out_its_patience_is_lawful_whatever_was_rounded() -> None:
+    """Of 30 s from 52.87570542926674 s on, subtracting leaves a little less, which was taken for a broken promise."""
+    outcome = Outcome(Call(1, timeout=1), 52.87570542926674, ended=82.87570542926673, is_coarse=True)
+    outcome.kind = "CheckoutTimeoutError"
+    Outcomes([outcome]).check(patience=30.0, hit=(), starts_failed=False)
+    with pytest.raises(BrokenPromiseError, match="unlawfully"):
+        Outcomes([outcome]).check(patience=30.1, hit=(), starts_failed=False)
+
+
 def test_fresh_exploration_draws_from_the_seed_of_the_run() -> None:
     """With ``fresh`` the seed that pytest shows decides what is explored, and brings it back."""
 
