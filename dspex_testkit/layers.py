@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 __all__ = ["LAYERS", "FolderLayers", "Layer", "dearest", "names_layers_only", "selected_layers"]
 
@@ -69,9 +70,10 @@ class FolderLayers:
         """Read lines of the form ``tests/unit = fast``.
 
         Raises:
-            ValueError: A line has another form, names an unknown layer, or a folder that is not below the root.
+            ValueError: A line has another form, names an unknown layer, or a folder that is not below the root or has
+                another layer already.
         """
-        folders = {}
+        folders: dict[tuple[str, ...], str] = {}
         for line in lines:
             folder, equals, layer = (part.strip() for part in line.partition("="))
             if not folder or not equals or layer not in LAYERS:
@@ -84,8 +86,19 @@ class FolderLayers:
                 raise ValueError(
                     f"dspex_layers: the folder of {line!r} is not below the root; name it as seen from there"
                 )
-            folders[path.parts] = layer
+            if folders.setdefault(path.parts, layer) != layer:
+                raise ValueError(f"dspex_layers: {folder} has two layers: {folders[path.parts]}, {layer}")
         return cls(folders)
+
+    def check_below(self, root: Path) -> None:
+        """Check that every folder is there.
+
+        Raises:
+            ValueError: One is not below ``root``; its tests would have no layer, and nobody would hear of it.
+        """
+        for parts in self.folders:
+            if not root.joinpath(*parts).exists():
+                raise ValueError(f"dspex_layers: there is no {PurePath(*parts)} below {root}")
 
     def layer_of(self, path: PurePath) -> str | None:
         """Return the layer of the longest folder that holds ``path``, which is relative to the root."""

@@ -82,10 +82,13 @@ class State:
         """Read the settings.
 
         Raises:
-            ValueError: A line of ``dspex_layers`` is malformed, a name is no layer's, or a number is none.
+            ValueError: A line of ``dspex_layers`` is malformed or names no folder, a name is no layer's, or a number
+                is none.
         """
+        folders = FolderLayers.parse(config.getini("dspex_layers"))
+        folders.check_below(config.rootpath)
         return cls(
-            folders=FolderLayers.parse(config.getini("dspex_layers")),
+            folders=folders,
             is_strict=_flag(config, "dspex_strict_layers"),
             trusts_folders=_flag(config, "dspex_trust_folders"),
             enforced=_enforced(config.getini("dspex_enforce_budgets")),

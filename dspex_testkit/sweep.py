@@ -133,6 +133,7 @@ def sweep(
         AssertionError: Something does not hold; a note says how the run is repeated.
         SeamBrokenError: This version of trio does not let its order of tasks be decided.
         TypeError: Both ``on`` and settings are given.
+        ValueError: There are no seeds.
     """
     if on is not None and settings:
         raise TypeError(f"give settings to what opens the pool: {on!r} takes no {', '.join(settings)} here")
@@ -146,7 +147,7 @@ def sweep(
             stage.start(operation, subject)
 
     scenario.__name__ = getattr(operation, "__name__", repr(operation))
-    acts = [act] if act is not None else [cancel, kill_worker]
+    acts, seeds = [act] if act is not None else [cancel, kill_worker], tuple(seeds)
     swept = [
         sweep_scenario(
             scenario, act=each, seeds=seeds, only=only, may_complete=may_complete, ports=ports, order=order
@@ -180,6 +181,7 @@ def sweep_scenario(
     Raises:
         AssertionError: Something does not hold; a note says how the run is repeated.
         SeamBrokenError: This version of trio does not let its order of tasks be decided.
+        ValueError: There are no seeds.
     """
     require_seam()
     player = _Player(scenario, act, may_complete=may_complete, ports=ports, order=order)
@@ -188,6 +190,8 @@ def sweep_scenario(
             player.sweep(seed)
     else:
         player.play(*only)
+    if not player.runs:
+        raise ValueError("a sweep without seeds shows nothing")
     return Swept(player.points, player.runs)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Self
 
-from dspex_testkit.chaos.fault import LM, FaultDidNotHappenError
+from dspex_testkit.chaos.fault import LM, Fault, FaultDidNotHappenError
 from dspex_testkit.chaos.injection import Injection
 from dspex_testkit.chaos.ports import LinedPorts
 from dspex_testkit.ports.run import Companion
@@ -13,7 +13,6 @@ from dspex_testkit.ports.run import Companion
 if TYPE_CHECKING:
     import random
 
-    from dspex_testkit.chaos.fault import Fault
     from dspex_testkit.lm.script import LMScript
     from dspex_testkit.ports.handle import PoolHandle
     from dspex_testkit.ports.run import BodyRun
@@ -79,14 +78,17 @@ class Chaos(Companion):
             script: The script of the language model, for faults of language models.
 
         Raises:
+            TypeError: It is no fault of the catalogue's kind.
             ValueError: The fault cannot be on this kind of port.
         """
+        if not isinstance(fault, Fault):
+            raise TypeError(f"{fault!r} is no fault, such as Kill(worker=0) of dspex_testkit.chaos.catalogue")
         where = None if fault.where == LM else self._pool_of(pool)
         if where is not None and where.port not in fault.where:
             raise ValueError(f"{fault} can be on {', '.join(fault.where)}; this pool is on {where.port}")
         injection = Injection(fault, pool=where, script=script, numbers=self.numbers, is_armed=self._is_armed)
-        self.injections.append(injection)
         injection.begin()
+        self.injections.append(injection)
         return injection
 
     def _pool_of(self, given: PoolHandle | None) -> Any:

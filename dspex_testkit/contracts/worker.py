@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dspex_testkit.conform.bench import Bench, Outcome
 from dspex_testkit.conform.catalogue import CLAUSES
+from dspex_testkit.conform.clause import Clause
 from dspex_testkit.conform.profile import KnownCommand, Profile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from dspex_testkit.conform.clause import Clause
 
 __all__ = ["KnownCommand", "Profile", "WorkerContract"]
 
@@ -46,7 +45,18 @@ class WorkerContract(ABC):
         """Return what starts the worker."""
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
-        """Make a test of each clause."""
+        """Make a test of each clause.
+
+        Raises:
+            TypeError: Something else is among the clauses.
+            ValueError: A clause is expected to be broken that there is not.
+        """
+        if wrong := [clause for clause in self.clauses if not isinstance(clause, Clause)]:
+            raise TypeError(
+                f"{wrong[0]!r} is no clause; clauses = choose(['F*', 'H01']) takes them by their ids"
+            )
+        if unknown := self.expected_failures.keys() - {clause.id for clause in CLAUSES}:
+            raise ValueError(f"expected_failures: there is no clause {', '.join(sorted(unknown))}")
         if "clause" in metafunc.fixturenames:
             metafunc.parametrize("clause", self.clauses, ids=[clause.id for clause in self.clauses])
 
@@ -54,7 +64,12 @@ class WorkerContract(ABC):
         """A worker of its own keeps the clause."""
         import pytest
 
-        bench = Bench(self.command(), self.profile, version=self.version, is_sharing=False)
+        command = self.command()
+        if isinstance(command, str):
+            pytest.fail(
+                f"command() gives a list of words, such as {command.split()}, and not a text", pytrace=False
+            )
+        bench = Bench(command, self.profile, version=self.version, is_sharing=False)
         try:
             verdict = bench.judge(clause)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,24 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
     if imported := _forbidden_loaded() - before:
         collector.config.stash[STATE].imports[collector.nodeid] = imported
     return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: object) -> None:
+    """Refuse a contract that does not say what is under test: pytest passes over abstract classes without a word.
+
+    Raises:
+        pytest.Collector.CollectError: With what it lacks.
+    """
+    if not isinstance(obj, type) or not collector.classnamefilter(name) or not inspect.isabstract(obj):
+        return
+    ours = [base for base in obj.__mro__ if base.__module__.startswith("dspex_testkit.contracts.")]
+    if ours and getattr(obj, "__test__", True):
+        lacking: frozenset[str] = vars(obj)["__abstractmethods__"]
+        what = f"is a {ours[0].__name__} without {', '.join(sorted(lacking))}"
+        raise pytest.Collector.CollectError(
+            f"{collector.nodeid}::{name} {what}: define it, or say __test__ = False"
+        )
 
 
 @pytest.hookimpl(tryfirst=True)

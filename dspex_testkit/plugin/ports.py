@@ -145,8 +145,7 @@ def _refuse_wrong_settings(definition: pytest.Item) -> None:
             raise pytest.Collector.CollectError(f"{definition.nodeid}: {text}")
         from dspex_pool.config import PoolConfig
         from dspex_pool.config.settings import settings_of
-        from dspex_pool.errors import InvalidConfigError
-        from dspex_testkit.ports.pool_settings import check_names
+        from dspex_testkit.ports.pool_settings import check_further_settings, check_names
 
         try:
             known = settings_of(PoolConfig)
@@ -154,7 +153,8 @@ def _refuse_wrong_settings(definition: pytest.Item) -> None:
             for name, value in marker.kwargs.items():
                 if name in known:
                     known[name].check(value, "pool_settings")
-        except InvalidConfigError as error:
+            check_further_settings(marker.kwargs)
+        except ValueError as error:
             raise pytest.Collector.CollectError(f"{definition.nodeid}: {error}") from None
 
 

@@ -177,8 +177,16 @@ class PoolHandle:
     # --- what is done to workers -------------------------------------------------------------------------------
 
     def worker(self, index: int = 0) -> PoolWorker:
-        """Return a living worker; the oldest is number 0."""
-        return self.workers.workers()[index]
+        """Return a living worker; the oldest is number 0.
+
+        Raises:
+            IndexError: So many do not live.
+        """
+        living = self.workers.workers()
+        try:
+            return living[index]
+        except IndexError:
+            raise IndexError(f"there is no worker {index}, counted from 0: {len(living)} live") from None
 
     def lent(self) -> list[int]:
         """Return the numbers of the workers that are in callers' hands."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from dspex_pool.config import PoolConfig
 from dspex_pool.config.settings import refuse_unknown, settings_of
@@ -12,7 +13,7 @@ from dspex_testkit.ports.names import FURTHER_SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["check_names"]
+__all__ = ["check_further_settings", "check_names"]
 
 # They say how processes are started, and a kind of port does that in its own way.
 _OF_STARTS = frozenset({
@@ -41,3 +42,19 @@ def check_names(names: Iterable[str], source: str) -> None:
                 key=name,
                 source=source,
             )
+
+
+def check_further_settings(given: Mapping[str, Any]) -> None:
+    """Check what starts and what serves the workers of a body's pool.
+
+    Raises:
+        ValueError: The commands are no functions by name, or nothing can be started by the ports.
+    """
+    commands, ports = given.get("commands"), given.get("ports")
+    is_table = isinstance(commands, Mapping) and all(map(callable, commands.values()))
+    if commands is not None and not is_table:
+        raise ValueError(
+            f"commands = {commands!r} is refused: it must be functions of the arguments, by the name of the command"
+        )
+    if ports is not None and not hasattr(ports, "open"):
+        raise ValueError(f"ports = {ports!r} is refused: it must start workers, such as MockPortFactory()")

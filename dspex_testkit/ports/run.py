@@ -18,6 +18,7 @@ from dspex_testkit.hangs.alarm import BodyHungError, draw
 from dspex_testkit.ports.handle import CALM_WORKERS, PoolHandle, open_handle
 from dspex_testkit.ports.kinds import KINDS
 from dspex_testkit.ports.picture import timeline_of_body
+from dspex_testkit.ports.pool_settings import check_further_settings
 from dspex_testkit.ports.watched import WatchedPorts
 from dspex_testkit.report.carried import carry
 from dspex_testkit.report.recorder import Recorder, note_fault
@@ -132,10 +133,12 @@ class BodyRun:
         """Open a pool of this run's kind; ``ports`` among the settings starts its workers.
 
         Raises:
+            ValueError: The commands are no functions, or nothing can be started by the ports.
             WorkerStartError: The workers cannot start, though nothing orders that.
 
         Cancellation: The pool is closed.
         """
+        check_further_settings(settings)
         rest = dict(settings)
         kind, ports = self.kind(rest), rest.pop("ports", None)
         # Where nobody could order that starts fail, a worker that cannot start never will.

@@ -236,14 +236,16 @@ def explore(
         settings: Settings of the pool, as for ``WorkerPool``.
 
     Raises:
+        TypeError: A kind of fault is none of the simulation, or the function is no coroutine function of a world.
         ValueError: There is no such policy or way to cancel, or there are no seeds or no policies.
     """
     numbers = range(seeds) if isinstance(seeds, int) else tuple(seeds)
     _check(numbers, cancel, policies)
+    _check_faults(faults)
 
     def decorate(body: Explorable) -> Callable[..., None]:
         @functools.wraps(body)
-        def test(*owner: object, dspex_replay: Asked, **arguments: Any) -> None:
+        def test(*owner: Any, dspex_replay: Asked, **arguments: Any) -> None:
             bound: Body = functools.partial(body, *owner, **arguments)
             setup = Setup(bound, settings, tuple(faults), cancel, world)
             Explorer(setup, numbers, tuple(policies), compare_every, shrink_seconds, fresh).run(dspex_replay)
@@ -268,8 +270,18 @@ def _check(seeds: Sequence[int], cancel: str, policies: Sequence[str]) -> None:
         raise ValueError(f"no such policies: {', '.join(unknown)}; there are {', '.join(POLICIES)}")
 
 
+def _check_faults(kinds: Sequence[type[Fault]]) -> None:
+    from dspex_testkit.simulation.faults import Fault
+
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Fault)):
+            raise TypeError(f"{kind!r} is no kind of fault; import them from dspex_testkit.simulation.faults")
+
+
 def _signature(body: Explorable) -> inspect.Signature:
     """Return the signature of the test: in the place of the world, the fixture that knows what is asked for."""
+    if not inspect.iscoroutinefunction(body):
+        raise TypeError(f"{body} is no coroutine function; an explored test is one of a world")
     parameters = list(inspect.signature(body).parameters.values())
     at = 1 if parameters and parameters[0].name == "self" else 0
     if not parameters[at:]:

@@ -133,9 +133,14 @@ def draw_workload(
         faults: Kinds of faults, of which some are drawn.
         cancel: ``ticks`` cancels some calls at moments, ``everywhere`` also at steps of their tasks.
         sessions: Number of sessions to which calls may belong.
+
+    Raises:
+        ValueError: There is to be no client, or no call.
     """
+    if clients < 1 or calls < 1:
+        raise ValueError(f"{clients} clients with {calls} calls show nothing: both must be at least 1")
     swarm = _Swarm(numbers, cancel, sessions)
-    horizon = max(1, round(calls * swarm.work / max(1, clients) * swarm.pace))
+    horizon = max(1, round(calls * swarm.work / clients * swarm.pace))
     drawn = tuple(swarm.call(number, horizon) for number in range(calls))
     places = Places(numbers, calls=calls, horizon=horizon, workers=workers)
     kinds = [kind for kind in faults if numbers.random() < 0.5] or [*faults][:1]

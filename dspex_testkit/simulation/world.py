@@ -142,6 +142,7 @@ class World:
 
         Raises:
             BrokenPromiseError: A call ended unlawfully.
+            ValueError: There is to be no client, or no call.
 
         Cancellation: Every call is cancelled.
         """

@@ -163,6 +163,26 @@ async def test_fault_is_refused_where_it_cannot_be(pool: PoolHandle, chaos: Chao
 
 
 @pytest.mark.ports("sim")
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (of.Kill, "is no fault, such as Kill"),
+        ("Kill", "'Kill' is no fault, such as Kill"),
+        (of.Kill(worker=9), "there is no worker 9, counted from 0: 1 live"),
+        (of.LmDown(), "needs the script of a language model"),
+    ],
+)
+@IMPATIENT
+async def test_fault_that_cannot_begin_is_told_once(
+    pool: PoolHandle, chaos: Chaos, fault: Any, said: str
+) -> None:
+    """Words of the depth were followed by the error that nobody had asked for its proof."""
+    with pytest.raises((TypeError, IndexError, AssertionError), match=said):
+        chaos(fault)
+    chaos.demand_proofs()
+
+
+@pytest.mark.ports("sim")
 async def test_same_seed_same_damage(pool: PoolHandle, chaos: Chaos) -> None:
     """What a fault draws comes from the test's seed alone."""
     damage = []

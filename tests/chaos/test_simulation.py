@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from dspex_testkit.chaos import catalogue
 from dspex_testkit.simulation import shrink
 from dspex_testkit.simulation.explore import Explorer, NotDeterministicError, VacuousError, explore
 from dspex_testkit.simulation.faults import GRID, Deaf, FailStart, Kill, swarm
@@ -316,6 +317,33 @@ def test_exploration_that_can_play_nothing_is_refused_where_it_is_made(
     """One without policies ended in a division by zero, when it was run."""
     with pytest.raises(ValueError, match=said):
         explore(**options)
+
+
+@pytest.mark.parametrize("kinds", [("x",), (catalogue.Kill,), (Kill(at=1, worker=1),)])
+def test_what_is_no_kind_of_fault_is_refused_where_it_is_named(kinds: Any) -> None:
+    """A run ended with an error out of the depth, if it drew the kind; faults of chaos tests have the same names."""
+    with pytest.raises(TypeError, match=r"is no kind of fault; import them from dspex_testkit\.simulation"):
+        explore(faults=swarm(*kinds))
+
+
+def test_body_that_is_no_coroutine_function_is_refused_where_it_is_decorated() -> None:
+    """It was played, and blamed for an await that it does not have."""
+
+    def body(world: World) -> None: ...
+
+    with pytest.raises(TypeError, match=r"body.* is no coroutine function"):
+        explore()(body)  # type: ignore[arg-type] # that is what is tested
+
+
+@pytest.mark.parametrize("load", [{"clients": 0, "calls": 3}, {"calls": 0}, {"calls": -1}])
+def test_run_that_asks_for_nothing_is_refused(load: dict[str, int]) -> None:
+    """It passed, or ended within the drawing of faults, which blamed an empty range."""
+
+    async def idle(world: World) -> None:
+        await world.run(**load)
+
+    error = failure_of(Setup(idle, {"pool_size": 2}, swarm()))
+    assert str(error).endswith("calls show nothing: both must be at least 1")
 
 
 class TestInAClass:

@@ -209,6 +209,14 @@ def test_order_of_tasks_is_decided_by_the_seed() -> None:
     assert len({order_of_ten(seed) for seed in range(4)}) == 4
 
 
+def test_sweep_without_seeds_is_refused() -> None:
+    """It played nothing, and passed."""
+    for act in (None, cancel):
+        with pytest.raises(ValueError, match="a sweep without seeds shows nothing"):
+            sweep(ask_at_once, seeds=[], act=act)
+    assert sweep(ask_at_once, seeds=iter([0])).runs > 2
+
+
 @pytest.mark.parametrize("brief", [ask_at_once, do_nothing])
 def test_operation_with_nothing_left_to_be_cancelled_at_swallows_nothing(brief: Any) -> None:
     """Of a target with one step the sweep said that it swallowed a cancellation; at one with none it broke down."""

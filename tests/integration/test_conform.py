@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -182,3 +183,24 @@ def test_contract_lets_a_known_fault_pass_as_long_as_it_is_there() -> None:
         UncancellableWorker().test_worker_keeps(clause_of("G07"))
     with pytest.raises(pytest.fail.Exception, match="F02 is kept, but expected to be broken"):
         UncancellableWorker().test_worker_keeps(clause_of("F02"))
+
+
+def test_contract_names_what_its_author_gave_wrongly() -> None:
+    """A text was taken for a list of letters, and a clause that there is not for one that is broken."""
+
+    class Shell(WorkerContract):
+        def command(self) -> Any:
+            return "./my-worker --verbose"
+
+    with pytest.raises(
+        pytest.fail.Exception, match=r"a list of words, such as \['./my-worker', '--verbose'\]"
+    ):
+        Shell().test_worker_keeps(clause_of("F00"))
+    metafunc = SimpleNamespace(fixturenames=["clause"], parametrize=lambda *_, **__: None)
+    Shell().pytest_generate_tests(metafunc)
+    Shell.expected_failures = {"F99": "it is old"}
+    with pytest.raises(ValueError, match="expected_failures: there is no clause F99"):
+        Shell().pytest_generate_tests(metafunc)
+    Shell.clauses, Shell.expected_failures = ["F00"], {}  # type: ignore[list-item] # that is what is tested
+    with pytest.raises(TypeError, match="'F00' is no clause; clauses = choose"):
+        Shell().pytest_generate_tests(metafunc)

@@ -114,8 +114,11 @@ def test_marker_takes_its_seconds_by_name(project: Callable[..., pytest.RunResul
     result.assert_outcomes(passed=2)
 
 
-def test_test_without_a_layer_is_refused_when_strict(project: Callable[..., pytest.RunResult]) -> None:
+def test_test_without_a_layer_is_refused_when_strict(
+    project: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
     """Strict projects forget no test; others may have tests without a layer."""
+    pytester.mkdir("elsewhere")
     ini = "dspex_layers = elsewhere = fast"
     assert project("def test_it(): pass", ini=ini).ret == 0
     result = project("def test_it(): pass", ini=f"{ini}\ndspex_strict_layers = true", folder="more")
@@ -131,6 +134,39 @@ def test_unreadable_folder_setting_is_a_usage_error(
     result = project("def test_it(): pass", ini=f"dspex_layers =\n    {line}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert line in text(result)
+
+
+def test_folder_setting_that_names_no_folder_is_a_usage_error(
+    project: Callable[..., pytest.RunResult],
+) -> None:
+    """It was taken, and the tests that it meant were held to nothing."""
+    result = project("def test_it(): pass", ini="dspex_layers =\n    tests/unti = fast")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "dspex_layers: there is no tests/unti below " in text(result)
+
+
+@pytest.mark.parametrize(
+    ("contract", "lacks"),
+    [
+        ("session_store.SessionStoreContract", "make_store"),
+        ("adapter.AdapterContract", "open_adapter"),
+        ("port.PortContract", "open_port"),
+        ("worker.WorkerContract", "command"),
+    ],
+)
+def test_contract_that_does_not_say_what_is_under_test_is_refused(
+    contract: str, lacks: str, project: Callable[..., pytest.RunResult]
+) -> None:
+    """Such a class is abstract, and pytest passed over it: where a hook was misspelt, nothing was tested."""
+    module, _, name = contract.partition(".")
+    code = f"from dspex_testkit.contracts.{module} import {name}\nclass TestMine({name}):\n    def mak_it(self):\n"
+    code += "        return None\n"
+    result = project(code)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    said = f"tests/test_tests.py::TestMine is a {name} without {lacks}: define it, or say __test__ = False"
+    assert said in text(result)
+    result = project(f"{code}    __test__ = False\ndef test_it(): pass", "again", folder="again")
+    result.assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize(
@@ -218,8 +254,11 @@ def test_trusted_folders_are_not_even_read(
     project("def test_it(): pass", "-m", "fast or slow", ini=ini, folder="more").assert_outcomes(errors=1)
 
 
-def test_trusted_folder_holds_tests_of_its_own_layer_only(project: Callable[..., pytest.RunResult]) -> None:
+def test_trusted_folder_holds_tests_of_its_own_layer_only(
+    project: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
     """A mark by hand that a trusting run would overlook is refused, one of a layer without a folder is not."""
+    pytester.mkdir("dear")
     ini = "dspex_trust_folders = true\ndspex_layers =\n    tests = fast\n    dear = integration"
     code = "import pytest\n@pytest.mark.{}\ndef test_it(): pass"
     project(code.format("stress"), ini=ini).assert_outcomes(passed=1)

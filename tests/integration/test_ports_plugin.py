@@ -200,6 +200,9 @@ def test_what_cannot_be_is_refused_with_the_reason(pytester: pytest.Pytester) ->
             "pool_settings(handler='tally')",
             "handler = 'tally' (from pool_settings) is refused: it must be a class",
         ),
+        ("pool_settings(commands=5)", "commands = 5 is refused: it must be functions of the arguments"),
+        ("pool_settings(commands={'a': 5})", "commands = {'a': 5} is refused: it must be functions"),
+        ("pool_settings(ports=5)", "ports = 5 is refused: it must start workers, such as MockPortFactory()"),
     ],
 )
 def test_marker_with_wrong_words_is_told_in_one_line(
@@ -225,6 +228,25 @@ def test_setting_of_another_pool_that_does_not_exist_is_told(pytester: pytest.Py
     result.stdout.fnmatch_lines([
         "E  *InvalidConfigError: there is no setting pool_sise (from argument); did you mean pool_size[?]"
     ])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            "await make_pool(commands=5)",
+            "ValueError: commands = 5 is refused: it must be functions of the arg*",
+        ),
+        ("await make_pool(ports=5)", "ValueError: ports = 5 is refused: it must start workers*"),
+        ("(await make_pool()).kill(9)", "IndexError: there is no worker 9, counted from 0: 2 live"),
+    ],
+)
+def test_what_a_test_gives_wrongly_is_named(wrong: str, said: str, pytester: pytest.Pytester) -> None:
+    """It was an error out of the depth, and of ports that start nothing the test hung."""
+    pytester.makepyfile(f"async def test_it(make_pool): {wrong}")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"E  *{said}"])
 
 
 def test_body_is_not_blamed_for_the_import_of_trio(pytester: pytest.Pytester) -> None:

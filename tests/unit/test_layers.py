@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -34,6 +34,23 @@ def test_folder_that_is_not_below_the_root_is_refused() -> None:
         with case(line), pytest.raises(ValueError, match="is not below the root") as info:
             FolderLayers.parse([line])
         assert line in str(info.value)
+
+
+def test_folder_with_two_layers_is_refused() -> None:
+    """The later line counted, and nobody heard of the earlier."""
+    with pytest.raises(ValueError, match="dspex_layers: tests/unit has two layers: fast, chaos"):
+        FolderLayers.parse(["tests/unit = fast", "tests/unit = chaos"])
+    assert FolderLayers.parse(["tests/unit = fast", "./tests/unit/ = fast"]).has("fast")
+
+
+def test_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """A misspelt one gave its layer to nobody, and its tests were held to nothing."""
+    (tmp_path / "tests").mkdir()
+    folders = FolderLayers.parse(["tests = integration", ". = fast", "tests/unti = fast"])
+    with pytest.raises(ValueError, match=f"dspex_layers: there is no tests/unti below {tmp_path}"):
+        folders.check_below(tmp_path)
+    (tmp_path / "tests/unti").mkdir()
+    folders.check_below(tmp_path)
 
 
 def test_unreadable_line_is_shown() -> None:
