@@ -119,6 +119,7 @@ class DspyHandler(Handler):
             validate_inputs(program.spec, inputs, program_id=program.id)
         else:
             programs.check_call(program.module, inputs, program_id=program.id)
+            inputs = programs.typed(program.module, inputs)
         lm = self._lm_for(args, program)
         program.ran()
         began = time.monotonic()

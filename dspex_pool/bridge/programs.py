@@ -13,12 +13,13 @@ import traceback
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 # litellm would fetch a price list from the network when it is first used.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
 import dspy  # reads the environment
+import pydantic
 
 from dspex_pool.bridge.awaited_engine import AwaitedEngine
 from dspex_pool.bridge.extractive import ExtractiveEngine
@@ -46,10 +47,13 @@ __all__ = [
     "load_state",
     "prepare",
     "run",
+    "typed",
 ]
 
 # The key of DSPy's cache ignores endpoint and API key: one tenant would be given another's answers.
 _NO_CACHE = {"enable_disk_cache": False, "enable_memory_cache": False}
+# DSPy's modules whose inputs are those of their signature, as ChainOfThought's are those of its Predict.
+_OF_ONE_SIGNATURE = (dspy.Predict, dspy.ProgramOfThought, dspy.ReAct)
 
 # What importing a module of the allow-list has told ``dspy.configure``, by its name: it is imported only once.
 _changed_by_import: dict[str, dict[str, Any]] = {}
@@ -244,6 +248,38 @@ def check_call(module: Any, inputs: Mapping[str, Any], *, program_id: str) -> No
         raise InvalidArgumentError(
             f"program {program_id!r} cannot take these inputs: {error}", argument="inputs"
         ) from error
+
+
+def typed(module: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return inputs with those made that a signature types as DSPy's own: it knows images and conversations by type.
+
+    Modules of the user's own get what was sent.
+
+    Raises:
+        InvalidArgumentError: One is not what its type is made of.
+    """
+    root = module.predict if isinstance(module, dspy.ChainOfThought) else module
+    if not isinstance(root, _OF_ONE_SIGNATURE):
+        return inputs
+    return {name: _typed(root.signature, name, value) for name, value in inputs.items()}
+
+
+def _typed(signature: Any, name: str, value: Any) -> Any:
+    field = signature.input_fields.get(name)
+    if field is None or not _is_of_dspy(field.annotation):
+        return value
+    try:
+        return pydantic.TypeAdapter(field.annotation).validate_python(value)
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"input {name!r} does not fit its type: {error}", argument="inputs"
+        ) from error
+
+
+def _is_of_dspy(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, (dspy.Type, dspy.History)):
+        return True
+    return any(map(_is_of_dspy, get_args(annotation)))
 
 
 def _is_synchronous(module: Any) -> bool:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_FUNCTION",
     "BrokenEngine",
+    "MessageCountingEngine",
     "RateLimitedEngine",
     "ReactEngine",
     "ScriptedEngine",
@@ -34,6 +35,7 @@ __all__ = [
     "parallel",
     "patient",
     "secretive",
+    "seer",
     "settings",
     "shouter",
     "teller",
@@ -157,6 +159,18 @@ def chooser() -> Any:
     return dspy.BestOfN(
         thinker(), N=2, reward_fn=lambda inputs, prediction: len(prediction.answer), threshold=999
     )
+
+
+def seer() -> Any:
+    """Make a program that talks about pictures: ``{images, history, question}`` gives ``{answer}``.
+
+    The answer is how many messages and pictures its model was shown.
+    """
+    import dspy
+
+    program = dspy.ChainOfThought("images: list[dspy.Image], history: dspy.History, question -> answer")
+    program.set_lm(dspy.LM("dspex/counting", engine=MessageCountingEngine(), cache=False))
+    return program
 
 
 def asynchronous() -> Any:
@@ -289,6 +303,16 @@ class ScriptedEngine:
             finish_reason="stop",
             usage=lm15.Usage(input_tokens=10, output_tokens=2, total_tokens=12),
         )
+
+
+class MessageCountingEngine(ScriptedEngine):
+    """Answers with the numbers of messages and of pictures that it is shown."""
+
+    def complete(self, request: Any) -> Any:
+        """Answer one request."""
+        pictures = sum(type(part).__name__ == "ImagePart" for said in request.messages for part in said.parts)
+        self._answers = iter([{"reasoning": "counted", "answer": f"{len(request.messages)} and {pictures}"}])
+        return super().complete(request)
 
 
 class ReactEngine(ScriptedEngine):

@@ -38,6 +38,44 @@ def create(bridge: BridgeProcess, factory: str) -> None:
     bridge.ask("create_program", id="p", session_id="s", factory=f"{PROGRAMS}:{factory}")
 
 
+def test_pictures_and_turns_of_a_conversation_are_shown_to_the_model(bridge: BridgeProcess) -> None:
+    """DSPy knows both by type, which JSON has not.
+
+    Of a picture the model was shown its address in a text, and a history ended the run in ``'dict' object has no
+    attribute 'messages'``.
+    """
+    create(bridge, "seer")
+    turn = {"images": [], "question": "q", "answer": "a"}
+    shown = [
+        bridge.ask(
+            "execute_program",
+            **OF_SESSION,
+            inputs={
+                "images": [{"url": "http://127.0.0.1/x.png"}] * count,
+                "history": {"messages": [turn] * count},
+                "question": "and now?",
+            },
+        )["outputs"]["answer"]
+        for count in (0, 1, 2)
+    ]
+    assert shown == ["1 and 0", "3 and 1", "5 and 2"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"history": {"turns": []}}, {"history": "hello"}, {"images": ["/etc/hostname"]}, {"images": [{}]}],
+)
+def test_input_that_does_not_fit_a_type_of_dspy_is_refused_by_its_name(
+    bridge: BridgeProcess, wrong: dict[str, Any]
+) -> None:
+    """What is wrong is in the inputs, and told as that. No file is read, whatever is named."""
+    create(bridge, "seer")
+    inputs = {"question": "and now?", "images": [], "history": {"messages": []}} | wrong
+    error = bridge.refused("execute_program", **OF_SESSION, inputs=inputs)
+    assert error["type"] == "InvalidArgument"
+    assert f"input {next(iter(wrong))!r} does not fit its type" in error["message"]
+
+
 @pytest.mark.parametrize(
     ("kind", "outputs"),
     [
