@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import functools
+import operator
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,23 +45,29 @@ def release(descriptor: int) -> None:
             close()
 
 
+class _KeptSignal:
+    """The number of the signal that is kept: SIGINT if a Ctrl-C struck, else SIGKILL, which nobody handles."""
+
+    def __index__(self) -> int:
+        number = signal.SIGINT if _interrupts else signal.SIGKILL
+        _interrupts.clear()
+        return int(number)
+
+
 def _wait_for_turn() -> None:
     # Python only prints what is raised here, and forks all the same: without the lock, which the child could then
     # never let go of, and with the Ctrl-C gone. So that is kept until the fork is made.
-    while True:
+    taken: list[bool] = []
+    while not taken:
         try:
-            no_fork.acquire()
-            return
+            # Taken and noted with no step of Python between, in which a Ctrl-C could strike: it would be taken twice.
+            taken.extend(map(operator.call, [no_fork.acquire]))
         except KeyboardInterrupt:
             _interrupts.append(None)
 
 
 def _go_on() -> None:
     no_fork.release()
-    if _interrupts:
-        _interrupts.clear()
-        # From another thread, because here it would be printed, too.
-        _thread.start_new_thread(os.kill, (os.getpid(), signal.SIGINT))
 
 
 def _close_all() -> None:
@@ -72,3 +80,7 @@ def _close_all() -> None:
 
 
 os.register_at_fork(before=_wait_for_turn, after_in_parent=_go_on, after_in_child=_close_all)
+# Behind the number no step of Python follows: what strikes in one is printed, and what strikes now is raised by the
+# fork. Of a signal that no Python handles, nothing comes.
+_kept: Any = _KeptSignal()
+os.register_at_fork(after_in_parent=functools.partial(_thread.interrupt_main, _kept))
