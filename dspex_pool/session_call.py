@@ -121,7 +121,7 @@ def check_args(command: str, args: Mapping[str, Any] | None) -> Mapping[str, Any
     """
     if args is None:
         return {}
-    if not isinstance(args, (dict, Mapping)):
+    if not isinstance(args, Mapping):
         raise InvalidArgumentError(
             f"the arguments of {command!r} are a mapping; got {type(args).__name__}.", argument="args"
         )
