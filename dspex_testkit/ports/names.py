@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = [
-    "ALL",
-    "DEFAULT_HANDLER",
-    "ECHO_HANDLER",
-    "FURTHER_SETTINGS",
-    "LAYER_OF_PORT",
-    "PORT_OF_LAYER",
-]
+__all__ = ["ALL", "DEFAULT_HANDLER", "ECHO_HANDLER", "FURTHER_SETTINGS", "LAYER_OF_PORT", "PORT_OF_LAYER"]
 
 #: On which layer a body is that runs on a kind of port.
 LAYER_OF_PORT: Final = {"sim": "fast", "server": "protocol", "process": "integration"}
