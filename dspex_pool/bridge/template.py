@@ -30,6 +30,7 @@ from dspex_pool.bridge.process import EXIT_USAGE, claim_wires, hear_signals, lim
 from dspex_pool.bridge.versions import installed_version, is_installed
 from dspex_pool.protocol.forking import (
     MAX_MESSAGE_BYTES,
+    PROCESS_ADVICE,
     Answer,
     Fork,
     Forked,
@@ -54,9 +55,8 @@ _DESCRIPTORS_OF_A_WORKER = 4
 
 # What to do where the system refuses a fork.
 _ADVICE: dict[int | None, str] = {
+    **PROCESS_ADVICE,
     errno.EMFILE: "Raise the limit on open files (ulimit -n), or let the handler hold fewer open.",
-    errno.EAGAIN: "Raise the limit on processes (ulimit -u, or pids.max of the cgroup) or start fewer workers.",
-    errno.ENOMEM: "There is no memory for another process; start fewer workers.",
 }
 
 

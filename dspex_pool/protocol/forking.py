@@ -7,10 +7,13 @@ when the worker ends. A worker that has ended stays a zombie until ``Reap``, so 
 
 from __future__ import annotations
 
+import errno
+
 import msgspec
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
+    "PROCESS_ADVICE",
     "Answer",
     "Fork",
     "Forked",
@@ -27,6 +30,12 @@ __all__ = [
 
 #: Longest message, in bytes: about what the system's default buffer of a socket holds.
 MAX_MESSAGE_BYTES = 200_000
+
+#: What to do where the system refuses a process, to the pool or to its template, by the number of the error.
+PROCESS_ADVICE: dict[int | None, str] = {
+    errno.EAGAIN: "Raise the limit on processes (ulimit -u, or pids.max of the cgroup) or start fewer workers.",
+    errno.ENOMEM: "There is no memory for another process; start fewer workers.",
+}
 
 
 class Fork(msgspec.Struct, frozen=True, tag=True):

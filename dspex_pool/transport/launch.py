@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from dspex_pool.errors import WorkerStartError
 from dspex_pool.protocol.environment import LIFELINE_VARIABLE
+from dspex_pool.protocol.forking import PROCESS_ADVICE
 from dspex_pool.transport.host_forks import hold, no_fork, release
 from dspex_pool.transport.pipes import grow_pipe
 from dspex_pool.transport.process import WorkerProcess, open_exit_descriptor
@@ -86,10 +87,9 @@ class Wires:
 
 #: What to do about an error of the system.
 ADVICE: dict[int | None, str] = {
+    **PROCESS_ADVICE,
     errno.EMFILE: "Raise the limit on open files (ulimit -n) or start fewer workers: each takes 5 descriptors.",
     errno.ENFILE: "The whole system has no descriptor left (fs.file-max).",
-    errno.EAGAIN: "Raise the limit on processes (ulimit -u, or pids.max of the cgroup) or start fewer workers.",
-    errno.ENOMEM: "There is no memory for another process; start fewer workers.",
     errno.E2BIG: "Shorten the environment or the arguments.",
     errno.ENOEXEC: "It has no '#!' line and no format that this machine runs; name its interpreter in command.",
     errno.EACCES: "Make it an executable file (chmod +x), or name its interpreter in command.",
