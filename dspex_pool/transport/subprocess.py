@@ -8,11 +8,10 @@ the pipes. Everything but the start runs in the trio thread, so nothing here nee
 from __future__ import annotations
 
 import errno
-import functools
 import io
 import math
 import signal
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 import trio
 
@@ -33,12 +32,15 @@ if TYPE_CHECKING:
 __all__ = ["SubprocessOptions", "SubprocessPort", "SubprocessPortFactory", "default_worker_command"]
 
 _T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 #: Starting blocks a thread for milliseconds. The default threads may all be taken by the host's own work.
 _STARTING_THREADS = trio.CapacityLimiter(math.inf)
 
 
-async def in_starting_thread(start: Callable[[], _T], what: str, worker_id: str | None) -> _T:
+async def in_starting_thread(
+    start: Callable[[*_Ts], _T], *args: *_Ts, what: str, worker_id: str | None = None
+) -> _T:
     """Call ``start`` in a thread.
 
     Raises:
@@ -48,7 +50,7 @@ async def in_starting_thread(start: Callable[[], _T], what: str, worker_id: str 
         Honoured before the call; one under way is finished.
     """
     try:
-        return await trio.to_thread.run_sync(start, limiter=_STARTING_THREADS)
+        return await trio.to_thread.run_sync(start, *args, limiter=_STARTING_THREADS)
     except RuntimeError as exc:
         raise WorkerStartError(
             f"{what} could not be started: {exc}. {ADVICE[errno.EAGAIN]}", worker_id=worker_id
@@ -89,8 +91,9 @@ class SubprocessPortFactory:
             Honoured before the process is started. A start under way is finished, and then the port is
             returned: nothing between the start and the return can raise. Own it before the next await.
         """
-        start = functools.partial(launch, self._options, worker_id)
-        launched = await in_starting_thread(start, f"worker {worker_id}", worker_id)
+        launched = await in_starting_thread(
+            launch, self._options, worker_id, what=f"worker {worker_id}", worker_id=worker_id
+        )
         return SubprocessPort(launched, self._options, worker_id, self._on_stderr_line)
 
 

@@ -6,11 +6,9 @@ import contextlib
 import errno
 import itertools
 import logging
-import math
 import os
 import signal
 import socket
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -101,10 +99,12 @@ class TemplateProcess:
         options: SubprocessOptions,
         on_stderr_line: Callable[[str, str], None] | None = None,
         *,
-        warm_up_timeout: float = math.inf,
+        warm_up_timeout: float,
     ) -> None:
-        #: Whether it has been able to fork, and whether it has forked a worker.
-        self.was_ready = self.has_forked = False
+        #: Whether it has been able to fork.
+        self.was_ready = False
+        #: Whether it has forked a worker.
+        self.has_forked = False
         #: Whether it found that it must not be forked any more.
         self.is_spoilt = False
         #: Set when it is reaped.
@@ -174,8 +174,9 @@ class TemplateProcess:
                 awaited.give(None)
 
     async def _run(self) -> None:
-        start = partial(launch_template, self._options, self._environment)
-        launched = self._launched = await in_starting_thread(start, "the template", None)
+        launched = self._launched = await in_starting_thread(
+            launch_template, self._options, self._environment, what="the template"
+        )
         launched.channel.setblocking(False)
         self._stderr = StderrDrain(
             launched.stderr, TEMPLATE_NAME, self._on_stderr_line, tail_bytes=self._options.stderr_tail_bytes
@@ -292,8 +293,8 @@ class TemplateProcess:
         if awaited.came.is_set():
             raise TemplateLostError
         self.end()
-        waited = f"{_ANSWER_TIMEOUT:g} s"
-        raise self._start_error(worker_id, f"its template has not answered within {waited}, and is replaced")
+        reason = f"its template has not answered within {_ANSWER_TIMEOUT:g} s, and is replaced"
+        raise self._start_error(worker_id, reason)
 
     async def _undo(self, pid: int) -> None:
         """End a fork whose descriptor did not arrive."""
