@@ -82,6 +82,14 @@ def options_for(source: str, folder: Path, **options: Any) -> SubprocessOptions:
     return SubprocessOptions(handler=f"forked_handler:{name}", cwd=str(folder), **options)
 
 
+async def refused(source: str, folder: Path, *, match: str) -> None:
+    """See that a template of ``source`` gives no worker, and that the error says why."""
+    with patience():
+        async with TemplatePortFactory(options_for(source, folder)) as ports:
+            with pytest.raises(WorkerStartError, match=match):
+                await ports.open(worker_id="w-1", incarnation=1)
+
+
 @asynccontextmanager
 async def forked(options: SubprocessOptions | None = None, **settings: Any) -> AsyncIterator[WorkerPool]:
     """Open a pool of forked echo workers, or of others, and see in the end that no process is left."""
@@ -525,10 +533,7 @@ async def test_template_without_descriptors_says_so_and_stays(left: int) -> None
 async def test_template_that_ends_by_itself_is_told_with_its_own_status(tmp_path: Path) -> None:
     """It was killed while it ended, so that a handler that exits at import was told as killed by signal 9."""
     source = "import atexit, sys, time\natexit.register(time.sleep, 0.05)\nsys.exit(3)\nclass Exiting():\n    pass\n"
-    with patience():
-        async with TemplatePortFactory(options_for(source, tmp_path)) as ports:
-            with pytest.raises(WorkerStartError, match=r"while it warmed up \(exit status 3\)"):
-                await ports.open(worker_id="w-1", incarnation=1)
+    await refused(source, tmp_path, match=r"while it warmed up \(exit status 3\)")
 
 
 @pytest.mark.trio
@@ -565,10 +570,7 @@ async def test_template_that_cannot_look_at_itself_says_what_to_do(tmp_path: Pat
         "def missing(folder):\n    raise FileNotFoundError(2, 'No such file or directory', folder)\n"
         "os.listdir = missing\nclass Blind(EchoHandler):\n    pass\n"
     )
-    with patience():
-        async with TemplatePortFactory(options_for(source, tmp_path)) as ports:
-            with pytest.raises(WorkerStartError, match=r"refuses .*/proc/self/task.* start_method to spawn"):
-                await ports.open(worker_id="w-1", incarnation=1)
+    await refused(source, tmp_path, match=r"refuses .*/proc/self/task.* start_method to spawn")
 
 
 @pytest.mark.trio
@@ -579,10 +581,7 @@ async def test_refused_fork_is_told_with_the_cure(tmp_path: Path) -> None:
         "def refuse():\n    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))\n"
         "os.fork = refuse\nclass Refusing(EchoHandler):\n    pass\n"
     )
-    with patience():
-        async with TemplatePortFactory(options_for(source, tmp_path)) as ports:
-            with pytest.raises(WorkerStartError, match=r"worker w-1 .* pids\.max"):
-                await ports.open(worker_id="w-1", incarnation=1)
+    await refused(source, tmp_path, match=r"worker w-1 .* pids\.max")
 
 
 @pytest.mark.trio
