@@ -66,10 +66,6 @@ def _wait_for_turn() -> None:
             _interrupts.append(None)
 
 
-def _go_on() -> None:
-    no_fork.release()
-
-
 def _close_all() -> None:
     _interrupts.clear()
     while _held:
@@ -79,8 +75,8 @@ def _close_all() -> None:
     no_fork.release()
 
 
-os.register_at_fork(before=_wait_for_turn, after_in_parent=_go_on, after_in_child=_close_all)
+os.register_at_fork(before=_wait_for_turn, after_in_parent=no_fork.release, after_in_child=_close_all)
 # Behind the number no step of Python follows: what strikes in one is printed, and what strikes now is raised by the
-# fork. Of a signal that no Python handles, nothing comes.
+# fork. Of a signal that no Python handles, nothing comes. The release before it is no step of Python either.
 _kept: Any = _KeptSignal()
 os.register_at_fork(after_in_parent=functools.partial(_thread.interrupt_main, _kept))

@@ -246,7 +246,7 @@ import os, threading, time
 from dspex_pool.transport import host_forks
 class Turn:
     def __init__(self):
-        self.lock, self.interrupts = threading.RLock(), 1
+        self.lock, self.interrupts = host_forks.no_fork, 1
     def acquire(self):
         if self.interrupts:
             self.interrupts -= 1
