@@ -150,6 +150,32 @@ class FrameDecoder:
         if not self._refused:
             self._buffer += data
 
+    def take(self, data: bytes) -> bytes | None:
+        """Return the payload of ``data`` if that is one whole frame and nothing is held; else feed it.
+
+        What a chunk is in most cases: it needs no way through the buffer.
+
+        Args:
+            data: The next bytes of the stream.
+
+        Returns:
+            The payload, or ``None``: ``next_frame`` tells what there is then, as after ``feed``.
+
+        Raises:
+            LocalProtocolError: ``feed_eof`` was called before.
+        """
+        size = len(data) - HEADER_BYTES
+        if (
+            0 <= size <= self._max_frame_bytes
+            and not self._buffer  # which after an oversize header still holds it
+            and not self._eof
+            and self.long_frame is None
+            and int.from_bytes(data[:HEADER_BYTES], "big") == size
+        ):
+            return data[HEADER_BYTES:]
+        self.feed(data)
+        return None
+
     def feed_eof(self) -> None:
         """Note that no byte will follow. Calling it again changes nothing."""
         self._eof = True

@@ -249,6 +249,69 @@ def test_feed_refuses_bytes_after_the_end() -> None:
         decoder.feed(b"late")
 
 
+# --- chunks that are one frame ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", b"12345"])
+def test_take_gives_the_payload_of_a_chunk_that_is_one_frame(payload: bytes) -> None:
+    """It holds nothing then, and the next chunk is taken in the same way."""
+    decoder = fed(max_frame_bytes=5)
+    for _ in range(2):
+        assert decoder.take(encode_frame(payload)) == payload
+        assert (decoder.buffered, decoder.holds_any, decoder.next_frame()) == (0, False, None)
+
+
+@pytest.mark.parametrize(
+    "chunk", [b"", b"\0\0\0", b"\0\0\0\5", encode_frame(b"12345")[:-1], encode_frame(b"12345") + b"\0"]
+)
+def test_take_feeds_a_chunk_that_is_no_frame_or_more_than_one(chunk: bytes) -> None:
+    """``next_frame`` tells what is in it, as after ``feed``."""
+    decoder, plain = fed(), fed(chunk)
+    assert decoder.take(chunk) is None
+    assert decoder.buffered == plain.buffered
+    assert decoder.next_frame() == plain.next_frame()
+
+
+def test_take_feeds_a_chunk_behind_what_is_held() -> None:
+    """Within another frame, what looks like a frame is none; and order is kept."""
+    inner = encode_frame(b"inner")
+    decoder = fed(encode_frame(inner)[:HEADER_BYTES])
+    assert decoder.take(inner) is None
+    assert decoder.next_frame() == inner
+    decoder.feed(encode_frame(b"first"))
+    assert decoder.take(encode_frame(b"second")) is None
+    assert [decoder.next_frame(), decoder.next_frame()] == [b"first", b"second"]
+
+
+def test_take_feeds_a_long_frame_that_is_begun() -> None:
+    """Its bytes go into its own memory, also those that look like a frame."""
+    inner = encode_frame(b"inner")
+    decoder = fed(encode_frame(inner)[:HEADER_BYTES])
+    assert decoder.begin_long_frame(io.BytesIO)
+    assert decoder.take(inner) is None
+    assert decoder.take(encode_frame(b"behind")) is None
+    assert [decoder.next_frame(), decoder.next_frame(), decoder.next_frame()] == [inner, b"behind", None]
+
+
+def test_take_leaves_an_oversize_frame_to_be_refused() -> None:
+    """Also one that has come whole; and what comes behind it is dropped."""
+    decoder = fed(max_frame_bytes=5)
+    assert decoder.take(encode_frame(b"123456")) is None
+    assert refusal(decoder).size == 6
+    assert decoder.take(encode_frame(b"fine")) is None
+    assert refusal(decoder).size == 6
+    assert decoder.buffered == HEADER_BYTES + 6
+
+
+def test_take_refuses_bytes_after_the_end() -> None:
+    """As ``feed`` does, whether or not they are a frame."""
+    decoder = fed()
+    decoder.feed_eof()
+    with pytest.raises(LocalProtocolError, match="after the end"):
+        decoder.take(encode_frame(b"late"))
+    assert end(decoder).clean
+
+
 # --- long frames ---------------------------------------------------------------------------------------------
 
 

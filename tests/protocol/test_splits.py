@@ -123,6 +123,29 @@ def test_decoder_gives_the_same_whether_bytes_are_fed_or_read_into_place(
 
 
 @quick
+@given(drawn=strategies.streams(), cuts=strategies.cuts(), data=st.data())
+def test_decoder_gives_the_same_whether_bytes_are_fed_or_taken(
+    drawn: tuple[list[bytes], bytes], cuts: list[int], data: st.DataObject
+) -> None:
+    """A chunk that is a frame may be given at once or from the buffer: frames, counts and end are the same."""
+    payloads, stream = drawn
+    stream = stream[: data.draw(st.integers(0, len(stream)))]
+    pieces = data.draw(st.sampled_from([strategies.pieces(stream, cuts), list(map(encode_frame, payloads))]))
+    plain, decoder, taken = FrameDecoder(), FrameDecoder(), []
+    for piece in pieces:
+        plain.feed(piece)
+        if (payload := decoder.take(piece)) is not None:
+            assert plain.next_frame() == payload
+            taken.append(payload)
+        assert decoder.buffered == plain.buffered
+        while data.draw(st.booleans()) and (payload := decoder.next_frame()) is not None:
+            assert plain.next_frame() == payload
+            taken.append(payload)
+    assert frames_and_end(decoder) == frames_and_end(plain)
+    assert taken == payloads[: len(taken)]
+
+
+@quick
 @given(payload=strategies.payloads(), data=st.data())
 def test_truncated_stream_tells_how_many_bytes_miss(payload: bytes, data: st.DataObject) -> None:
     """Wherever a frame is cut, the error counts what was missing."""
