@@ -82,6 +82,8 @@ def encode_parts(payload: bytes, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYT
         LocalFrameTooLargeError: ``payload`` is longer than ``max_frame_bytes``.
     """
     size = len(payload)
+    if size <= LONG_BYTES and size <= max_frame_bytes:
+        return size.to_bytes(HEADER_BYTES, "big") + payload, b""
     if size > max_frame_bytes or size > LARGEST_FRAME_BYTES:
         limit = min(max_frame_bytes, LARGEST_FRAME_BYTES)
         raise LocalFrameTooLargeError(
@@ -90,8 +92,7 @@ def encode_parts(payload: bytes, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYT
             size=size,
             limit=limit,
         )
-    header = size.to_bytes(HEADER_BYTES, "big")
-    return (header, payload) if size > LONG_BYTES else (header + payload, b"")
+    return size.to_bytes(HEADER_BYTES, "big"), payload
 
 
 def unwritten(head: bytes, rest: bytes, written: int) -> tuple[memoryview, memoryview]:
@@ -111,7 +112,7 @@ class FrameDecoder:
     __slots__ = ("_buffer", "_eof", "_max_frame_bytes", "_peer", "_refused", "long_frame")
 
     def __init__(self, *, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES, peer: str = "peer") -> None:
-        self._max_frame_bytes = max_frame_bytes
+        self._max_frame_bytes = min(max_frame_bytes, LARGEST_FRAME_BYTES)  # no header announces more
         self._peer = peer
         self._buffer = bytearray()
         self._eof = False
@@ -170,7 +171,7 @@ class FrameDecoder:
             and not self._buffer  # which after an oversize header still holds it
             and not self._eof
             and self.long_frame is None
-            and int.from_bytes(data[:HEADER_BYTES], "big") == size
+            and data[:HEADER_BYTES] == size.to_bytes(HEADER_BYTES, "big")
         ):
             return data[HEADER_BYTES:]
         self.feed(data)
