@@ -51,7 +51,9 @@ class Reader:
         self._process = process
         self._stdin = wires.stdin
         self._decoder = FrameDecoder(max_frame_bytes=max_frame_bytes, peer="client")
-        #: Payloads that were read while a command took long.
+        #: Whether the decoder may have something to tell: most frames pass it by.
+        self._is_fed = False
+        #: Payloads to be given out before what the decoder holds.
         self._ahead: deque[bytes] = deque()
         # Held by whoever reads: the main thread, except while it runs a command.
         self._turn = threading.Lock()
@@ -78,19 +80,27 @@ class Reader:
 
     def next_payload(self) -> bytes:
         """Wait for the next frame and return its payload. The process ends where there is none. Main thread only."""
-        with self._turn:
-            payload = self._ahead.popleft() if self._ahead else self._next_frame()
-            while payload is None:
-                self._read()
-                payload = self._next_frame()
+        ahead, turn = self._ahead, self._turn
+        turn.acquire()  # not as a context, which costs as much again
+        try:
+            while not ahead:
+                payload = self._next_frame() if self._is_fed else None
+                if payload is None:
+                    self._is_fed = False
+                    self._read()
+                else:
+                    ahead.append(payload)
             self._taken += 1
+            payload = ahead.popleft()
+        finally:
+            turn.release()
         if self._is_asleep:
             self._is_asleep = False
             os.write(self._wakeup_write, b"\0")  # which is no signal's number
         return payload
 
     def _read(self) -> bool:
-        """Wait for bytes and take them; tell whether the stream goes on."""
+        """Wait for bytes and take them; tell whether the stream goes on. A whole frame is given out at once."""
         decoder = self._decoder
         frame = decoder.long_frame
         try:
@@ -102,17 +112,21 @@ class Reader:
                 frame.filled(count)
             else:
                 data = os.read(self._stdin, _READ_BYTES)
+                payload = decoder.take(data)
+                if payload is not None:
+                    self._ahead.append(payload)
+                    return True
                 count = len(data)
-                decoder.feed(data)
         except BlockingIOError:  # whoever gave us the descriptor made it so, and somebody else was quicker
             return True
         except OSError:
             self._fail()
+        self._is_fed = True
         if not count:
             decoder.feed_eof()
         elif count == _READ_BYTES:
             decoder.begin_long_frame(io.BytesIO)
-        return bool(count)
+        return count > 0
 
     def _next_frame(self) -> bytes | None:
         try:
