@@ -27,7 +27,7 @@ from dspex_pool.protocol.messages import (
     encode_event,
     encode_failure,
     encode_request,
-    encode_success,
+    encode_result,
 )
 from dspex_pool.protocol.strict_json import shorten
 
@@ -308,7 +308,8 @@ class WorkerConversation:
             # Answering under the id would settle the first request of that id with the wrong answer.
             return Failure(None, f"Invalid request: id {request.id} is still being answered", self._now())
         if request.command == HANDSHAKE_COMMAND and not self._negotiated:
-            self._negotiate(request.args)
+            self._negotiated = True
+            self._version, self._events = _offered_version(request.args), _asked_events(request.args)
         self._owed.add(request.id)
         return request
 
@@ -333,10 +334,13 @@ class WorkerConversation:
                 outstanding request stays outstanding, so that it can be failed.
             LocalFrameTooLargeError: The answer does not fit a frame; the same holds.
         """
-        self._require_owed(request_id)
+        if request_id not in self._owed:
+            raise _not_owed(request_id)
         if self._version == 1:
             usage = duration_s = None
-        payload = self._fit(encode_success(Success(request_id, result, self._now(), usage, duration_s)))
+        payload = encode_result(request_id, result, self._now(), usage, duration_s)
+        if len(payload) > self._max_frame_bytes:
+            raise _too_large(payload, self._max_frame_bytes)
         self._owed.remove(request_id)
         return payload
 
@@ -352,8 +356,8 @@ class WorkerConversation:
             LocalProtocolError: The request is not outstanding, or a number in ``info`` is not finite.
             LocalFrameTooLargeError: The texts do not fit a frame.
         """
-        if request_id is not None:
-            self._require_owed(request_id)
+        if request_id is not None and request_id not in self._owed:
+            raise _not_owed(request_id)
         if self._version == 1:
             info = None
         payload = self._fit(encode_failure(Failure(request_id, error, self._now(), info)))
@@ -376,25 +380,20 @@ class WorkerConversation:
         """
         if event not in self._events:
             raise LocalProtocolError(f"the client did not ask for events of kind {event!r}")
-        if request_id is not None:
-            self._require_owed(request_id)
+        if request_id is not None and request_id not in self._owed:
+            raise _not_owed(request_id)
         return self._fit(encode_event(Event(request_id, event, data)))
 
-    def _negotiate(self, args: Mapping[str, Any]) -> None:
-        self._negotiated = True
-        self._version = _offered_version(args)
-        self._events = _asked_events(args)
-
-    def _require_owed(self, request_id: int) -> None:
-        if request_id not in self._owed:
-            raise LocalProtocolError(
-                f"request {request_id} is not outstanding: never received, or answered already"
-            )
-
     def _fit(self, payload: bytes) -> bytes:
-        size, limit = len(payload), self._max_frame_bytes
-        if size > limit:
-            raise LocalFrameTooLargeError(
-                f"the answer is {size} bytes long, but a frame may hold {limit} bytes", size=size, limit=limit
-            )
+        if len(payload) > self._max_frame_bytes:
+            raise _too_large(payload, self._max_frame_bytes)
         return payload
+
+
+def _not_owed(request_id: int) -> LocalProtocolError:
+    return LocalProtocolError(f"request {request_id} is not outstanding: never received, or answered already")
+
+
+def _too_large(payload: bytes, limit: int) -> LocalFrameTooLargeError:
+    text = f"the answer is {len(payload)} bytes long, but a frame may hold {limit} bytes"
+    return LocalFrameTooLargeError(text, size=len(payload), limit=limit)

@@ -26,6 +26,7 @@ __all__ = [
     "encode_event",
     "encode_failure",
     "encode_request",
+    "encode_result",
     "encode_success",
 ]
 
@@ -156,16 +157,22 @@ def encode_success(success: Success) -> bytes:
     Raises:
         LocalProtocolError: A value cannot be carried by JSON; the text names its place.
     """
-    fields: dict[str, Any] = {
-        "id": success.id,
-        "success": True,
-        "result": success.result,
-        "timestamp": success.timestamp,
-    }
-    if success.usage is not None:
-        fields["usage"] = success.usage
-    if success.duration_s is not None:
-        fields["duration_s"] = success.duration_s
+    return encode_result(success.id, success.result, success.timestamp, success.usage, success.duration_s)
+
+
+def encode_result(
+    request_id: int,
+    result: Any,
+    timestamp: float | str,
+    usage: dict[str, Any] | None,
+    duration_s: float | None,
+) -> bytes:
+    """Do as ``encode_success``, given the fields of a ``Success`` in its order."""
+    fields = {"id": request_id, "success": True, "result": result, "timestamp": timestamp}
+    if usage is not None:
+        fields["usage"] = usage
+    if duration_s is not None:
+        fields["duration_s"] = duration_s
     return encode_json(fields)
 
 

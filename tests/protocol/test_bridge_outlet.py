@@ -20,7 +20,7 @@ from dspex_pool.bridge.outlet import Outlet
 from dspex_pool.bridge.secrets import Secrets
 from dspex_pool.protocol import FrameDecoder
 from dspex_pool.protocol.framing import LONG_BYTES
-from dspex_pool.protocol.messages import encode_success
+from dspex_pool.protocol.messages import encode_result
 from tests.partial_writes import take_at_first
 
 if TYPE_CHECKING:
@@ -117,9 +117,9 @@ def test_event_from_within_the_making_of_an_answer_is_not_said(
 
     def encode(*args: Any) -> bytes:
         told.append(ends.outlet.event("progress", {"from": "a finalizer"}))
-        return encode_success(*args)
+        return encode_result(*args)
 
-    monkeypatch.setattr("dspex_pool.protocol.conversation.encode_success", encode)
+    monkeypatch.setattr("dspex_pool.protocol.conversation.encode_result", encode)
     answer = threading.Thread(
         target=ends.outlet.succeed, args=(0, Answer({})), kwargs={"duration_s": 0.0}, daemon=True
     )
