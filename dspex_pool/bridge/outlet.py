@@ -7,13 +7,13 @@ import select
 import threading
 from typing import TYPE_CHECKING, Any
 
+from dspex_pool.bridge.handler import Answer
 from dspex_pool.errors import LocalProtocolError
 from dspex_pool.protocol.conversation import WorkerConversation
-from dspex_pool.protocol.framing import encode_parts, unwritten
+from dspex_pool.protocol.framing import HEADER_BYTES, encode_parts, unwritten
 from dspex_pool.protocol.messages import ErrorInfo, Failure, Request, encode_failure
 
 if TYPE_CHECKING:
-    from dspex_pool.bridge.handler import Answer
     from dspex_pool.bridge.interrupts import Interrupts
     from dspex_pool.bridge.process import Process
 
@@ -51,7 +51,7 @@ class _MessageLock:
 class Outlet:
     """Says what the conversation allows, in whole frames.
 
-    Every method takes one lock, so that no frame is mixed with another, and none is torn by SIGINT: ``event``, which
+    All is said under one lock, so that no frame is mixed with another, and none is torn by SIGINT: ``event``, which
     runs inside of commands, is shielded against it, and what is called between two commands needs no shield. When
     nobody reads any more, the process ends.
 
@@ -90,32 +90,46 @@ class Outlet:
         self._lock = _MessageLock()
 
     def receive(self, payload: bytes) -> Request | None:
-        """Read one payload of the client.
+        """Read one payload of the client, while no request runs.
 
         Returns:
             The request, to be answered once. ``None`` if it was none; the client has been told then.
         """
-        with self._lock:
-            message = self._conversation.receive(payload)
-            if isinstance(message, Failure):
+        # Without the lock: there are no events while no request runs, and so nobody else to speak to the client.
+        message = self._conversation.receive(payload)
+        if isinstance(message, Failure):
+            with self._lock:
                 self._write(encode_failure(message))
-                return None
-            self._running = message.id
-            return message
+            return None
+        self._running = message.id
+        return message
 
-    def succeed(self, request_id: int, answer: Answer, *, duration_s: float) -> None:
+    def succeed(self, request_id: int, answer: Any, *, duration_s: float) -> None:
         """Answer a request with a result.
+
+        Args:
+            request_id: Id of the request.
+            answer: Any JSON value, or an ``Answer``.
+            duration_s: Seconds that the command took.
 
         Raises:
             LocalProtocolError: The result cannot be carried by JSON, or does not fit a frame. Nothing was
                 written, and the request can still be failed.
         """
-        with self._lock:
-            payload = self._conversation.succeed(
-                request_id, answer.result, usage=answer.usage, duration_s=duration_s
-            )
+        usage = None
+        if isinstance(answer, Answer):
+            answer, usage = answer.result, answer.usage
+        # What ``with lock`` does, without its two calls: each short request would pay for them.
+        lock = self._lock
+        lock.inner.acquire()
+        lock.goes_on = True
+        try:
+            payload = self._conversation.succeed(request_id, answer, usage=usage, duration_s=duration_s)
             self._running = None
             self._write(payload)
+        finally:
+            lock.goes_on = False
+            lock.inner.release()
 
     def fail(self, request_id: int, error: str, info: ErrorInfo) -> None:
         """Answer a request with a failure. It always arrives; what does not fit a frame is cut."""
@@ -156,18 +170,26 @@ class Outlet:
     def _write(self, payload: bytes) -> None:
         head, rest = encode_parts(payload, max_frame_bytes=self._max_frame_bytes)
         try:
-            written = self._write_some(head, rest)
-            while written < len(head) + len(rest):
-                written += self._write_some(*unwritten(head, rest, written))
+            written = os.writev(self._fd, (head, rest)) if rest else os.write(self._fd, head)
+        except BlockingIOError:
+            written = 0
         except OSError:
             self._process.end(0)  # nobody reads any more
+        if written < HEADER_BYTES + len(payload):
+            self._write_on(head, rest, written)
 
-    def _write_some(self, head: bytes | memoryview, rest: bytes | memoryview) -> int:
-        try:
-            return os.writev(self._fd, (head, rest)) if rest else os.write(self._fd, head)
-        except BlockingIOError:
-            # Somebody made the descriptor non-blocking; it is shared with whoever opened it.
-            poll = select.poll()
-            poll.register(self._fd, select.POLLOUT)
+    def _write_on(self, head: bytes, rest: bytes, written: int) -> None:
+        """Write what was not taken at once.
+
+        Somebody made the descriptor non-blocking; it is shared with whoever opened it. Or a signal came between.
+        """
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        while written < len(head) + len(rest):
             poll.poll()
-            return 0
+            try:
+                written += os.writev(self._fd, unwritten(head, rest, written))
+            except BlockingIOError:
+                continue
+            except OSError:
+                self._process.end(0)  # as above

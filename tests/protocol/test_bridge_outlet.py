@@ -84,6 +84,29 @@ def test_event_is_said_only_while_its_request_runs(ends: Ends) -> None:
     assert ends.outlet.version == 2
 
 
+def test_answer_is_any_value_or_one_with_its_usage(ends: Ends) -> None:
+    """A command need not wrap what it returns; only what is told besides needs that."""
+    ends.outlet.succeed(0, ["plain"], duration_s=0.0)
+    ends.ask(1, "echo", {})
+    ends.outlet.succeed(1, Answer("wrapped", usage={"tokens": 3}), duration_s=0.0)
+    assert [(said["result"], said.get("usage")) for said in ends.said()] == [
+        (["plain"], None),
+        ("wrapped", {"tokens": 3}),
+    ]
+
+
+def test_pipe_that_takes_nothing_and_then_loses_its_reader_ends_the_process(ends: Ends) -> None:
+    """Also in the middle of a frame nobody is left to be told of it."""
+    os.set_blocking(ends.write_fd, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(ends.write_fd, b"x" * 4096)
+    threading.Timer(0.05, os.close, (ends.read_fd,)).start()
+    with pytest.raises(EndedError) as caught:
+        ends.outlet.succeed(0, Answer({}), duration_s=0.0)
+    assert caught.value.args == (0,)
+
+
 def test_event_that_json_cannot_carry_is_not_said(ends: Ends) -> None:
     """It costs nothing else."""
     assert not ends.outlet.event("progress", {"n": float("nan")})
