@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dspex_pool.bridge.failures import UNKNOWN_COMMAND, describe
-from dspex_pool.bridge.handler import Answer
+from dspex_pool.bridge.logs import MAX_RECORDS_PER_REQUEST
 from dspex_pool.protocol.messages import ErrorInfo
 
 if TYPE_CHECKING:
@@ -58,44 +58,39 @@ class Loop:
             context: Counters and secrets.
             error_facts: The handler's knowledge about exceptions.
         """
+        outlet, scope, counters = self._outlet, self._scope, context.counters
         while True:
-            request = self._outlet.receive(reader.next_payload())
-            context.counters.command_count += 1
+            request = outlet.receive(reader.next_payload())
+            counters.command_count += 1
             if request is None:
-                context.counters.error_count += 1
+                counters.error_count += 1
                 continue
-            self._scope.enter(request.id, request.args.get("session_id"))
-            began = time.monotonic()
-            outcome = self._run(request, commands)
-            self._log.end_request(time.time())
-            problem = self._answer(request, outcome, time.monotonic() - began)
+            scope.enter(request.id, request.args.get("session_id"))
+            problem = self._answer(request, commands)
             if problem is not None:
-                context.counters.error_count += 1
-                self._outlet.fail(request.id, *_explain(problem, context, error_facts))
-            self._scope.leave()
-            if request.command == "shutdown" and problem is None:
+                counters.error_count += 1
+                outlet.fail(request.id, *_explain(problem, context, error_facts))
+            scope.leave()
+            if problem is None and request.command == "shutdown":
                 return
 
-    def _run(self, request: Request, commands: Mapping[str, Command]) -> Answer | BaseException | ErrorInfo:
+    def _answer(self, request: Request, commands: Mapping[str, Command]) -> BaseException | ErrorInfo | None:
+        """Run the command and send its result; return what is wrong if there is none, or none that can be sent."""
         command = commands.get(request.command)
         if command is None:
             return ErrorInfo(type=UNKNOWN_COMMAND, message=f"Unknown command: {request.command}")
+        began = time.monotonic()
         try:
             result = self._interrupts.run(command, request.args)
         except BaseException as error:
             # Also SystemExit and the cancellations of event loops: a command may end itself, not its worker.
             # The error is raised again at the other end, where the caller is.
             return error
-        return result if isinstance(result, Answer) else Answer(result)
-
-    def _answer(
-        self, request: Request, outcome: Answer | BaseException | ErrorInfo, duration_s: float
-    ) -> BaseException | ErrorInfo | None:
-        """Send the outcome if it is an answer that can be sent; else return what is wrong."""
-        if not isinstance(outcome, Answer):
-            return outcome
+        finally:
+            if self._scope.record_count > MAX_RECORDS_PER_REQUEST:
+                self._log.end_request(time.time())
         try:
-            self._outlet.succeed(request.id, outcome, duration_s=duration_s)
+            self._outlet.succeed(request.id, result, duration_s=time.monotonic() - began)
         except Exception as error:
             return error
         return None
