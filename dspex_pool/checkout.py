@@ -44,10 +44,8 @@ class Checkout:
         if self._is_entered:
             raise UseAfterReturnError("a checkout is good for one block. Call 'checkout()' for each.")
         self._is_entered = True
-        pool = self._pool
         if self._lease is None:
-            self._lease = await pool._acquire(self._timeout, self._session, self._affinity)
-            await pool._set_up(self._lease)
+            self._lease = await self._pool._acquire(self._timeout, self._session, self._affinity)
         return self._lease
 
     @trio.lowlevel.enable_ki_protection

@@ -158,10 +158,10 @@ class DecisionRunner:
             # A telemetry handler called the pool; the loop below is on the stack and goes on.
             return
         state = self._state
-        if state.has_decisions:
+        if state.outbox:
             self._is_carrying_out = True
             try:
-                while state.has_decisions:
+                while state.outbox:
                     for decision in state.decisions():
                         self._actions[type(decision)](decision)
             finally:

@@ -190,7 +190,7 @@ class PoolState(Upkeep):
         elif outcome is Outcome.CARE:
             self._moved(record, _DRAINING, now, "checkin", {"held": held}, outcome="care")
             self.wake_at = min(self.wake_at, now + self.options.cancel_grace)
-            self._outbox.append(Drain(record.number))
+            self.outbox.append(Drain(record.number))
         else:
             self._back_to_idle(record, now, "checkin", {"held": held}, outcome="unused")
             self._reschedule(now)
@@ -336,6 +336,7 @@ class PoolState(Upkeep):
             return
         self._emit("resized", {"from_size": self.pool_size, "to_size": pool_size})
         self.pool_size = pool_size
+        self.capacity = pool_size + self.options.max_overflow
         # What the first filling of the pool still lacks, if it lacks anything at the new size.
         self._boot_target = min(self._boot_target, pool_size) if self.live_count < pool_size else 0
         for record in list(self._idle):

@@ -106,7 +106,7 @@ class SessionBooks:
             if closing.cancelled_caught:
                 _log.warning("the session store did not close within %g s", timeout)
 
-    def _now(self) -> float:
+    def now(self) -> float:
         """Return the seconds since 1970 as they would be if the wall clock had not been set since the first call."""
         now = self.clock()
         if self._ahead is None:
@@ -115,7 +115,7 @@ class SessionBooks:
 
     # --- asking -------------------------------------------------------------------------------------------
 
-    def find(self, session_id: str, command: str) -> Session | None:
+    def find(self, session_id: str, command: str, now: float) -> Session | None:
         """Return the session that ``command`` is for, and note its use; ``None`` if it does not live.
 
         Raises:
@@ -123,7 +123,7 @@ class SessionBooks:
         """
         if command in BEGINNING and session_id not in self.table:
             return None
-        session = self.table.find(session_id, self._now())
+        session = self.table.find(session_id, now)
         if session is not None:
             self._unsaved_uses[session_id] = None
         return session
@@ -136,7 +136,7 @@ class SessionBooks:
         Raises:
             SessionLimitError: ``max_sessions`` live already.
         """
-        record = SessionRecord(id=session_id, created_at=self._wall_clock(), last_used=self._now())
+        record = SessionRecord(id=session_id, created_at=self._wall_clock(), last_used=self.now())
         session = self.table.begin(record)
         # What the store may still have under this id is replaced by the first commit, if there is one.
         session.replaces_expired = session_id in self._undeleted
@@ -156,7 +156,7 @@ class SessionBooks:
         session.users -= 1
         if self.table.is_live(session):
             if session.is_kept or session.users:
-                self.table.touch(session, self._now())
+                self.table.touch(session, self.now())
                 self._unsaved_uses[session.id] = None
             else:
                 self.table.end(session.id)
@@ -286,9 +286,9 @@ class SessionBooks:
 
     # --- time ---------------------------------------------------------------------------------------------
 
-    def expire(self) -> list[Session]:
+    def expire(self, now: float) -> list[Session]:
         """End and return the sessions whose time to live is over; ``save`` takes them out of the store."""
-        gone = self.table.expire(self._now())
+        gone = self.table.expire(now)
         for session in gone:
             self._note_undeleted(session)
         return gone
@@ -324,7 +324,7 @@ class SessionBooks:
         sessions = [session for session_id in uses if (session := self._kept(session_id)) is not None]
         if sessions:
             # Whoever opens the store next knows the wall clock alone, as it is then.
-            was_set = self._wall_clock() - self._now()
+            was_set = self._wall_clock() - self.now()
             await self._store.touch(
                 [(session.id, session.record.last_used + was_set) for session in sessions]
             )

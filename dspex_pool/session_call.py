@@ -134,6 +134,8 @@ def check_timeout(timeout: float | None) -> float | None:
     Raises:
         InvalidArgumentError: It is negative or no number.
     """
+    if type(timeout) is float and 0.0 <= timeout < math.inf:
+        return timeout
     if timeout is None or timeout == math.inf:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:

@@ -162,17 +162,18 @@ class SessionPool:
             args = check_args(command, args)
         if command == "cleanup_session":
             return Reply(await self.end_session(session_id))
-        self._expire()
-        session = self._books.find(session_id, command)
-        known = answer(session_id, session.record.programs if session is not None else {}, command, args)
-        if known is not None:
-            await trio.lowlevel.checkpoint()
-            return Reply(known)
-        if command == "delete_program" and session is not None:
-            return Reply(await self._books.delete_program(session, args["program_id"]))
-        call = self._call(session_id, command, args, timeout, on_event)
-        call.retries = self.config.retries if retries is None else retries
-        call.idempotent = idempotent
+        now = self._books.now()
+        if now >= self._books.table.next_expiry:
+            self._expire(now)
+        session = self._books.find(session_id, command, now)
+        if command in _OF_SESSIONS:
+            known = answer(session_id, session.record.programs if session is not None else {}, command, args)
+            if known is not None:
+                await trio.lowlevel.checkpoint()
+                return Reply(known)
+            if command == "delete_program" and session is not None:
+                return Reply(await self._books.delete_program(session, args["program_id"]))
+        call = self._call(session_id, command, args, timeout, retries, idempotent, on_event)
         call.affinity = self.config.affinity if affinity is None else check_affinity(affinity)
         if session is None and command in BEGINNING:
             session = self._books.begin(session_id)
@@ -213,9 +214,7 @@ class SessionPool:
         if command == "configure_lm":
             # A worker that found a session there would set the model of that one alone.
             args = {name: value for name, value in args.items() if name != "session_id"}
-        call = self._call(None, command, args, timeout, on_event)
-        call.retries = self.config.retries if retries is None else retries
-        call.idempotent = idempotent
+        call = self._call(None, command, args, timeout, retries, idempotent, on_event)
         reply = await self._run(call)
         if command == "configure_lm" and call.memory is not None:
             revision = self._default_model.revision + 1 if self._default_model is not None else 1
@@ -257,13 +256,16 @@ class SessionPool:
         command: str,
         args: Mapping[str, Any],
         timeout: float | None,
+        retries: int | None,
+        idempotent: bool,
         on_event: Callable[[Event], None] | None,
     ) -> Call:
         timeout = check_timeout(self.config.call_timeout if timeout is None else timeout)
+        retries = self.config.retries if retries is None else retries
         args = own_copy(args) if command in BEGINNING else dict(args)
         if session_id is not None:
             args["session_id"] = session_id
-        return Call(session_id, None, command, args, timeout, on_event=on_event)
+        return Call(session_id, None, command, args, timeout, retries, idempotent, on_event=on_event)
 
     async def _run_in(self, session: Session, call: Call) -> Reply:
         """Run a command of a live session, and keep what it changes."""
@@ -299,10 +301,19 @@ class SessionPool:
 
     async def _run(self, call: Call) -> Reply:
         began = self.workers.now()
+        # Nobody's programs have no home: they go wherever there is room.
+        home = call.session_id if call.session_id != ANONYMOUS else None
+        is_live = self._books.table.is_live
         attempt = 1
         while True:
+            call.begun = False
             try:
-                result, worker_id = await self._try(call, attempt)
+                async with self.workers.checkout(session=home, affinity=call.affinity) as lease:
+                    work = SessionLease(lease, call, default=self._default_model, is_live=is_live)
+                    if self.telemetry.hears_any(CALL_EVENTS):
+                        result = await work.run_told(self.telemetry, self.tallies, attempt)
+                    else:
+                        result = await work.run_counted(self.tallies)
             except DspexPoolError as error:
                 error.attempts = attempt
                 delay = delay_before_retry(
@@ -316,18 +327,7 @@ class SessionPool:
                 await trio.sleep(delay)
             else:
                 usage = result.get("usage") if isinstance(result, dict) else None
-                return Reply(result, worker_id, attempt, call.ended - began, usage)
-
-    async def _try(self, call: Call, attempt: int) -> tuple[Any, str]:
-        call.begun = False
-        # Nobody's programs have no home: they go wherever there is room.
-        session_id = call.session_id if call.session_id != ANONYMOUS else None
-        telemetry = self.telemetry
-        async with self.workers.checkout(session=session_id, affinity=call.affinity) as lease:
-            work = SessionLease(lease, call, default=self._default_model, is_live=self._books.table.is_live)
-            if telemetry.hears_any(CALL_EVENTS):
-                return await work.run_told(telemetry, self.tallies, attempt), lease.worker.worker_id
-            return await work.run_counted(self.tallies), lease.worker.worker_id
+                return Reply(result, lease.worker.worker_id, attempt, call.ended - began, usage)
 
     # --- housekeeping ----------------------------------------------------------------------------------------
 
@@ -344,7 +344,7 @@ class SessionPool:
             with trio.move_on_after(self.config.monitor_interval):
                 await self._housework.wait()
             self._housework = trio.Event()
-            self._expire()
+            self._expire(self._books.now())
             for worker in self.workers.workers():
                 if isinstance(worker.state, WorkerMemory) and worker.state.cleaning():
                     # One in use is cleaned before its next command, or in the next round.
@@ -366,8 +366,8 @@ class SessionPool:
             _log.info("uses and ends of sessions are saved again")
         return True
 
-    def _expire(self) -> None:
-        for session in self._books.expire():
+    def _expire(self, now: float) -> None:
+        for session in self._books.expire(now):
             self._let_go(session.id)
             if session.is_kept:
                 self.telemetry.emit("session_expired", {"count": 1}, {"session": session.id})

@@ -98,6 +98,8 @@ class SessionTable:
     def __init__(self, *, time_to_live: float | None, max_sessions: int) -> None:
         self._time_to_live = float("inf") if time_to_live is None else time_to_live
         self._max_sessions = max_sessions
+        #: Before then no session expires.
+        self.next_expiry = float("inf")
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._expired: OrderedDict[str, float] = OrderedDict()
 
@@ -115,6 +117,7 @@ class SessionTable:
         """Take over the sessions that a store kept."""
         for record in sorted(records, key=lambda record: record.last_used):
             self._sessions[record.id] = Session(record, is_kept=True)
+        self.next_expiry = float("-inf")
 
     def peek(self, session_id: str) -> Session | None:
         """Return the live session of this id without using it, or ``None``."""
@@ -142,7 +145,8 @@ class SessionTable:
 
     def touch(self, session: Session, now: float) -> None:
         """Note that a live session is used."""
-        session.record.last_used = max(session.record.last_used, now)
+        if now > session.record.last_used:
+            session.record.last_used = now
         self._sessions.move_to_end(session.id)
 
     def is_live(self, session: Session) -> bool:
@@ -163,6 +167,7 @@ class SessionTable:
             )
         self._expired.pop(record.id, None)
         session = self._sessions[record.id] = Session(record)
+        self.next_expiry = min(self.next_expiry, record.last_used + self._time_to_live)
         return session
 
     def end(self, session_id: str) -> Session | None:
@@ -191,4 +196,8 @@ class SessionTable:
             gone.append(session)
         while len(self._expired) > MAX_TOMBSTONES:
             self._expired.popitem(last=False)
+        oldest = next(iter(self._sessions.values()), None)
+        self.next_expiry = (
+            oldest.record.last_used + self._time_to_live if oldest is not None else float("inf")
+        )
         return gone

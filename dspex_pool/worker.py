@@ -16,14 +16,13 @@ from dspex_pool.errors import (
     RemoteProtocolError,
     WorkerDiedError,
 )
-from dspex_pool.protocol import HEADER_BYTES, PROTOCOL_VERSION, ClientConversation, Event, Success
+from dspex_pool.protocol import HEADER_BYTES, PROTOCOL_VERSION, ClientConversation, Event, Failure, Success
 from dspex_pool.remote_failures import error_from_failure
 from dspex_pool.transport.port import WaitExpiredError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dspex_pool.protocol import Reply
     from dspex_pool.transport.port import Port
 
 __all__ = ["Hello", "PoolWorker"]
@@ -170,7 +169,7 @@ class PoolWorker:
         Cancellation: Before the first byte nothing was sent. Later the command may run on; the worker owes an
             answer that will be dropped, or was left with half a frame (``is_torn``).
         """
-        if self.owes_answer:
+        if self._conversation.is_owed:
             raise LocalProtocolError(
                 f"worker {self.worker_id} still owes the answer to an earlier request. Return the lease and "
                 "check out again.",
@@ -217,39 +216,34 @@ class PoolWorker:
         on_event: Callable[[Event], None] | None,
     ) -> Any:
         self._is_late = False
-        request_id, payload = self._conversation.request(command, args, timeout_s=timeout)
-        sent_before = self.port.bytes_sent
+        conversation, port = self._conversation, self.port
+        request_id, payload = conversation.request(command, args, timeout_s=timeout)
+        sent_before = port.bytes_sent
         try:
-            await self.port.send(payload)
-            reply = await self._await_reply(on_event)
+            await port.send(payload)
+            # Late before the answer is waited for: while the request was written, or an event told.
+            while not self._is_late:
+                message = conversation.receive(await port.receive())
+                if isinstance(message, Success):
+                    return message.result
+                if isinstance(message, Failure):
+                    break
+                if message is not None:
+                    self._handle_event(message, on_event)
+            else:
+                raise WaitExpiredError
         except PortClosedError as error:
             self.is_cut = True
-            self._conversation.abandon(request_id)
-            raise await self._died(error, request_id, sent=self.port.bytes_sent - sent_before) from error
+            conversation.abandon(request_id)
+            raise await self._died(error, request_id, sent=port.bytes_sent - sent_before) from error
         except RemoteProtocolError as error:
             self.is_garbled = True
-            error.worker_id, error.pid = self.worker_id, self.port.pid
+            error.worker_id, error.pid = self.worker_id, port.pid
             raise
         except BaseException:
-            self._leave(
-                request_id, sent=self.port.bytes_sent - sent_before, whole=HEADER_BYTES + len(payload)
-            )
+            self._leave(request_id, sent=port.bytes_sent - sent_before, whole=HEADER_BYTES + len(payload))
             raise
-        if isinstance(reply, Success):
-            return reply.result
-        raise error_from_failure(
-            reply, command=command, args=args, worker_id=self.worker_id, pid=self.port.pid
-        )
-
-    async def _await_reply(self, on_event: Callable[[Event], None] | None) -> Reply:
-        # Late before the answer is waited for: while the request was written, or an event told.
-        while not self._is_late:
-            message = self._conversation.receive(await self.port.receive())
-            if isinstance(message, Event):
-                self._handle_event(message, on_event)
-            elif message is not None:
-                return message
-        raise WaitExpiredError
+        raise error_from_failure(message, command=command, args=args, worker_id=self.worker_id, pid=port.pid)
 
     @trio.lowlevel.enable_ki_protection
     def _leave(self, request_id: int, *, sent: int, whole: int) -> None:

@@ -218,6 +218,8 @@ class WorkerPool:
             lease = self._prove_clean(answer, session)
             if lease is not None:
                 lease.since = now
+                if self._setup is not None:
+                    await self._set_up(lease, self._setup)
                 return lease
 
     def _prove_clean(self, granted: Granted, session: str | None) -> Lease | None:
@@ -240,11 +242,9 @@ class WorkerPool:
         self._state.checkin(lease.granted, self.now(), proof, reason)
         self._runner.carry_out()
 
-    async def _set_up(self, lease: Lease) -> None:
-        if self._setup is None:
-            return
+    async def _set_up(self, lease: Lease, setup: Callable[[Lease], Awaitable[object]]) -> None:
         try:
-            await self._setup(lease)
+            await setup(lease)
         except BaseException:
             lease.retire("setup_failed")
             self._release(lease)

@@ -272,7 +272,7 @@ class PoolDriver:
         assert self.state._starts.failures <= self._start_failures, "what failed was no start"
 
     def _carry_out_all(self) -> None:
-        while self.state.has_decisions:
+        while self.state.outbox:
             for decision in self.state.decisions():
                 self._carry_out(decision)
             if self.auto:

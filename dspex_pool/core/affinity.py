@@ -58,7 +58,8 @@ class AffinityTable:
         binding = self._bindings.get(session)
         if binding is not None:
             binding.last_used = now
-            binding.strict = binding.strict or strict
+            if strict:
+                binding.strict = True
             self._bindings.move_to_end(session)
             return False
         if len(self._bindings) >= self._max_sessions and not self._evict():

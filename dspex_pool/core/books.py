@@ -81,6 +81,8 @@ class Books(Ledger):
         self.options = options
         #: Size that the pool is set to; ``resize`` changes it.
         self.pool_size = options.pool_size
+        #: Processes that may exist, those being ended included.
+        self.capacity = options.pool_size + options.max_overflow
         #: When ``tick`` next has something to do.
         self.wake_at = NEVER
         self.is_suspended = False
@@ -115,11 +117,6 @@ class Books(Ledger):
         is_full = self.options.min_idle is None and not self.options.lazy
         floor = self.pool_size if is_full else max(self.options.floor, self._boot_target, *self._awaited)
         return min(floor, self.pool_size)
-
-    @property
-    def capacity(self) -> int:
-        """Processes that may exist, those being ended included."""
-        return self.pool_size + self.options.max_overflow
 
     def headcount(self) -> Headcount:
         """Return what care must know of the pool as a whole."""
@@ -181,7 +178,10 @@ class Books(Ledger):
         if due < self.wake_at:
             self.wake_at = due
         record.session = session
-        record.binds = session is not None and self._note_use(session, record, now, strict=strict)
+        record.binds = False
+        if session is not None and self._affinity.use(session, record.number, now, strict=strict):
+            record.binds = True
+            self._note_binding(session, record, now)
         if self.watch.hears("checkout"):
             self._emit_moved("checkout", record, _IDLE, {"wait": waited}, session=session, queued=queued)
         return Granted(record.number, token, waited)
@@ -192,9 +192,7 @@ class Books(Ledger):
             return record
         return None
 
-    def _note_use(self, session: str, record: WorkerRecord, now: float, *, strict: bool) -> bool:
-        if not self._affinity.use(session, record.number, now, strict=strict):
-            return False
+    def _note_binding(self, session: str, record: WorkerRecord, now: float) -> None:
         self.wake_at = min(self.wake_at, self._affinity.next_expiry())
         self._emit("session_bound", {"count": 1}, session=session, worker_id=record.worker_id)
         for waiter in self._line.bind(session, record.number):
@@ -202,7 +200,6 @@ class Books(Ledger):
                 self._refuse(waiter, refusals.session_busy(self, session, record.number), now)
             else:
                 self._affinity.mark(session, strict=True)
-        return True
 
     def _offer(self, record: WorkerRecord, now: float) -> None:
         """Give an idle worker to the waiter whose turn it is, if any."""
@@ -223,7 +220,7 @@ class Books(Ledger):
             lease = self._lend(
                 record, now, waiter.holder, waiter.session, waited, strict=waiter.strict, queued=True
             )
-            self._outbox.append(Grant(waiter.number, lease))
+            self.outbox.append(Grant(waiter.number, lease))
             return
 
     def _objection(self, waiter: Waiter, now: float) -> DspexPoolError | None:
@@ -238,7 +235,7 @@ class Books(Ledger):
         """Turn a waiter away."""
         self._line.remove(waiter.number)
         self._note_refusal(error, waiter, now, queued=True)
-        self._outbox.append(Refuse(waiter.number, error))
+        self.outbox.append(Refuse(waiter.number, error))
 
     def _refuse_at_once(self, error: DspexPoolError, waiter: Waiter, now: float) -> DspexPoolError:
         self._note_refusal(error, waiter, now, queued=False)
@@ -262,7 +259,7 @@ class Books(Ledger):
         self.counters.starts += 1
         # One worker more may bring forward when an idle one has to go; ``tick`` computes it.
         self.wake_at = min(self.wake_at, now + self.options.spawn_timeout if not self._idle else now)
-        self._outbox.append(Start(record.number, record.worker_id))
+        self.outbox.append(Start(record.number, record.worker_id))
         if self.watch.hears("worker_starting"):
             self._emit_moved("worker_starting", record, None, {"count": 1})
 
@@ -311,7 +308,7 @@ class Books(Ledger):
         due = now + self._idle_due
         if due < self.wake_at or record.expires_at < self.wake_at:
             self.wake_at = min(due, record.expires_at)
-        if self._line or self._shedding is not None:
+        if self._line.lane_of or self._shedding is not None:
             self._offer(record, now)
 
     def _reason_to_leave(self, record: WorkerRecord, now: float) -> str | None:
@@ -350,7 +347,7 @@ class Books(Ledger):
             {"age": record.age(now), "uses": record.uses},
             reason=reason,
         )
-        self._outbox.append(Retire(record.number, reason, polite, error))
+        self.outbox.append(Retire(record.number, reason, polite, error))
         sessions, lost = self._affinity.release(record.number)
         for session in sessions:
             name = "session_lost" if session in lost else "session_moved"

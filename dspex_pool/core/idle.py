@@ -64,6 +64,7 @@ class IdleSet:
             bound_to: The worker that the session is bound to, if any.
             strict: Whether no other will do.
         """
-        if bound_to is not None and (strict or bound_to in self._workers):
-            return self.remove(bound_to)
-        return self.take() if self._workers else None
+        workers = self._workers
+        if bound_to is not None and (strict or bound_to in workers):
+            return workers.pop(bound_to, None)
+        return self.take() if workers else None

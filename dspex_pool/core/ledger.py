@@ -37,17 +37,13 @@ class Ledger:
         self.counters = Counters()
         self.workers: dict[int, WorkerRecord] = {}
         self._tally: dict[WorkerState, int] = dict.fromkeys(WorkerState, 0)
-        self._outbox: list[Decision] = []
+        #: Decisions that were made and not taken yet, in order.
+        self.outbox: list[Decision] = []
 
     def decisions(self) -> list[Decision]:
         """Take the decisions made since the last call, in order."""
-        taken, self._outbox = self._outbox, []
+        taken, self.outbox = self.outbox, []
         return taken
-
-    @property
-    def has_decisions(self) -> bool:
-        """Whether ``decisions`` would return any."""
-        return bool(self._outbox)
 
     @property
     def live_count(self) -> int:
@@ -97,11 +93,11 @@ class Ledger:
             "from": left.value if left is not None else None,
             "to": record.state.value,
         }
-        self._outbox.append(Emit(event, measurements, where | metadata))
+        self.outbox.append(Emit(event, measurements, where | metadata))
 
     def _emit(self, event: str, measurements: dict[str, float], **metadata: object) -> None:
         if self.watch.hears(event):
-            self._outbox.append(Emit(event, measurements, metadata))
+            self.outbox.append(Emit(event, measurements, metadata))
 
     def _stale(self) -> bool:
         self.counters.stale_notices += 1

@@ -70,7 +70,7 @@ class Upkeep(Books):
     def _begin_ping(self, record: WorkerRecord, now: float) -> None:
         self._idle.remove(record.number)
         self._moved(record, _PINGING, now, "ping_start", {"idle": now - record.last_used})
-        self._outbox.append(Ping(record.number))
+        self.outbox.append(Ping(record.number))
 
     def _emit_overdue(self, what: str, record: WorkerRecord, now: float) -> None:
         duration = now - record.since

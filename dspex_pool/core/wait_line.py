@@ -29,19 +29,20 @@ class WaitLine:
     def __init__(self) -> None:
         self._open: _Lane = OrderedDict()
         self._bound: dict[int, _Lane] = {}
-        self._lane_of: dict[int, _Lane] = {}
+        #: The lane in which each waiter stands, by its number; empty while nobody waits.
+        self.lane_of: dict[int, _Lane] = {}
         self._unbound_strict: dict[str, _Lane] = {}
         self._deadlines: list[tuple[float, int]] = []
 
     def __len__(self) -> int:
-        return len(self._lane_of)
+        return len(self.lane_of)
 
     def __iter__(self) -> Iterator[Waiter]:
-        for number, lane in self._lane_of.items():
+        for number, lane in self.lane_of.items():
             yield lane[number]
 
     def __contains__(self, number: int) -> bool:
-        return number in self._lane_of
+        return number in self.lane_of
 
     @property
     def open_count(self) -> int:
@@ -65,13 +66,13 @@ class WaitLine:
             earlier = list(itertools.takewhile(lambda number: number < waiter.number, lane))
             for number in (waiter.number, *reversed(earlier)):
                 lane.move_to_end(number, last=False)
-        self._lane_of[waiter.number] = lane
+        self.lane_of[waiter.number] = lane
         if waiter.deadline != float("inf"):
             heapq.heappush(self._deadlines, (waiter.deadline, waiter.number))
 
     def remove(self, number: int) -> Waiter | None:
         """Take the waiter out, wherever it stands; ``None`` if it is not in line."""
-        lane = self._lane_of.pop(number, None)
+        lane = self.lane_of.pop(number, None)
         if lane is None:
             return None
         waiter = lane.pop(number)
@@ -98,9 +99,9 @@ class WaitLine:
         if moved:
             lane = self._bound.setdefault(worker, OrderedDict())
             for waiter in moved:
-                del self._lane_of[waiter.number][waiter.number]
+                del self.lane_of[waiter.number][waiter.number]
                 lane[waiter.number] = waiter
-                self._lane_of[waiter.number] = lane
+                self.lane_of[waiter.number] = lane
             # Other sessions of this worker may have waiters that came between these.
             for number in sorted(lane):
                 lane.move_to_end(number)
@@ -120,7 +121,7 @@ class WaitLine:
         """Take out and return all waiters that only ``worker`` could have served."""
         lane: _Lane = self._bound.pop(worker, OrderedDict())
         for number in lane:
-            del self._lane_of[number]
+            del self.lane_of[number]
         return list(lane.values())
 
     def expired(self, now: float) -> list[Waiter]:
@@ -135,13 +136,13 @@ class WaitLine:
 
     def next_deadline(self) -> float:
         """Return the earliest deadline of a waiter in line, or infinity."""
-        while self._deadlines and self._deadlines[0][1] not in self._lane_of:
+        while self._deadlines and self._deadlines[0][1] not in self.lane_of:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else float("inf")
 
     def _compact(self) -> None:
         # Entries of waiters that left stay in the heap until they surface. Rebuilding when most are stale
         # keeps memory flat after any number of cancelled waiters, at constant cost for each.
-        if len(self._deadlines) > 64 + 2 * len(self._lane_of):
-            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._lane_of]
+        if len(self._deadlines) > 64 + 2 * len(self.lane_of):
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self.lane_of]
             heapq.heapify(self._deadlines)

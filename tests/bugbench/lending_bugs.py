@@ -18,6 +18,8 @@ from dspex_pool.worker_pool import WorkerPool
 from tests.bugbench.planting import bug
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from dspex_pool.core.records import Granted, WorkerRecord
     from tests.bugbench.planting import Planting
 
@@ -60,9 +62,8 @@ def swallowed_cancellation(planting: Planting) -> None:
 def failed_set_up_keeps_the_slot(planting: Planting) -> None:
     """Forget a worker whose set-up hook failed or was cancelled."""
 
-    async def set_up(self: WorkerPool, lease: Lease) -> None:
-        if self._setup is not None:
-            await self._setup(lease)
+    async def set_up(self: WorkerPool, lease: Lease, setup: Callable[[Lease], Awaitable[object]]) -> None:
+        await setup(lease)
 
     planting.replace(WorkerPool, "_set_up", set_up)
 

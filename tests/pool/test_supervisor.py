@@ -33,7 +33,7 @@ async def test_services_that_fail_are_started_again(
         await pool.execute_in_session("s", *CREATE)
         left = [RuntimeError("first"), RuntimeError("second")] * 2
 
-        def fail() -> None:
+        def fail(*_: object) -> None:
             if left:
                 raise left.pop(0)
 

@@ -33,7 +33,7 @@ async def ignore_errors(call: Callable[..., Awaitable[object]], *args: Any) -> N
 def fail_once(thing: object, method: str) -> None:
     """Have the next call of a method raise."""
 
-    def fail() -> None:
+    def fail(*_: object) -> None:
         delattr(thing, method)
         raise RuntimeError("on purpose")
 

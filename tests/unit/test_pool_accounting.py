@@ -169,7 +169,7 @@ def test_news_of_a_worker_that_is_gone_are_ignored_and_counted(news: str) -> Non
     driver.gone(1)
     before = driver.state.statistics()
     assert NEWS[news](driver, 1) is False
-    assert not driver.state.has_decisions
+    assert not driver.state.outbox
     after = driver.state.statistics()
     assert after.counters.stale_notices == before.counters.stale_notices + 1
     after.counters.stale_notices -= 1

@@ -90,16 +90,16 @@ async def test_clock_that_is_set_ends_no_session(step: float) -> None:
     session = books.begin("s")
     await books.commit(session, "create_program", {"id": "p", "signature": "a -> b"})
     wall.now += step
-    assert books.expire() == []
+    assert books.expire(books.now()) == []
     steady.now += 60
     wall.now += 60
-    assert books.find("s", "list_programs") is session
+    assert books.find("s", "list_programs", books.now()) is session
     await books.save()
     (kept,) = await store.load_all()
     # What another pool will measure by: never earlier than it was, and the clock as it is.
     assert kept.last_used == max(1000.0, wall.now)
     steady.now += 101
-    assert books.expire() == [session]
+    assert books.expire(books.now()) == [session]
 
 
 async def make_books_of_expired(store: MemorySessionStore, *session_ids: str) -> SessionBooks:
@@ -109,7 +109,7 @@ async def make_books_of_expired(store: MemorySessionStore, *session_ids: str) ->
     for session_id in session_ids:
         await books.commit(books.begin(session_id), "create_program", NEW)
     clock.now += 10
-    assert len(books.expire()) == len(session_ids)
+    assert len(books.expire(books.now())) == len(session_ids)
     return books
 
 
@@ -235,10 +235,10 @@ async def test_expired_session_leaves_the_store_unless_it_began_anew() -> None:
         await books.commit(books.begin(session_id), "create_program", NEW)
     books.begin("never kept")
     clock.now += 10
-    assert len(books.expire()) == 4
-    assert books.find("b", "create_program") is None
+    assert len(books.expire(books.now())) == 4
+    assert books.find("b", "create_program", books.now()) is None
     with pytest.raises(SessionExpiredError):
-        books.find("b", "execute_program")
+        books.find("b", "execute_program", books.now())
     store.is_failing = True
     with pytest.raises(SessionStoreError):
         await books.save()
@@ -385,7 +385,7 @@ async def test_books_take_over_what_the_store_has_kept() -> None:
     session = await begin(make_books(store))
     books = make_books(store, max_sessions=1)
     await books.load()
-    found = books.find("s", "create_program")
+    found = books.find("s", "create_program", books.now())
     assert found is not None
     assert (found.is_kept, found.revision, found.record) == (True, 1, session.record)
 

@@ -35,7 +35,7 @@ async def test_failures_that_are_far_apart_are_forgiven(autojump_clock: MockCloc
     async with supervise(workers, **options) as supervisor:
         failures = itertools.count()
 
-        def fail() -> None:
+        def fail(*_: object) -> None:
             if next(failures) % 2 == 0:
                 raise RuntimeError("every other time")
 
