@@ -191,18 +191,15 @@ class SubprocessPort:
             if frame is not None:
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return frame
-        return await self._receive_waiting()
-
-    async def _receive_waiting(self) -> bytes:
-        self._stdout.is_expired = False
-        while not self._stdout.is_expired:
+        stdout = self._stdout
+        stdout.is_expired = False
+        while not stdout.is_expired:
             try:
-                await self._stdout.wait()
-                self._read_stdout()
+                await stdout.wait()
+                frame = self._read_frame()
             except trio.ClosedResourceError:
                 # By expire, or by attend, while this task waited: then attend has read the rest and the end.
-                pass
-            frame = self._next_frame()
+                frame = self._next_frame()
             if frame is not None:
                 return frame
         raise WaitExpiredError
@@ -214,32 +211,31 @@ class SubprocessPort:
 
     # Protected from Ctrl-C: what was read must reach the decoder.
     @trio.lowlevel.enable_ki_protection
-    def _read_stdout(self) -> int:
-        """Take what is there, or its begin if it is much, and return how many bytes that were.
+    def _read_frame(self) -> bytes | None:
+        """Take what is there, or its begin if it is much, and return the next frame if it is whole.
 
         More waits for the next turn, so that a flood leaves turns to others.
         """
-        frame = self._decoder.long_frame
+        decoder = self._decoder
+        frame = decoder.long_frame
         if frame is not None and not frame.is_whole:
-            return self._read_long(frame)
-        data = self._stdout.read_now()
-        if not data:
-            if data is not None:
-                self._decoder.feed_eof()
-            return 0
-        self._decoder.feed(data)
-        count = len(data)
-        if count == READ_BYTES and self._decoder.begin_long_frame(io.BytesIO):
-            count += self._read_stdout()
-        return count
+            self._read_long(frame)
+        elif data := self._stdout.read_now():
+            payload = decoder.take(data)
+            if payload is not None:
+                return payload
+            if len(data) == READ_BYTES and decoder.begin_long_frame(io.BytesIO):
+                return self._read_frame()
+        elif data is not None:
+            decoder.feed_eof()
+        return self._next_frame()
 
-    def _read_long(self, frame: LongFrame) -> int:
+    def _read_long(self, frame: LongFrame) -> None:
         count = self._stdout.read_into_now(frame.room)
         if count:
             frame.filled(count)
         elif count is not None:
             self._decoder.feed_eof()
-        return count or 0
 
     def _next_frame(self) -> bytes | None:
         try:
@@ -313,8 +309,9 @@ class SubprocessPort:
         # What the worker wrote before its end fits into the pipe. Its reader may not have had a turn since; it
         # finds the last answer in the decoder. Not until nothing is there: who left the group may write for ever.
         left = PIPE_BYTES
-        while left > 0 and (count := self._read_stdout()):
-            left -= count
+        while left > 0 and (data := self._stdout.read_now()):
+            self._decoder.feed(data)
+            left -= len(data)
         self._decoder.feed_eof()
         for end in (self._stdin, self._stdout, self._lifeline):
             end.close()

@@ -141,7 +141,7 @@ def descriptors_stay_open(planting: Planting) -> None:
     """Keep a dead worker's pipes open."""
 
     def close(self: SubprocessPort) -> None:
-        self._read_stdout()
+        self._decoder.feed(self._stdout.read_now() or b"")
         self._decoder.feed_eof()
         self._process.close()
 
