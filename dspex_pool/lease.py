@@ -20,7 +20,7 @@ __all__ = ["Lease"]
 class Lease:
     """A worker in a caller's hands, from ``async with pool.checkout()`` until that block ends."""
 
-    __slots__ = ("_is_ended", "_reason", "_sent_before", "granted", "session", "since", "worker")
+    __slots__ = ("_reason", "_sent_before", "granted", "is_ended", "session", "since", "worker")
 
     def __init__(self, worker: PoolWorker, granted: Granted, session: str | None, since: float = 0.0) -> None:
         #: The worker lent.
@@ -31,7 +31,8 @@ class Lease:
         self.session = session
         #: When its holder got it, on the clock of trio.
         self.since = since
-        self._is_ended = False
+        #: Whether the worker was returned.
+        self.is_ended = False
         self._reason: str | None = None
         self._sent_before = worker.port.bytes_sent
 
@@ -44,11 +45,6 @@ class Lease:
     def worker_id(self) -> str:
         """Name of the worker."""
         return self.worker.worker_id
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether the worker was returned."""
-        return self._is_ended
 
     async def request(
         self,
@@ -92,7 +88,7 @@ class Lease:
         Args:
             resets: Whether a used worker needs the reset hook before others may use it.
         """
-        self._is_ended = True
+        self.is_ended = True
         if self._reason is not None:
             return Outcome.RETIRE, self._reason
         unclean = self.worker.why_unclean()
@@ -105,7 +101,7 @@ class Lease:
         return (Outcome.CARE, "reset") if resets else (Outcome.CLEAN, "")
 
     def _require_live(self) -> None:
-        if self._is_ended:
+        if self.is_ended:
             raise UseAfterReturnError(
                 f"the lease of worker {self.worker_id} (token {self.token}) has ended. "
                 "Use a lease only inside its 'async with' block.",

@@ -182,17 +182,17 @@ class PoolState(Upkeep):
             record.uses += 1
             record.last_used = record.last_seen = now
         if outcome is _CLEAN:
-            self._back_to_idle(record, now, "checkin", {"held": held}, outcome="clean")
+            self._back_to_idle(record, now, "checkin", {"held": held}, {"outcome": "clean"})
         elif outcome is Outcome.RETIRE:
             self._emit("checkin", {"held": held}, worker_id=record.worker_id, outcome="retire")
             self._retire(record, reason, now, polite=False)
             self._replenish(now)
         elif outcome is Outcome.CARE:
-            self._moved(record, _DRAINING, now, "checkin", {"held": held}, outcome="care")
+            self._moved(record, _DRAINING, now, "checkin", {"held": held}, {"outcome": "care"})
             self.wake_at = min(self.wake_at, now + self.options.cancel_grace)
             self.outbox.append(Drain(record.number))
         else:
-            self._back_to_idle(record, now, "checkin", {"held": held}, outcome="unused")
+            self._back_to_idle(record, now, "checkin", {"held": held}, {"outcome": "unused"})
             self._reschedule(now)
         return True
 
@@ -212,7 +212,7 @@ class PoolState(Upkeep):
         replaced = self._left_slot_by.get(record.slot)
         if replaced is not None:
             self._emit("worker_restarted", {"count": 1}, worker_id=record.worker_id, reason=replaced)
-        self._back_to_idle(record, now, "worker_started", {"duration": took})
+        self._back_to_idle(record, now, "worker_started", {"duration": took}, {})
         if self.live_count >= self._boot_target:
             self._boot_target = 0
         self._replenish(now)
@@ -239,8 +239,7 @@ class PoolState(Upkeep):
             now,
             "worker_retired",
             {"age": record.age(now), "uses": record.uses},
-            reason=record.condemned,
-            exit=exit_text,
+            {"reason": record.condemned, "exit": exit_text},
         )
         del self.workers[number]
         self._slots.discard(record.slot)
@@ -278,7 +277,7 @@ class PoolState(Upkeep):
         if record is None or record.state is not _DRAINING:
             return self._stale()
         record.last_seen = now
-        self._back_to_idle(record, now, "worker_drained", {"duration": now - record.since}, ok=True)
+        self._back_to_idle(record, now, "worker_drained", {"duration": now - record.since}, {"ok": True})
         self._reschedule(now)
         return True
 
@@ -288,7 +287,7 @@ class PoolState(Upkeep):
         if record is None or record.state is not _PINGING:
             return self._stale()
         record.last_seen = now
-        self._back_to_idle(record, now, "ping_stop", {"duration": now - record.since}, ok=True)
+        self._back_to_idle(record, now, "ping_stop", {"duration": now - record.since}, {"ok": True})
         self._reschedule(now)
         return True
 

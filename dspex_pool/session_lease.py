@@ -139,8 +139,8 @@ class SessionLease:
         Cancellation: The caller leaves at once; what the worker then holds is in doubt, and told again.
         """
         call = self._call
-        session, timeout = call.session, call.timeout
-        if session is not None and call.command in USING:
+        session, timeout, command = call.session, call.timeout, call.command
+        if session is not None and command in USING:
             self._require_program(session)
         steps = self._steps_ahead()
         if steps:
@@ -148,10 +148,17 @@ class SessionLease:
         if session is not None:
             self._require_live()
             self._memory.meet(session.id)
-        if call.command in BEGINNING:
+        if command in BEGINNING:
             self._doubt_what_changes()
         call.begun = True
-        return await self._run_command(timeout)
+        try:
+            result = await self._lease.request(command, call.args, timeout=timeout, on_event=call.on_event)
+        except BaseException as error:
+            self._note_failure(error)
+            raise
+        if command in _EMPTYING:
+            self._lease.update(WorkerMemory())
+        return result
 
     async def _send_all_ahead(self, steps: list[Step], timeout: float | None) -> float | None:
         """Send steps ahead; return how much of the timeout they have left."""
@@ -165,12 +172,12 @@ class SessionLease:
         return max(0.0, deadline - trio.current_time())
 
     def _steps_ahead(self) -> list[Step]:
-        call, memory = self._call, self._memory
-        program_id = call.args.get("program_id") if call.command in USING else None
-        sets_model = call.command == "configure_lm"
-        steps = memory.missing(call.session, program_id, self._default, needs_model=not sets_model)
-        if call.command == "create_program" and call.session is not None:
-            steps += memory.clearing(call.session.id, call.makes)
+        call, command = self._call, self._call.command
+        program_id = call.args.get("program_id") if command in USING else None
+        needs_model = command != "configure_lm"
+        steps = self._memory.missing(call.session, program_id, self._default, needs_model=needs_model)
+        if command == "create_program" and call.session is not None:
+            steps += self._memory.clearing(call.session.id, call.makes)
         return steps
 
     async def _send_ahead(self, step: Step, timeout: float | None) -> None:
@@ -206,22 +213,14 @@ class SessionLease:
             how=how,
         )
 
-    async def _run_command(self, timeout: float | None) -> Any:
+    def _note_failure(self, error: BaseException) -> None:
+        """Note what a command that failed, or whose caller left, may have left behind."""
         call = self._call
-        try:
-            result = await self._lease.request(
-                call.command, call.args, timeout=timeout, on_event=call.on_event
-            )
-        except BaseException as error:
-            if isinstance(error, DspexPoolError) and error.worker_survives:
-                self._note_refusal()
-            elif call.command in _EMPTYING or (call.command == "configure_lm" and call.session is None):
-                # Nobody can tell whether it took effect, and no command undoes it.
-                self._lease.retire("half_changed")
-            raise
-        if call.command in _EMPTYING:
-            self._lease.update(WorkerMemory())
-        return result
+        if isinstance(error, DspexPoolError) and error.worker_survives:
+            self._note_refusal()
+        elif call.command in _EMPTYING or (call.command == "configure_lm" and call.session is None):
+            # Nobody can tell whether it took effect, and no command undoes it.
+            self._lease.retire("half_changed")
 
     def _require_live(self) -> None:
         session = self._call.session

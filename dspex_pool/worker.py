@@ -105,7 +105,7 @@ class PoolWorker:
             return "protocol_error"
         if self.is_cut:
             return "died"
-        if not self._conversation.is_clean:
+        if self._conversation.due:
             return "answer_due"
         try:
             return "unread_bytes" if self.port.has_unread() else None
@@ -169,7 +169,7 @@ class PoolWorker:
         Cancellation: Before the first byte nothing was sent. Later the command may run on; the worker owes an
             answer that will be dropped, or was left with half a frame (``is_torn``).
         """
-        if self._conversation.is_owed:
+        if self._conversation.due and self.owes_answer:
             raise LocalProtocolError(
                 f"worker {self.worker_id} still owes the answer to an earlier request. Return the lease and "
                 "check out again.",
@@ -248,7 +248,7 @@ class PoolWorker:
     @trio.lowlevel.enable_ki_protection
     def _leave(self, request_id: int, *, sent: int, whole: int) -> None:
         """Note how far a request had come when its caller stopped caring. Whole also at Ctrl-C."""
-        if request_id not in self._conversation.outstanding:
+        if request_id not in self._conversation.due:
             return
         if sent == 0:
             self._conversation.retract(request_id)

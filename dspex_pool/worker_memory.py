@@ -68,7 +68,7 @@ class WorkerMemory:
             needs_model: Whether the command may ask a language model.
         """
         steps = self.cleaning() if self._stale else []
-        if needs_model:
+        if needs_model and (session is not None or default is not None):
             steps += self._missing_model(session, default)
         if session is None or program_id is None or (program := session.program(program_id)) is None:
             return steps

@@ -34,6 +34,8 @@ from dspex_pool.core.wait_line import WaitLine
 from dspex_pool.lifecycle import WorkerState, move
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dspex_pool.config import PoolOptions
     from dspex_pool.errors import DspexPoolError
 
@@ -183,7 +185,8 @@ class Books(Ledger):
             record.binds = True
             self._note_binding(session, record, now)
         if self.watch.hears("checkout"):
-            self._emit_moved("checkout", record, _IDLE, {"wait": waited}, session=session, queued=queued)
+            about = {"session": session, "queued": queued}
+            self._emit_moved("checkout", record, _IDLE, {"wait": waited}, about)
         return Granted(record.number, token, waited)
 
     def _leased_record(self, lease: Granted) -> WorkerRecord | None:
@@ -294,7 +297,12 @@ class Books(Ledger):
         self._retire(record, "died", now, polite=False)
 
     def _back_to_idle(
-        self, record: WorkerRecord, now: float, event: str, measurements: dict[str, float], **metadata: object
+        self,
+        record: WorkerRecord,
+        now: float,
+        event: str,
+        measurements: Mapping[str, float],
+        metadata: Mapping[str, object],
     ) -> None:
         """Make a worker that is proven clean available, unless its time in service is over."""
         reason = self._reason_to_leave(record, now)
@@ -303,7 +311,7 @@ class Books(Ledger):
             self._retire(record, reason, now, polite=True)
             self._replenish(now)
             return
-        self._moved(record, _IDLE, now, event, measurements, **metadata)
+        self._moved(record, _IDLE, now, event, measurements, metadata)
         self._idle.add(record)
         due = now + self._idle_due
         if due < self.wake_at or record.expires_at < self.wake_at:
@@ -345,7 +353,7 @@ class Books(Ledger):
             now,
             "worker_retiring",
             {"age": record.age(now), "uses": record.uses},
-            reason=reason,
+            {"reason": reason},
         )
         self.outbox.append(Retire(record.number, reason, polite, error))
         sessions, lost = self._affinity.release(record.number)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dspex_pool.core.records import Counters, Decision, Emit, WorkerRecord
 from dspex_pool.lifecycle import WorkerState, move
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 __all__ = ["Ledger", "Watch"]
 
 _STARTING, _RETIRING = WorkerState.STARTING, WorkerState.RETIRING
+_NOTHING: Mapping[str, object] = {}
 _IN_SERVICE = frozenset({WorkerState.IDLE, WorkerState.PINGING, WorkerState.LEASED, WorkerState.DRAINING})
 
 
@@ -61,8 +65,8 @@ class Ledger:
         to: WorkerState,
         now: float,
         event: str,
-        measurements: dict[str, float],
-        **metadata: object,
+        measurements: Mapping[str, float],
+        metadata: Mapping[str, object] = _NOTHING,
     ) -> None:
         left = move(record, to)
         tally = self._tally
@@ -70,7 +74,7 @@ class Ledger:
         tally[to] += 1
         record.since = now
         if self.watch.hears(event):
-            self._emit_moved(event, record, left, measurements, **metadata)
+            self._emit_moved(event, record, left, measurements, metadata)
         is_in_service = to in _IN_SERVICE
         if (left in _IN_SERVICE) is not is_in_service:
             if is_in_service and self.ready_count == 1:
@@ -83,8 +87,8 @@ class Ledger:
         event: str,
         record: WorkerRecord,
         left: WorkerState | None,
-        measurements: dict[str, float],
-        **metadata: object,
+        measurements: Mapping[str, float],
+        metadata: Mapping[str, object] = _NOTHING,
     ) -> None:
         # With "from" and "to" in every event of a worker, the gauges are the sum of the events.
         where: dict[str, Any] = {
@@ -93,9 +97,9 @@ class Ledger:
             "from": left.value if left is not None else None,
             "to": record.state.value,
         }
-        self.outbox.append(Emit(event, measurements, where | metadata))
+        self.outbox.append(Emit(event, measurements, where | dict(metadata)))
 
-    def _emit(self, event: str, measurements: dict[str, float], **metadata: object) -> None:
+    def _emit(self, event: str, measurements: Mapping[str, float], **metadata: object) -> None:
         if self.watch.hears(event):
             self.outbox.append(Emit(event, measurements, metadata))
 

@@ -94,8 +94,6 @@ class ClientConversation:
     """
 
     __slots__ = (
-        "_abandoned",
-        "_awaited",
         "_broken",
         "_events",
         "_next_id",
@@ -103,14 +101,15 @@ class ClientConversation:
         "_offered",
         "_peer",
         "_version",
+        "due",
     )
 
     def __init__(self, *, peer: str, now: Callable[[], str] = _utc_now) -> None:
         self._peer = peer
         self._now = now
         self._next_id = HANDSHAKE_ID
-        self._awaited: set[int] = set()
-        self._abandoned: set[int] = set()
+        #: Ids asked and not answered, and of each whether somebody waits for its answer. Not to be changed.
+        self.due: dict[int, bool] = {}
         self._broken: str | None = None
         self._offered = 1
         self._version = 1
@@ -129,22 +128,22 @@ class ClientConversation:
     @property
     def outstanding(self) -> frozenset[int]:
         """Ids asked and not answered, abandoned ones included."""
-        return frozenset(self._awaited | self._abandoned)
+        return frozenset(self.due)
 
     @property
     def awaiting_abandoned(self) -> frozenset[int]:
         """Ids whose late answer is still to come and will be dropped."""
-        return frozenset(self._abandoned)
+        return frozenset(number for number, is_awaited in self.due.items() if not is_awaited)
 
     @property
     def is_owed(self) -> bool:
         """Whether a late answer is still to come and will be dropped."""
-        return bool(self._abandoned)
+        return False in self.due.values()
 
     @property
     def is_clean(self) -> bool:
         """Whether the worker owes nothing and the protocol was kept: it may serve somebody else."""
-        return not (self._awaited or self._abandoned or self._broken is not None)
+        return not self.due and self._broken is None
 
     def request(
         self,
@@ -179,7 +178,7 @@ class ClientConversation:
             self._offered = _offered_version(args)
             self._events = _asked_events(args)
         self._next_id = request_id + 1
-        self._awaited.add(request_id)
+        self.due[request_id] = True
         return request_id, payload
 
     def retract(self, request_id: int) -> None:
@@ -188,7 +187,8 @@ class ClientConversation:
         Raises:
             LocalProtocolError: No answer to ``request_id`` is awaited.
         """
-        self._stop_awaiting(request_id)
+        self._require_awaited(request_id)
+        del self.due[request_id]
 
     def abandon(self, request_id: int) -> None:
         """Note that the caller left. The answer will be dropped once, when it comes.
@@ -196,8 +196,8 @@ class ClientConversation:
         Raises:
             LocalProtocolError: No answer to ``request_id`` is awaited.
         """
-        self._stop_awaiting(request_id)
-        self._abandoned.add(request_id)
+        self._require_awaited(request_id)
+        self.due[request_id] = False
 
     def receive(self, payload: bytes) -> Reply | Event | None:
         """Read what the worker said.
@@ -222,13 +222,14 @@ class ClientConversation:
         return self._accept_reply(message, payload)
 
     def _accept_reply(self, reply: Reply, payload: bytes) -> Reply | None:
-        if reply.id in self._awaited:
-            self._awaited.remove(reply.id)
-            if reply.id == HANDSHAKE_ID and isinstance(reply, Success):
+        number = reply.id
+        # Of an answer without an id, nothing is due.
+        is_awaited = self.due.pop(number, None)  # type: ignore[arg-type]
+        if is_awaited:
+            if number == HANDSHAKE_ID and isinstance(reply, Success):
                 self._version = min(self._offered, _offered_version(reply.result))
             return reply
-        if reply.id in self._abandoned:
-            self._abandoned.remove(reply.id)
+        if is_awaited is False:
             return None
         raise self._break(self._fault_of(reply), payload)
 
@@ -242,14 +243,13 @@ class ClientConversation:
     def _accept_event(self, event: Event, payload: bytes) -> Event:
         if event.event not in self._events:
             raise self._break(f"sent an event {event.event!r}, which was not asked for", payload)
-        if event.id is not None and event.id not in self._awaited and event.id not in self._abandoned:
+        if event.id is not None and event.id not in self.due:
             raise self._break(f"sent an event of request {event.id}, which is not outstanding", payload)
         return event
 
-    def _stop_awaiting(self, request_id: int) -> None:
-        if request_id not in self._awaited:
+    def _require_awaited(self, request_id: int) -> None:
+        if not self.due.get(request_id):
             raise LocalProtocolError(f"no answer to request {request_id} is awaited from {self._peer}")
-        self._awaited.remove(request_id)
 
     def _break(self, reason: str, payload: bytes) -> RemoteProtocolError:
         excerpt = payload[:EXCERPT_BYTES]

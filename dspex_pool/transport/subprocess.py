@@ -263,7 +263,7 @@ class SubprocessPort:
 
     def has_unread(self) -> bool:
         """Tell whether bytes are buffered or waiting, or the stream has ended. Does not block."""
-        return bool(self._decoder.buffered) or self._stdout.has_unread()
+        return self._decoder.buffered > 0 or self._stdout.has_unread()
 
     def interrupt(self) -> None:
         """Ask the running command to stop: SIGINT to the worker process alone, not to what it started."""

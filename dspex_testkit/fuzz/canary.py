@@ -24,12 +24,12 @@ DEFAULT = "dspex_testkit.fuzz.canary:ping_ends_unseen"
 def ping_ends_unseen(planting: Planting) -> None:
     """Put a worker that was pinged among the idle without looking at the line."""
 
-    def back(self: Books, record: WorkerRecord, now: float, event: str, *args: Any, **more: Any) -> None:
+    def back(self: Books, record: WorkerRecord, now: float, event: str, *more: Any) -> None:
         if event == "ping_stop":
-            self._moved(record, WorkerState.IDLE, now, event, *args, **more)
+            self._moved(record, WorkerState.IDLE, now, event, *more)
             self._idle.add(record)
         else:
-            original(self, record, now, event, *args, **more)
+            original(self, record, now, event, *more)
 
     original = planting.replace(Books, "_back_to_idle", back)
 

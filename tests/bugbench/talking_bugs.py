@@ -26,7 +26,7 @@ def any_answer_is_mine(planting: Planting) -> None:
     """Take the next answer for one's own, whatever its id."""
 
     def accept(self: ClientConversation, reply: Any, payload: bytes) -> Any:
-        awaited = next(iter(self._awaited), None)
+        awaited = next((number for number, is_awaited in self.due.items() if is_awaited), None)
         if awaited is not None:
             rest = (getattr(reply, name) for name in reply.__struct_fields__[1:])
             reply = type(reply)(awaited, *rest)
@@ -40,7 +40,7 @@ def late_answer_is_forgotten(planting: Planting) -> None:
     """Forget a request when its caller leaves, so that its late answer is nobody's."""
 
     def abandon(self: ClientConversation, request_id: int) -> None:
-        self._stop_awaiting(request_id)
+        self.retract(request_id)
 
     planting.replace(ClientConversation, "abandon", abandon)
 
@@ -70,7 +70,7 @@ def repeated_after_sending(planting: Planting) -> None:
         try:
             return await original(self, command, args, timeout=timeout, on_event=on_event)
         except CallTimeoutError:
-            self.worker._conversation._abandoned.clear()
+            self.worker._conversation.due.clear()
             return await original(self, command, args, timeout=timeout, on_event=on_event)
 
     original = planting.replace(Lease, "request", request)
