@@ -86,7 +86,7 @@ class SessionLease:
         self._model_before = 0
 
     async def run_told(self, telemetry: Telemetry, tallies: tuple[CallTally, ...], attempt: int) -> Any:
-        """Do as ``run_counted``, and tell telemetry of it.
+        """Do as ``run``, and tell telemetry of it.
 
         Cancellation: As of ``run``; it is told as an exception.
         """
@@ -99,7 +99,7 @@ class SessionLease:
         telemetry.emit("call_start", {"count": 1}, about)
         began = trio.current_time()
         try:
-            result = await self.run_counted(tallies)
+            result = await self.run(tallies)
         except BaseException as error:
             # What trio says of a cancellation has the address of a task in it.
             reason = "cancelled" if isinstance(error, trio.Cancelled) else str(error)[:200]
@@ -109,56 +109,51 @@ class SessionLease:
         telemetry.emit("call_stop", {"duration": trio.current_time() - began}, about)
         return result
 
-    async def run_counted(self, tallies: tuple[CallTally, ...]) -> Any:
-        """Do as ``run``, and have it counted.
-
-        Cancellation: As of ``run``; it is counted as an error.
-        """
-        for tally in tallies:
-            tally.commands += 1
-            tally.waits.append(self._lease.granted.waited)
-        errors = 1
-        try:
-            result = await self.run()
-            errors = 0
-            return result
-        finally:
-            self._call.ended = ended = self._lease.worker.now()
-            for tally in tallies:
-                tally.durations.append(ended - self._lease.since)
-                tally.errors += errors
-
-    async def run(self) -> Any:
-        """Bring the worker up to date, and run the command.
+    async def run(self, tallies: tuple[CallTally, ...]) -> Any:
+        """Bring the worker up to date, and run the command; have it counted.
 
         Raises:
             SessionNotFoundError: The session was ended meanwhile.
             ProgramNotFoundError: The program was deleted meanwhile.
             DspexPoolError: What ``Lease.request`` raises.
 
-        Cancellation: The caller leaves at once; what the worker then holds is in doubt, and told again.
+        Cancellation: The caller leaves at once; what the worker then holds is in doubt, and told again. It is counted
+            as an error.
         """
+        call, lease = self._call, self._lease
+        for tally in tallies:
+            tally.commands += 1
+            tally.waits.append(lease.granted.waited)
+        errors = 1
+        try:
+            timeout = call.timeout
+            if steps := self._steps_ahead():
+                timeout = await self._send_all_ahead(steps, timeout)
+            self._begin()
+            try:
+                result = await lease.request(call.command, call.args, timeout=timeout, on_event=call.on_event)
+            except BaseException as error:
+                self._note_failure(error)
+                raise
+            if call.command in _EMPTYING:
+                lease.update(WorkerMemory())
+            errors = 0
+            return result
+        finally:
+            call.ended = ended = lease.worker.now()
+            for tally in tallies:
+                tally.durations.append(ended - lease.since)
+                tally.errors += errors
+
+    def _begin(self) -> None:
+        """Note that the command itself is about to be sent."""
         call = self._call
-        session, timeout, command = call.session, call.timeout, call.command
-        if session is not None and command in USING:
-            self._require_program(session)
-        steps = self._steps_ahead()
-        if steps:
-            timeout = await self._send_all_ahead(steps, timeout)
-        if session is not None:
+        if call.session is not None:
             self._require_live()
-            self._memory.meet(session.id)
-        if command in BEGINNING:
+            self._memory.meet(call.session.id)
+        if call.command in BEGINNING:
             self._doubt_what_changes()
         call.begun = True
-        try:
-            result = await self._lease.request(command, call.args, timeout=timeout, on_event=call.on_event)
-        except BaseException as error:
-            self._note_failure(error)
-            raise
-        if command in _EMPTYING:
-            self._lease.update(WorkerMemory())
-        return result
 
     async def _send_all_ahead(self, steps: list[Step], timeout: float | None) -> float | None:
         """Send steps ahead; return how much of the timeout they have left."""
@@ -172,8 +167,9 @@ class SessionLease:
         return max(0.0, deadline - trio.current_time())
 
     def _steps_ahead(self) -> list[Step]:
-        call, command = self._call, self._call.command
-        program_id = call.args.get("program_id") if command in USING else None
+        call, command, program_id = self._call, self._call.command, None
+        if command in USING and call.session is not None:
+            program_id = self._require_program(call.session)
         needs_model = command != "configure_lm"
         steps = self._memory.missing(call.session, program_id, self._default, needs_model=needs_model)
         if command == "create_program" and call.session is not None:
@@ -230,14 +226,14 @@ class SessionLease:
                 session_id=session.id,
             )
 
-    def _require_program(self, session: Session) -> None:
-        """See that the program was not deleted while the call waited for its worker.
+    def _require_program(self, session: Session) -> str:
+        """Return the program's id, unless the program was deleted while the call waited for its worker.
 
         The worker may hold one of that id all the same: replaced long ago, or never committed.
         """
         program_id: str = self._call.args["program_id"]
         if session.program(program_id) is not None:
-            return
+            return program_id
         self._require_live()
         raise not_found(session.id, program_id, self._call.command)
 

@@ -313,7 +313,7 @@ class SessionPool:
                     if self.telemetry.hears_any(CALL_EVENTS):
                         result = await work.run_told(self.telemetry, self.tallies, attempt)
                     else:
-                        result = await work.run_counted(self.tallies)
+                        result = await work.run(self.tallies)
             except DspexPoolError as error:
                 error.attempts = attempt
                 delay = delay_before_retry(

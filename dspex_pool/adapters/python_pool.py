@@ -134,7 +134,7 @@ class PythonPool(CommandAdapter):
 
         Cancellation: The caller leaves at once. The change of a session is in the store if its commit had begun.
         """
-        return await self.sessions.execute_in_session(
+        return await self._supervisor.pool.execute_in_session(
             session_id,
             command,
             args,
