@@ -310,7 +310,7 @@ class SessionPool:
             try:
                 async with self.workers.checkout(session=home, affinity=call.affinity) as lease:
                     work = SessionLease(lease, call, default=self._default_model, is_live=is_live)
-                    if self.telemetry.hears_any(CALL_EVENTS):
+                    if self.telemetry.heard[CALL_EVENTS]:
                         result = await work.run_told(self.telemetry, self.tallies, attempt)
                     else:
                         result = await work.run(self.tallies)

@@ -184,7 +184,7 @@ class Books(Ledger):
         if session is not None and self._affinity.use(session, record.number, now, strict=strict):
             record.binds = True
             self._note_binding(session, record, now)
-        if self.watch.hears("checkout"):
+        if self.watch.heard["checkout"]:
             about = {"session": session, "queued": queued}
             self._emit_moved("checkout", record, _IDLE, {"wait": waited}, about)
         return Granted(record.number, token, waited)
@@ -263,7 +263,7 @@ class Books(Ledger):
         # One worker more may bring forward when an idle one has to go; ``tick`` computes it.
         self.wake_at = min(self.wake_at, now + self.options.spawn_timeout if not self._idle else now)
         self.outbox.append(Start(record.number, record.worker_id))
-        if self.watch.hears("worker_starting"):
+        if self.watch.heard["worker_starting"]:
             self._emit_moved("worker_starting", record, None, {"count": 1})
 
     def _lifetime(self, number: int) -> float:

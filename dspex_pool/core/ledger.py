@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dspex_pool.core.records import Counters, Decision, Emit, WorkerRecord
@@ -20,13 +21,13 @@ _IN_SERVICE = frozenset({WorkerState.IDLE, WorkerState.PINGING, WorkerState.LEAS
 class Watch(Protocol):
     """Whoever listens to events."""
 
-    def hears(self, name: str) -> bool:
-        """Tell whether anybody listens to the event ``name``."""
+    @property
+    def heard(self) -> Mapping[str, bool]:
+        """Whether anybody listens to the event of a name."""
 
 
 class _HearingAll:
-    def hears(self, name: str) -> bool:
-        return True
+    heard: Mapping[str, bool] = defaultdict(lambda: True)
 
 
 class Ledger:
@@ -73,7 +74,7 @@ class Ledger:
         tally[left] -= 1
         tally[to] += 1
         record.since = now
-        if self.watch.hears(event):
+        if self.watch.heard[event]:
             self._emit_moved(event, record, left, measurements, metadata)
         is_in_service = to in _IN_SERVICE
         if (left in _IN_SERVICE) is not is_in_service:
@@ -100,7 +101,7 @@ class Ledger:
         self.outbox.append(Emit(event, measurements, where | dict(metadata)))
 
     def _emit(self, event: str, measurements: Mapping[str, float], **metadata: object) -> None:
-        if self.watch.hears(event):
+        if self.watch.heard[event]:
             self.outbox.append(Emit(event, measurements, metadata))
 
     def _stale(self) -> bool:

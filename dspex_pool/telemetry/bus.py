@@ -24,6 +24,22 @@ Handler: TypeAlias = Callable[[tuple[str, ...], Mapping[str, float], Mapping[str
 _Route: TypeAlias = "tuple[tuple[str, ...], tuple[Attachment, ...]]"
 
 
+class _Heard(dict["str | tuple[str, ...]", bool]):
+    """Which events any handler is called for: a table that fills itself, for one set of attachments.
+
+    Args:
+        is_heard: Tells it of one event, by the last part of its name.
+    """
+
+    def __init__(self, is_heard: Callable[[str], bool]) -> None:
+        self._is_heard = is_heard
+
+    def __missing__(self, names: str | tuple[str, ...]) -> bool:
+        each = (names,) if isinstance(names, str) else names
+        answer = self[names] = any(self._is_heard(name) for name in each)
+        return answer
+
+
 class Telemetry:
     """The events of one pool.
 
@@ -40,8 +56,9 @@ class Telemetry:
         self._attachments: tuple[Attachment, ...] = ()
         # By name, as ``emit`` is given it: the whole name, and whom it is for. Made anew with every change.
         self._routes: dict[str | tuple[str, ...], _Route] = {}
-        # What ``hears`` and ``hears_any`` were asked, and the answers. Made anew with every change as well.
-        self._heard: dict[str | tuple[str, ...], bool] = {}
+        #: Whether any handler is called for an event, by the last part of its name, or for any of several. Made anew
+        #: with every change as well.
+        self.heard: Mapping[Any, bool] = _Heard(self._is_heard)
         # Reentrant, because the hook below may attach or detach.
         self._changing = threading.RLock()
 
@@ -72,25 +89,6 @@ class Telemetry:
             self._set_attachments((*self._attachments, attachment))
         return attachment
 
-    def hears(self, name: str) -> bool:
-        """Tell whether any handler is called for the event ``name``, given as for ``emit``."""
-        if not self.observed:
-            return False
-        # Taken before the routes are read, as in ``_route``.
-        heard = self._heard
-        answer = heard.get(name)
-        if answer is None:
-            answer = heard[name] = bool(self._route(name)[1])
-        return answer
-
-    def hears_any(self, names: tuple[str, ...]) -> bool:
-        """Tell whether any handler is called for any of these events: a look into a table."""
-        heard = self._heard
-        answer = heard.get(names)
-        if answer is None:
-            answer = heard[names] = any(self.hears(name) for name in names)
-        return answer
-
     def emit(
         self, name: str | tuple[str, ...], measurements: Mapping[str, float], metadata: Mapping[str, Any]
     ) -> None:
@@ -106,6 +104,9 @@ class Telemetry:
         event, attachments = self._route(name)
         for attachment in attachments:
             attachment.deliver(event, measurements, metadata)
+
+    def _is_heard(self, name: str) -> bool:
+        return bool(self._route(name)[1])
 
     def _route(self, name: str | tuple[str, ...]) -> _Route:
         # Taken before the attachments are read: a change meanwhile replaces it, and what is noted here is lost.
@@ -123,7 +124,7 @@ class Telemetry:
     def _set_attachments(self, attachments: tuple[Attachment, ...]) -> None:
         self._attachments = attachments
         self._routes = {}
-        self._heard = {}
+        self.heard = _Heard(self._is_heard)
         was_observed, self.observed = self.observed, bool(attachments)
         if was_observed != self.observed and self.on_observed is not None:
             self.on_observed(self.observed)

@@ -182,8 +182,9 @@ class PipeReader(PipeEnd):
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor)
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLIN)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        self._poll = poll.poll
 
     def wait(self) -> Awaitable[None]:
         """Wait, when awaited, until there is something to read, or the stream has ended.
@@ -226,4 +227,4 @@ class PipeReader(PipeEnd):
 
     def has_unread(self) -> bool:
         """Tell whether something is there to read, or the stream has ended."""
-        return self._descriptor is None or bool(self._poll.poll(0))
+        return self._descriptor is None or bool(self._poll(0))

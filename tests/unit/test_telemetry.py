@@ -121,13 +121,13 @@ def test_handler_of_some_names_hears_those_only() -> None:
     """Of the events under its prefix it gets those that end in its names; whoever emits can ask who hears which."""
     telemetry, got, all_of_it = Telemetry(), Recorder(), Recorder()
     with telemetry.attach((), got, names=("checkout", "ready")):
-        heard = [telemetry.hears(name) for name in ("checkout", "checkin", "ready")]
+        heard = [telemetry.heard[name] for name in ("checkout", "checkin", "ready")]
         telemetry.emit("checkin", {}, {})
         with telemetry.attach((), all_of_it):
-            heard.append(telemetry.hears("checkin"))
+            heard.append(telemetry.heard["checkin"])
             telemetry.emit("checkin", {}, {})
         telemetry.emit("ready", {}, {})
-    heard.append(telemetry.hears("ready"))
+    heard.append(telemetry.heard["ready"])
     assert (got.names, all_of_it.names) == (["ready"], ["checkin"])
     assert heard == [True, False, True, True, False]
 
