@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from dspex_pool.errors import UseAfterReturnError
@@ -19,25 +20,15 @@ __all__ = ["NO_PATIENCE", "Checkout", "Holder"]
 NO_PATIENCE = -math.inf
 
 
-class Checkout:
-    """What ``async with pool.checkout()`` enters and leaves, once. A class, because a generator costs more."""
+class Checkout(msgspec.Struct, eq=False):
+    """What ``async with pool.checkout()`` enters and leaves, once. A struct, because every call makes one."""
 
-    __slots__ = ("_affinity", "_is_entered", "_lease", "_pool", "_session", "_timeout")
-
-    def __init__(
-        self,
-        pool: WorkerPool,
-        timeout: float | None,
-        session: str | None,
-        affinity: str,
-        lease: Lease | None = None,
-    ) -> None:
-        self._pool = pool
-        self._timeout = timeout
-        self._session = session
-        self._affinity = affinity
-        self._lease = lease
-        self._is_entered = False
+    _pool: WorkerPool
+    _timeout: float | None
+    _session: str | None
+    _affinity: str
+    _lease: Lease | None = None
+    _is_entered: bool = False
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Lease:
@@ -54,13 +45,10 @@ class Checkout:
         self._pool._release(self._lease)
 
 
-class Holder:
+class Holder(msgspec.Struct, eq=False):
     """Names a task when somebody asks."""
 
-    __slots__ = ("_task",)
-
-    def __init__(self, task: trio.lowlevel.Task) -> None:
-        self._task = task
+    _task: trio.lowlevel.Task
 
     def __str__(self) -> str:
         return f"task {self._task.name!r}"

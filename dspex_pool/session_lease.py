@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import trio
 
 from dspex_pool.errors import (
@@ -60,30 +61,23 @@ async def forget_ended(lease: Lease, *, timeout: float) -> None:
             return
 
 
-class SessionLease:
-    """A call in one lease.
+class SessionLease(msgspec.Struct, eq=False):
+    """A call in one lease. A struct, because every call makes one.
 
     Args:
         lease: The lease.
         call: The call.
+        memory: What its worker holds.
         default: The language model of sessions without one.
         is_live: Tells whether a session has not ended.
     """
 
-    def __init__(
-        self,
-        lease: Lease,
-        call: Call,
-        *,
-        default: DefaultModel | None,
-        is_live: Callable[[Session], bool],
-    ) -> None:
-        self._lease = lease
-        self._call = call
-        self._default = default
-        self._is_live = is_live
-        self._memory = memory_of(lease)
-        self._model_before = 0
+    _lease: Lease
+    _call: Call
+    _memory: WorkerMemory
+    _default: DefaultModel | None
+    _is_live: Callable[[Session], bool]
+    _model_before: int = 0
 
     async def run_told(self, telemetry: Telemetry, tallies: tuple[CallTally, ...], attempt: int) -> Any:
         """Do as ``run``, and tell telemetry of it.

@@ -28,7 +28,7 @@ from dspex_pool.session_call import (
     check_timeout,
     own_copy,
 )
-from dspex_pool.session_lease import CALL_EVENTS, SessionLease, forget_ended
+from dspex_pool.session_lease import CALL_EVENTS, SessionLease, forget_ended, memory_of
 from dspex_pool.session_store import MemorySessionStore
 from dspex_pool.session_table import check_session_id
 from dspex_pool.worker_memory import DefaultModel, WorkerMemory
@@ -309,7 +309,7 @@ class SessionPool:
             call.begun = False
             try:
                 async with self.workers.checkout(session=home, affinity=call.affinity) as lease:
-                    work = SessionLease(lease, call, default=self._default_model, is_live=is_live)
+                    work = SessionLease(lease, call, memory_of(lease), self._default_model, is_live)
                     if self.telemetry.heard[CALL_EVENTS]:
                         result = await work.run_told(self.telemetry, self.tallies, attempt)
                     else:
