@@ -335,7 +335,6 @@ class PoolState(Upkeep):
             return
         self._emit("resized", {"from_size": self.pool_size, "to_size": pool_size})
         self.pool_size = pool_size
-        self.capacity = pool_size + self.options.max_overflow
         # What the first filling of the pool still lacks, if it lacks anything at the new size.
         self._boot_target = min(self._boot_target, pool_size) if self.live_count < pool_size else 0
         for record in list(self._idle):

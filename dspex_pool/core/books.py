@@ -83,8 +83,6 @@ class Books(Ledger):
         self.options = options
         #: Size that the pool is set to; ``resize`` changes it.
         self.pool_size = options.pool_size
-        #: Processes that may exist, those being ended included.
-        self.capacity = options.pool_size + options.max_overflow
         #: When ``tick`` next has something to do.
         self.wake_at = NEVER
         self.is_suspended = False
@@ -119,6 +117,11 @@ class Books(Ledger):
         is_full = self.options.min_idle is None and not self.options.lazy
         floor = self.pool_size if is_full else max(self.options.floor, self._boot_target, *self._awaited)
         return min(floor, self.pool_size)
+
+    @property
+    def capacity(self) -> int:
+        """Processes that may exist, those being ended included."""
+        return self.pool_size + self.options.max_overflow
 
     def headcount(self) -> Headcount:
         """Return what care must know of the pool as a whole."""
@@ -330,8 +333,8 @@ class Books(Ledger):
             return "max_lifetime"
         if record.uses >= self._max_uses:
             return "max_uses"
-        # Those being ended are no surplus. Mostly there is none even with them.
-        if len(self.workers) > self.capacity and self.live_count > self.capacity:
+        # Those being ended are no surplus. Mostly there is none even with them, and without overflow.
+        if len(self.workers) > self.pool_size and self.live_count > self.capacity:
             return "resized"
         return None
 

@@ -223,8 +223,7 @@ class ClientConversation:
 
     def _accept_reply(self, reply: Reply, payload: bytes) -> Reply | None:
         number = reply.id
-        # Of an answer without an id, nothing is due.
-        is_awaited = self.due.pop(number, None)  # type: ignore[arg-type]
+        is_awaited = None if number is None else self.due.pop(number, None)
         if is_awaited:
             if number == HANDSHAKE_ID and isinstance(reply, Success):
                 self._version = min(self._offered, _offered_version(reply.result))

@@ -24,12 +24,14 @@ DEFAULT = "dspex_testkit.fuzz.canary:ping_ends_unseen"
 def ping_ends_unseen(planting: Planting) -> None:
     """Put a worker that was pinged among the idle without looking at the line."""
 
-    def back(self: Books, record: WorkerRecord, now: float, event: str, *more: Any) -> None:
+    def back(
+        self: Books, record: WorkerRecord, now: float, event: str, measurements: Any, metadata: Any
+    ) -> None:
         if event == "ping_stop":
-            self._moved(record, WorkerState.IDLE, now, event, *more)
+            self._moved(record, WorkerState.IDLE, now, event, measurements, metadata)
             self._idle.add(record)
         else:
-            original(self, record, now, event, *more)
+            original(self, record, now, event, measurements, metadata)
 
     original = planting.replace(Books, "_back_to_idle", back)
 
