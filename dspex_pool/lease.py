@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from dspex_pool.core.records import Outcome
 from dspex_pool.errors import UseAfterReturnError
 
@@ -17,24 +19,25 @@ if TYPE_CHECKING:
 __all__ = ["Lease"]
 
 
-class Lease:
-    """A worker in a caller's hands, from ``async with pool.checkout()`` until that block ends."""
+class Lease(msgspec.Struct, eq=False):
+    """A worker in a caller's hands, from ``async with pool.checkout()`` until that block ends.
 
-    __slots__ = ("_reason", "_sent_before", "granted", "is_ended", "session", "since", "worker")
+    A struct, because every call makes one.
+    """
 
-    def __init__(self, worker: PoolWorker, granted: Granted, session: str | None, since: float = 0.0) -> None:
-        #: The worker lent.
-        self.worker = worker
-        #: What the pool's core knows of this lease.
-        self.granted = granted
-        #: The session that it was checked out for.
-        self.session = session
-        #: When its holder got it, on the clock of trio.
-        self.since = since
-        #: Whether the worker was returned.
-        self.is_ended = False
-        self._reason: str | None = None
-        self._sent_before = worker.port.bytes_sent
+    #: The worker lent.
+    worker: PoolWorker
+    #: What the pool's core knows of this lease.
+    granted: Granted
+    #: The session that it was checked out for.
+    session: str | None
+    #: Bytes that the worker had been sent before.
+    sent_before: int
+    #: When its holder got it, on the clock of trio.
+    since: float = 0.0
+    #: Whether the worker was returned.
+    is_ended: bool = False
+    _reason: str | None = None
 
     @property
     def token(self) -> int:
@@ -96,7 +99,7 @@ class Lease:
             return Outcome.CARE, unclean
         if unclean is not None:
             return Outcome.RETIRE, unclean
-        if self.worker.port.bytes_sent == self._sent_before:
+        if self.worker.port.bytes_sent == self.sent_before:
             return Outcome.UNUSED, ""
         return (Outcome.CARE, "reset") if resets else (Outcome.CLEAN, "")
 

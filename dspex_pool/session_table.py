@@ -33,6 +33,8 @@ def check_session_id(session_id: object) -> str:
         raise InvalidArgumentError(
             f"a session id is a string, not {type(session_id).__name__}.", argument="session_id"
         )
+    if session_id.isascii() and 1 <= len(session_id) <= MAX_SESSION_ID_BYTES:
+        return session_id
     try:
         size = len(session_id.encode())
     except UnicodeEncodeError as error:

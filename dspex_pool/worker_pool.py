@@ -227,7 +227,7 @@ class WorkerPool:
         worker = self._runner.worker(granted.number)
         unclean = worker.why_unclean() if worker is not None else "died"
         if worker is not None and unclean is None:
-            return Lease(worker, granted, session)
+            return Lease(worker, granted, session, worker.port.bytes_sent)
         self._state.reject(granted, trio.current_time(), unclean or "died")
         self._runner.carry_out()
         return None

@@ -51,20 +51,20 @@ HANDSHAKE_COMMAND: Final = "ping"
 
 
 #: A second of Unix time, and how a time stamp of it begins.
-_last_second: tuple[int, str] = (-1, "")
+_last_second: tuple[str, str] = ("", "")
 
 
 def _utc_now() -> str:
     global _last_second
     # Writing out a date takes twice as long as encoding a short request, so a second's is kept. One name for both
     # parts, because threads may come between.
-    now = time.time()
-    second = int(now)
+    now = str(time.time_ns())
+    second = now[:-9]
     known, begin = _last_second
     if second != known:
-        begin = datetime.fromtimestamp(second, UTC).isoformat()[:-6]
+        begin = datetime.fromtimestamp(int(second), UTC).isoformat()[:-6]
         _last_second = (second, begin)
-    return f"{begin}.{int((now - second) * 1e6):06}+00:00"
+    return f"{begin}.{now[-9:-3]}+00:00"
 
 
 def _offered_version(fields: object) -> int:

@@ -180,7 +180,7 @@ def dead_worker_is_lent(planting: Planting) -> None:
     def prove_clean(self: WorkerPool, granted: Granted, session: str | None) -> Lease | None:
         worker = self._runner.worker(granted.number)
         assert worker is not None
-        return Lease(worker, granted, session)
+        return Lease(worker, granted, session, worker.port.bytes_sent)
 
     planting.replace(WorkerPool, "_prove_clean", prove_clean)
 

@@ -107,7 +107,7 @@ def test_time_stamps_go_on_within_a_second_and_beyond_it(
     conversation = ClientConversation(peer="worker w-1")
     for seconds in (0.0, after):
         now = begin.timestamp() + seconds
-        monkeypatch.setattr("time.time", lambda now=now: now)
+        monkeypatch.setattr("time.time_ns", lambda now=now: round(now * 1e9))
         stamp = json.loads(conversation.request("run", {})[1])["timestamp"]
         assert datetime.datetime.fromisoformat(stamp) - begin == pytest.approx(
             datetime.timedelta(seconds=seconds), abs=datetime.timedelta(microseconds=2)

@@ -28,7 +28,7 @@ async def lent() -> tuple[Lease, MockPort]:
     port.answer("echo", lambda args: args).answer("slow", Plan().stall())
     worker = PoolWorker(port, worker_id="w-1", incarnation=1)
     await worker.handshake()
-    return Lease(worker, Granted(1, 7, 0.0), "s"), port
+    return Lease(worker, Granted(1, 7, 0.0), "s", port.bytes_sent), port
 
 
 async def use(lease: Lease) -> None:
