@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -177,7 +176,7 @@ def _one_moment() -> Iterator[None]:
     """Have all requests stamped with one moment: when a second begins, the time takes longer to write."""
     stamps: Any = conversation
     clock = stamps.time
-    stamps.time = SimpleNamespace(time=functools.partial(float, 1e9))
+    stamps.time = SimpleNamespace(time_ns=lambda: 10**18)
     try:
         yield
     finally:
