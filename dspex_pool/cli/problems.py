@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -90,6 +91,13 @@ def main_problem(error: BaseException) -> BaseException:
     return (explained or found)[0]
 
 
+#: What to do about an error of the system that no file and no argument explains.
+_ADVICE: dict[int | None, str] = {
+    errno.EMFILE: ". Raise the limit on open files (ulimit -n).",
+    errno.ENFILE: ". The whole system has no descriptor left (fs.file-max).",
+}
+
+
 def describe_problem(error: BaseException) -> str:
     """Say in one line what ``error`` means to the user."""
     error = main_problem(error)
@@ -97,7 +105,8 @@ def describe_problem(error: BaseException) -> str:
         return one_line(_with_last_words(error))
     if isinstance(error, OSError) and not isinstance(error, DspexPoolError):
         place = f"{error.filename}: " if error.filename else ""
-        return one_line(f"{place}{error.strerror or error}")
+        advice = _ADVICE.get(error.errno, "")
+        return one_line(f"{place}{error.strerror or error}{advice}")
     if isinstance(error, (CliError, DspexPoolError)):
         return one_line(str(error) or type(error).__name__)
     return one_line(f"unexpected {type(error).__name__}: {error} (--verbose shows where)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import pytest
@@ -58,6 +59,8 @@ def test_problem_is_described_in_one_line() -> None:
         (WorkerStartError("silent"), "silent"),
         (PermissionError(13, "Permission denied", "rows.csv"), "rows.csv: Permission denied"),
         (OSError("odd"), "odd"),
+        # Below ten descriptors nothing said what to do about it.
+        (OSError(errno.EMFILE, "Too many"), "Too many. Raise the limit on open files (ulimit -n)."),
         (KeyError("x"), "unexpected KeyError: 'x' (--verbose shows where)"),
         (ExceptionGroup("g", [ExceptionGroup("h", [CliError("inner")])]), "inner"),
         (CircuitOpenError(), "CircuitOpenError"),
