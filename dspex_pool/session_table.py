@@ -116,7 +116,7 @@ class SessionTable:
         return list(self._sessions)
 
     def fill(self, records: Iterable[SessionRecord]) -> None:
-        """Take over the sessions that a store kept."""
+        """Take over the sessions that a store kept; the next look at them sets right what a wrong clock wrote."""
         for record in sorted(records, key=lambda record: record.last_used):
             self._sessions[record.id] = Session(record, is_kept=True)
         self.next_expiry = float("-inf")
@@ -178,16 +178,17 @@ class SessionTable:
         return self._sessions.pop(session_id, None)
 
     def expire(self, now: float) -> list[Session]:
-        """Remove and return the sessions whose time to live is over; none that is in use."""
+        """Remove and return the sessions whose time to live is over; none that is in use.
+
+        Args:
+            now: The time, never before that of an earlier look.
+        """
+        if self.next_expiry == float("-inf"):
+            self._set_right(now)
         gone: list[Session] = []
         for _ in range(len(self._sessions)):
             session = next(iter(self._sessions.values()))
             idle = now - session.record.last_used
-            if idle < 0:
-                # The clock was ahead then, and was set right since. All later sessions stand behind this one.
-                session.record.last_used = now
-                self._sessions.move_to_end(session.id)
-                continue
             if idle < self._time_to_live:
                 break
             if session.users:
@@ -203,3 +204,11 @@ class SessionTable:
             oldest.record.last_used + self._time_to_live if oldest is not None else float("inf")
         )
         return gone
+
+    def _set_right(self, now: float) -> None:
+        # The clock was ahead when the store kept them, and was set right since. All that are used until that time
+        # comes would stand behind them.
+        for session in list(self._sessions.values()):
+            if session.record.last_used > now:
+                session.record.last_used = now
+                self._sessions.move_to_end(session.id)

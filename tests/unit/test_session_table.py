@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dspex_pool import session_table
 from dspex_pool.errors import InvalidArgumentError, SessionExpiredError, SessionLimitError
@@ -61,6 +63,70 @@ def test_session_used_by_a_clock_that_was_wrong_holds_up_no_other() -> None:
     assert expired(table, 106.0) == ["new"]
     assert expired(table, 109.9) == []
     assert expired(table, 110.0) == ["ahead"]
+
+
+def test_session_that_was_used_in_the_future_is_set_right_before_others_stand_behind_it() -> None:
+    """A store's session from a clock that was ahead held up those used later, until that time had come.
+
+    The table is looked at when the first session can expire, and not before each use.
+    """
+    table = SessionTable(time_to_live=100.0, max_sessions=9)
+    table.fill([record("old", 0.0), record("ahead", 50.0)])
+    assert expired(table, 1.0) == []
+    assert table.find("ahead", 3.0) is not None
+    table.begin(record("new", 5.0))
+    assert table.find("old", 6.0) is not None
+    assert table.next_expiry <= 103.0
+    assert expired(table, 105.0) == ["ahead", "new"]
+
+
+@st.composite
+def kept_records(draw: st.DrawFn) -> list[SessionRecord]:
+    """What a store has of some sessions, used before and, by a clock that was wrong, after."""
+    times = draw(st.lists(st.integers(-30, 40), max_size=3))
+    return [record(session_id, float(time)) for session_id, time in zip("abc", times, strict=False)]
+
+
+MOVES = st.tuples(st.sampled_from(["use", "begin", "end", "enter", "leave", "look"]), st.sampled_from("abcd"))
+
+
+def move(table: SessionTable, what: str, session_id: str, now: float) -> None:
+    """Do as the books do for one command."""
+    session = table.peek(session_id)
+    if what == "begin" and session is None:
+        table.begin(record(session_id, now))
+    elif what == "end":
+        table.end(session_id)
+    elif session is not None and what in ("use", "enter"):
+        table.touch(session, now)
+        session.users += what == "enter"
+    elif session is not None and what == "leave" and session.users:
+        session.users -= 1
+        table.touch(session, now)
+
+
+@pytest.mark.budget(0.6)
+@given(
+    kept=kept_records(),
+    time_to_live=st.sampled_from([None, 0.0, 10.0, 25.0]),
+    steps=st.lists(st.tuples(st.integers(0, 12), MOVES), max_size=25),
+)
+def test_table_that_is_looked_at_when_a_session_may_expire_misses_none(
+    kept: list[SessionRecord], time_to_live: float | None, steps: list[tuple[int, tuple[str, str]]]
+) -> None:
+    """The same sessions expire at the same calls as when all of them are looked at before every call."""
+    limits = {"time_to_live": time_to_live, "max_sessions": 9}
+    lazy, eager = SessionTable(**limits), SessionTable(**limits)  # type: ignore[arg-type] # one dict for both
+    for table in (lazy, eager):
+        table.fill([record(each.id, each.last_used) for each in kept])
+    now = 0.0
+    for pause, (what, session_id) in steps:
+        now += pause
+        gone = expired(lazy, now) if now >= lazy.next_expiry else []
+        assert sorted(gone) == sorted(expired(eager, now))
+        for table in (lazy, eager):
+            move(table, what, session_id, now)
+    assert sorted(lazy.ids()) == sorted(eager.ids())
 
 
 def test_expired_session_is_told_from_one_never_seen(monkeypatch: pytest.MonkeyPatch) -> None:
