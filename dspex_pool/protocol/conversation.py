@@ -51,20 +51,19 @@ HANDSHAKE_COMMAND: Final = "ping"
 
 
 #: A second of Unix time, and how a time stamp of it begins.
-_last_second: tuple[str, str] = ("", "")
+_last_second: tuple[int | None, str] = (None, "")
 
 
 def _utc_now() -> str:
     global _last_second
     # Writing out a date takes twice as long as encoding a short request, so a second's is kept. One name for both
     # parts, because threads may come between.
-    now = str(time.time_ns())
-    second = now[:-9]
+    second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
     known, begin = _last_second
     if second != known:
-        begin = datetime.fromtimestamp(int(second), UTC).isoformat()[:-6]
+        begin = datetime.fromtimestamp(second, UTC).isoformat()[:-6]
         _last_second = (second, begin)
-    return f"{begin}.{now[-9:-3]}+00:00"
+    return f"{begin}.{nanoseconds // 1000:06}+00:00"
 
 
 def _offered_version(fields: object) -> int:

@@ -114,6 +114,23 @@ def test_time_stamps_go_on_within_a_second_and_beyond_it(
         )
 
 
+@pytest.mark.parametrize(
+    ("now_ns", "stamp"),
+    [
+        (0, "1970-01-01T00:00:00.000000+00:00"),
+        (500_000_000, "1970-01-01T00:00:00.500000+00:00"),
+        (-500_000_000, "1969-12-31T23:59:59.500000+00:00"),
+    ],
+)
+def test_time_stamp_is_whole_on_a_machine_whose_clock_was_never_set(
+    now_ns: int, stamp: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first second of 1970, where frozen clocks stand, the stamp had no date, or no request could be made."""
+    monkeypatch.setattr("time.time_ns", lambda: now_ns)
+    payload = ClientConversation(peer="worker w-1").request("run", {})[1]
+    assert json.loads(payload)["timestamp"] == stamp
+
+
 def test_client_uses_up_no_id_for_args_that_cannot_be_sent() -> None:
     """A caller's NaN leaves the conversation as it was."""
     client = new_client()
