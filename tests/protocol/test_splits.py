@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dspex_pool.errors import PortClosedError, RemoteFrameTooLargeError, RemoteProtocolError
+from dspex_pool.errors import (
+    LocalProtocolError,
+    PortClosedError,
+    RemoteFrameTooLargeError,
+    RemoteProtocolError,
+)
 from dspex_pool.protocol import (
     ClientConversation,
     Event,
@@ -21,10 +26,15 @@ from dspex_pool.protocol import (
     WorkerConversation,
     decode_from_worker,
     decode_request,
+    encode_event,
     encode_failure,
     encode_frame,
+    encode_success,
 )
 from dspex_testkit import strategies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Small on purpose: these run with every save. The deadline is off because the machine may be busy.
 quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -322,6 +332,54 @@ def test_joined_ends_keep_the_same_books_through_any_calls(cuts: list[int], step
             assert (reply is None) == late
         assert pair.client.outstanding == pair.worker.outstanding
         assert pair.client.is_clean == (not pair.worker.outstanding)
+
+
+@quick
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["ask", "retract", "abandon", "succeed", "fail", "tell"]), st.integers(0, 3)
+        ),
+        max_size=16,
+    )
+)
+def test_client_settles_each_request_once_whatever_the_worker_says(steps: list[tuple[str, int]]) -> None:
+    """An answer is given, dropped or refused by what became of its request, and never twice."""
+    client = ClientConversation(peer="worker w-1")
+    awaited: set[int] = set()
+    abandoned: set[int] = set()
+    for step, number in steps:
+        if step == "ask":
+            awaited.add(client.request("run", {"protocol": 2, "events": ["log"]})[0])
+        elif step in ("retract", "abandon"):
+            leave = client.retract if step == "retract" else client.abandon
+            if number in awaited:
+                leave(number)
+                awaited.remove(number)
+                abandoned |= {number} if step == "abandon" else set()
+            else:
+                with pytest.raises(LocalProtocolError):
+                    leave(number)
+        elif number not in awaited | abandoned:
+            with pytest.raises(RemoteProtocolError):
+                client.receive(_SAYINGS[step](number))
+            assert client.broken
+            return
+        else:
+            said = client.receive(_SAYINGS[step](number))
+            assert (said is None) == (step != "tell" and number in abandoned)
+            if step != "tell":
+                awaited.discard(number)
+                abandoned.discard(number)
+        assert (set(client.outstanding), set(client.awaiting_abandoned)) == (awaited | abandoned, abandoned)
+        assert (client.is_owed, client.is_clean) == (bool(abandoned), not awaited | abandoned)
+
+
+_SAYINGS: dict[str, Callable[[int], bytes]] = {
+    "succeed": lambda number: encode_success(Success(number, {}, 1.5)),
+    "fail": lambda number: encode_failure(Failure(number, "no", 1.5)),
+    "tell": lambda number: encode_event(Event(number, "log", {})),
+}
 
 
 @quick

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import dspex_pool
-from dspex_pool.telemetry import EVENTS, PREFIX, Telemetry, events_table, problem_with
+from dspex_pool.telemetry import EVENTS, PREFIX, Attachment, Telemetry, events_table, problem_with
 from dspex_pool.telemetry.catalogue import MEASUREMENTS, METADATA
 from tests.cases import case
 
@@ -227,6 +227,33 @@ def test_handlers_attached_and_detached_by_threads_are_all_accounted_for() -> No
     assert telemetry.observed is True
     kept.detach()
     assert telemetry.observed is False
+
+
+@pytest.mark.parametrize("is_asked", [False, True], ids=["emitted", "asked for"])
+def test_change_while_an_event_is_looked_up_counts_from_the_next_one(
+    is_asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a thread attaches while another finds out who hears an event is not left out for good."""
+    telemetry, first, second = Telemetry(), Recorder(), Recorder()
+    attachment = telemetry.attach((), first, names=("unready",))
+    added: list[Attachment] = []
+
+    def is_for(self: Attachment, event: tuple[str, ...]) -> bool:
+        if self is attachment and not added:
+            added.append(telemetry.attach((), second))
+        return real_is_for(self, event)
+
+    real_is_for = Attachment.is_for
+    monkeypatch.setattr(Attachment, "is_for", is_for)
+    heard = [telemetry.heard["ready"]] if is_asked else []
+    telemetry.emit("ready", {}, {})
+    heard += [telemetry.heard["ready"], telemetry.heard["ready", "unready"]]
+    telemetry.emit("ready", {}, {})
+    added[0].detach()
+    heard += [telemetry.heard["ready"], telemetry.heard["ready", "unready"]]
+    telemetry.emit("ready", {}, {})
+    assert heard == [*[False] * is_asked, True, True, False, True]
+    assert (first.names, second.names) == ([], ["ready"] * (1 + is_asked))
 
 
 def test_attachment_shows_what_it_is() -> None:
