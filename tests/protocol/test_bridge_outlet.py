@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -18,13 +19,13 @@ from dspex_pool.bridge.interrupts import CommandCancelledError, Interrupts
 from dspex_pool.bridge.logs import MAX_RECORD_CHARS, RequestLog, RequestScope
 from dspex_pool.bridge.outlet import Outlet
 from dspex_pool.bridge.secrets import Secrets
-from dspex_pool.protocol import FrameDecoder
-from dspex_pool.protocol.framing import LONG_BYTES
+from dspex_pool.protocol import ClientConversation, FrameDecoder, Success
+from dspex_pool.protocol.framing import LONG_BYTES, encode_frame
 from dspex_pool.protocol.messages import encode_result
 from tests.partial_writes import take_at_first
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import FrameType
 
 
@@ -165,6 +166,49 @@ def test_frames_of_two_threads_are_not_mixed(ends: Ends) -> None:
     for thread in threads:
         thread.join()
     assert [message["data"] for message in messages] == [data] * 4
+
+
+def ids_taken(messages: Iterable[dict[str, Any]]) -> list[int]:
+    """Let a client that asks anew after each answer hear all this; return what was answered."""
+    client = ClientConversation(peer="worker w-1")
+    client.request("ping", {"protocol": 2, "events": ["progress"]})
+    answered = []
+    for message in messages:
+        if isinstance(client.receive(json.dumps(message).encode()), Success):
+            answered.append(message["id"])
+            client.request("echo", {})
+    return answered
+
+
+@pytest.mark.hangs_after(10)
+def test_events_of_a_thread_that_outlives_its_command_belong_to_a_request_that_runs(ends: Ends) -> None:
+    """It may speak at any moment, also while a request is read or answered: the client takes all that it hears."""
+    last, messages = 100, list[dict[str, Any]]()
+
+    def talk() -> None:
+        while messages[-1:] != [bye]:
+            ends.outlet.event("progress", {"n": 1})
+
+    def hear() -> None:
+        while messages[-1:] != [bye]:
+            messages.extend(ends.said())
+
+    bye: dict[str, Any] = {"id": None, "event": "progress", "data": {}}
+
+    threads = [threading.Thread(target=each) for each in (talk, hear)]
+    for thread in threads:
+        thread.start()
+    for number in range(1, last + 1):
+        ends.outlet.succeed(number - 1, {"protocol": 2}, duration_s=0.0)
+        assert ends.outlet.receive(b"no request") is None
+        ends.ask(number, "echo", {})
+        while number % 10 == 0 and not any(said["id"] == number and "event" in said for said in messages):
+            time.sleep(0.001)
+    ends.outlet.succeed(last, {}, duration_s=0.0)
+    os.write(ends.write_fd, encode_frame(json.dumps(bye).encode()))
+    for thread in threads:
+        thread.join()
+    assert ids_taken(message for message in messages if message["id"] is not None) == list(range(last + 1))
 
 
 def test_long_frame_goes_on_behind_any_byte(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dspex_pool.bridge.process import EXIT_NOT_A_FRAME, Process, Wires
 from dspex_pool.bridge.reader import Reader
@@ -29,8 +32,8 @@ class FakeProcess(Process):
         raise EndedError(code, last_words)
 
 
-@pytest.fixture
-def client() -> Iterator[tuple[Reader, int]]:
+@contextlib.contextmanager
+def reader_and_client() -> Iterator[tuple[Reader, int]]:
     """A reader whose client has sent nothing, and where the client writes."""
     stdin, requests = os.pipe()
     answers, stdout = os.pipe()
@@ -40,6 +43,13 @@ def client() -> Iterator[tuple[Reader, int]]:
     signal.set_wakeup_fd(before)
     for number in (stdin, requests, answers, stdout, reader._wakeup, reader._wakeup_write):
         os.close(number)
+
+
+@pytest.fixture
+def client() -> Iterator[tuple[Reader, int]]:
+    """Give what ``reader_and_client`` makes."""
+    with reader_and_client() as made:
+        yield made
 
 
 @pytest.mark.hangs_after(1)
@@ -113,3 +123,49 @@ def test_end_behind_a_long_request_that_nobody_took_ends_the_process(client: tup
     with pytest.raises(EndedError) as caught:
         reader._end_with_stdin()
     assert caught.value.args == (0, "")
+
+
+@pytest.mark.hangs_after(10)
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 9, 65_531, 65_532, 65_533, 70_000, 140_000]), max_size=6),
+    turns=st.lists(
+        st.tuples(
+            st.sampled_from(["client", "main", "told", "idle"]),
+            st.sampled_from([1, 3, 4, 5, 13, 65_535, 65_536, 65_537]),
+        ),
+        max_size=40,
+    ),
+)
+def test_frames_are_given_out_once_and_in_order_whoever_reads_when(
+    sizes: list[int], turns: list[tuple[str, int]]
+) -> None:
+    """Client, main thread and watcher take turns in any order, and bytes come in any pieces."""
+    payloads = [os.urandom(size) for size in sizes]
+    frames = [encode_frame(payload) for payload in payloads]
+    unsent, due = b"".join(frames), len(payloads)
+    with reader_and_client() as (reader, requests):
+        os.set_blocking(requests, False)
+
+        def take(turn: str, count: int) -> None:
+            nonlocal unsent
+            if turn == "client" and unsent:
+                with contextlib.suppress(BlockingIOError):
+                    unsent = unsent[os.write(requests, unsent[:count]) :]
+            elif turn == "told":
+                reader._read_ahead()
+            elif turn == "idle":
+                reader._look(reader._taken)
+            elif (
+                turn == "main"
+                and payloads
+                and len(unsent) <= sum(map(len, frames[due + 1 - len(payloads) :]))
+            ):
+                assert reader.next_payload() == payloads.pop(0)
+
+        for turn, count in turns:
+            take(turn, count)
+        while payloads:
+            for turn in ("client", "told", "main"):
+                take(turn, 65_536)
+        assert (reader._taken, len(reader._ahead), reader._decoder.buffered) == (due, 0, 0)
