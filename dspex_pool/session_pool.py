@@ -96,7 +96,7 @@ class SessionPool:
         try:
             await self._books.load()
             await self.workers.__aenter__()
-            self._books.clock = self.workers.now  # which each call reads three times
+            self._books.clock = self.workers.now  # which each call reads twice
         except BaseException:
             await self._books.aclose(self.config.close_timeout)
             raise

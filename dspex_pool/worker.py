@@ -205,7 +205,7 @@ class PoolWorker:
             pid=self.port.pid,
             command=command,
             waited=timeout,
-            request_sent=self.owes_answer or self.is_torn,
+            request_sent=self.owes_answer,
         )
 
     async def _exchange(

@@ -67,6 +67,21 @@ async def test_ended_session_is_forgotten_by_every_worker(make_pool: MakePool) -
         nursery.cancel_scope.cancel()
 
 
+async def test_ended_session_is_forgotten_also_where_it_had_no_program(make_pool: MakePool) -> None:
+    """Who knows what any other command of it has left in a worker."""
+    workers = Workers(make_pool)
+    async with open_sessions(workers) as pool:
+        async with only(pool, "w-1"):
+            await pool.execute_in_session("s", *CREATE)
+        async with only(pool, "w-2"):
+            await pool.execute_in_session("s", "get_stats")
+        await pool.end_session("s")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.keep_house)
+            await until(lambda: "w-2 cleanup_session" in workers.heard, "w-2 is told")
+            nursery.cancel_scope.cancel()
+
+
 async def test_command_of_a_session_that_ended_in_line_is_not_sent(make_pool: MakePool) -> None:
     """Who waited for a worker while the session was ended is told so, and no worker hears of it."""
     workers = Workers(make_pool)

@@ -242,6 +242,39 @@ async def test_command_that_no_worker_had_moves_for_free(make_pool: MakePool) ->
         assert log.of("call_retry")[0]["reason"] == "WorkerDiedError"
 
 
+async def test_command_that_a_further_try_did_not_come_to_is_tried_again(make_pool: MakePool) -> None:
+    """No worker had it: the first died before it read it, the second gave garbage to what was sent ahead."""
+    workers = Workers(make_pool)
+    async with open_sessions(workers, pool_size=1, retries=2) as pool:
+        await pool.execute_in_session("s", *CREATE)
+        workers.behave(instead_of("load_program", Plan().garbage(), times=1))
+        (port,) = workers.live
+        async with trio.open_nursery() as nursery:
+            before = port.bytes_sent
+            workers.ports.stop()
+            nursery.start_soon(execute, pool, "s")
+            await until(lambda: port.bytes_sent > before, "the command lies in the pipe")
+            workers.ports.kill()
+        assert workers.happened == 1
+        assert [line.split()[1] for line in workers.heard[-3:]] == [
+            "load_program",
+            "load_program",
+            "execute_program",
+        ]
+
+
+async def test_model_that_is_being_set_needs_no_other_before_it(make_pool: MakePool) -> None:
+    """A worker that is given a session's model is not told that of all sessions first."""
+    workers = Workers(make_pool)
+    async with open_sessions(workers, pool_size=1) as pool:
+        await pool.execute_anonymous("configure_lm", {"model": "m/default"})
+        await workers.kill_all()
+        await pool.workers.wait_ready()
+        workers.forget()
+        await pool.execute_in_session("own", "configure_lm", {"model": "m/own"})
+        assert workers.heard == ["w-1 configure_lm"]
+
+
 async def test_timeout_covers_what_a_worker_must_be_told_first(make_pool: MakePool) -> None:
     """One deadline for all that happens in the lease; a death meanwhile is told as not having begun."""
     workers = Workers(make_pool)
@@ -256,6 +289,13 @@ async def test_timeout_covers_what_a_worker_must_be_told_first(make_pool: MakePo
             with pytest.raises(CallTimeoutError, match=slow):
                 await execute(pool, "s", timeout=2 * make_pool.unit)
             assert trio.current_time() - began >= 1.9 * make_pool.unit
+        await workers.kill_all()
+        await pool.workers.wait_ready()
+        workers.forget()
+        workers.dawdle("load_program")
+        await execute(pool, "s", timeout=3 * make_pool.unit)
+        asked = json.loads(workers.port("w-1").payloads[-1])
+        assert (asked["command"], asked["timeout_s"] <= 2 * make_pool.unit) == ("execute_program", True)
         workers.behave()
         assert await execute(pool, "s", timeout=math.inf) == {"b"}
         await workers.kill_all()

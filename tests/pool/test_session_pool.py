@@ -273,7 +273,8 @@ async def test_what_the_pool_knows_needs_no_worker(make_pool: MakePool) -> None:
         await workers.kill_all()
         workers.forget()
         ask = pool.execute_in_session
-        reply = await ask("s", "list_programs")
+        with trio.testing.assert_checkpoints():
+            reply = await ask("s", "list_programs")
         assert (reply.worker_id, reply.attempts, reply.result["total_count"]) == (None, 1, 1)
         assert (await ask("s", "get_program_info", {"program_id": "p"})).result["signature"] == "a -> b"
         assert (await ask("nobody", "list_programs")).result == {"programs": [], "total_count": 0}
@@ -302,6 +303,21 @@ async def test_what_the_pool_knows_needs_no_worker(make_pool: MakePool) -> None:
         assert (await ask("s", "cleanup_session")).result["programs_removed"] == 0
         assert workers.heard == []
         assert pool.session_ids() == []
+
+
+async def test_reply_tells_how_long_the_call_took_from_its_beginning(make_pool: MakePool) -> None:
+    """The wait for a worker is part of it."""
+    workers, replies = Workers(make_pool), []
+    async with open_sessions(workers, pool_size=1) as pool, trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            replies.append(await pool.execute_in_session("s", *CREATE))
+
+        async with hold(pool, "w-1"):
+            nursery.start_soon(ask)
+            await until(lambda: pool.workers.statistics().waiting == 1, "the call waits")
+            await trio.sleep(2 * make_pool.unit)
+    assert replies[0].duration_s >= 2 * make_pool.unit
 
 
 async def test_anonymous_commands_run_anywhere(make_pool: MakePool) -> None:

@@ -61,3 +61,18 @@ async def test_session_expires_when_it_is_not_used(autojump_clock: MockClock) ->
             await pool.keep_house()
         assert [record.id for record in await store.load_all()] == ["third"]
     assert log.problems == []
+
+
+@pytest.mark.trio
+async def test_session_expires_with_the_last_moment_of_its_time(autojump_clock: MockClock) -> None:
+    """The time to live is over when it has passed, and not only after it; of whoever began later it is not."""
+    workers = CannedWorkers()
+    async with open_sessions(workers, session_ttl=16.0, pool_size=1) as pool:
+        await pool.execute_in_session("s", *CREATE)
+        used = trio.current_time()
+        await trio.sleep_until(used + 0.25)
+        await pool.execute_in_session("later", *CREATE)
+        await trio.sleep_until(used + 16.0)
+        with pytest.raises(SessionExpiredError, match="after 16 s"):
+            await execute(pool, "s")
+        assert await execute(pool, "later") == {"b"}

@@ -18,11 +18,14 @@ from dspex_pool.errors import (
     RemoteProtocolError,
     WorkerDiedError,
 )
+from dspex_pool.protocol import ClientConversation
 from dspex_pool.worker import Hello, PoolWorker
 from dspex_testkit.mock_port import MockPort
 from dspex_testkit.plan import Plan
 
 if TYPE_CHECKING:
+    from typing import Never
+
     from trio.testing import MockClock
 
     from dspex_pool.protocol import Event
@@ -131,7 +134,8 @@ async def test_call_whose_time_somebody_else_keeps_ends_as_one_with_a_scope(
     if late_by == "a full pipe":
         port.accept_only(5)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_expire_at, worker, 1.0)
+        if late_by != "an event":
+            nursery.start_soon(_expire_at, worker, 1.0)
         with pytest.raises(CallTimeoutError, match="'slow' within 1 s") as caught:
             await worker.request("slow", {}, timeout=1.0, on_event=lambda _: worker.expire())
     assert told == [1.0]
@@ -164,6 +168,7 @@ async def _expire_if_still_asked(worker: PoolWorker) -> None:
 async def test_call_without_time_sends_nothing() -> None:
     """With a timeout of zero not a byte is written, and the worker stays clean."""
     worker, port = await greeted()
+    worker.watch = lambda _: worker.expire()
     before = port.bytes_sent
     with pytest.raises(CallTimeoutError) as caught:
         await worker.request("echo", {}, timeout=0.0)
@@ -181,12 +186,34 @@ async def test_call_cancelled_before_its_first_byte_was_never_made(autojump_cloc
     assert await worker.request("echo", {}) == {}
 
 
-async def test_call_cancelled_within_its_frame_spoils_the_worker(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("lacking", [1, 4, 60])
+async def test_call_cancelled_within_its_frame_spoils_the_worker(
+    lacking: int, autojump_clock: MockClock
+) -> None:
     """Half a frame can never be mended: the worker is torn, and its next request finds the way closed."""
     worker, port = await greeted()
-    port.accept_only(5)
+    before = port.bytes_sent
+    await worker.request("echo", {})
+    port.accept_only(port.bytes_sent - before - lacking)
     await give_up(worker, "echo")
     assert (worker.is_torn, worker.why_unclean()) == (True, "torn_frame")
+
+
+async def test_ctrl_c_behind_an_answer_leaves_the_worker_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer was taken: nothing is due, and the caller hears of Ctrl-C and of nothing else."""
+    worker, _ = await greeted()
+
+    def receive(conversation: ClientConversation, payload: bytes) -> Never:
+        real_receive(conversation, payload)
+        raise KeyboardInterrupt
+
+    real_receive = ClientConversation.receive
+    with monkeypatch.context() as patched:
+        patched.setattr(ClientConversation, "receive", receive)
+        with pytest.raises(KeyboardInterrupt):
+            await worker.request("echo", {})
+    assert worker.why_unclean() is None
+    assert await worker.request("echo", {"x": 1}) == {"x": 1}
 
 
 @pytest.mark.parametrize("broken", [{"a": float("nan")}, {"a": object()}])

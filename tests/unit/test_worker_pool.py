@@ -43,6 +43,19 @@ def test_keyboard_interrupt_in_the_block_closes_the_pool() -> None:
 
 
 @pytest.mark.trio
+async def test_block_that_is_left_twice_returns_its_worker_once(autojump_clock: MockClock) -> None:
+    """Whoever leaves it by hand, and once more, tells the pool nothing new."""
+    async with echo_pool(1) as pool:
+        checkout = pool.checkout()
+        lease = await checkout.__aenter__()
+        await lease.request("echo")
+        for _ in range(2):
+            await checkout.__aexit__(None, None, None)
+        counters = pool.statistics().counters
+        assert (counters.returned, counters.stale_notices) == (1, 0)
+
+
+@pytest.mark.trio
 @pytest.mark.parametrize("when", ["lent", "returned"])
 async def test_worker_whose_port_fails_when_asked_is_replaced(when: str, autojump_clock: MockClock) -> None:
     """An error of a port, asked whether anything is unread, left its worker lent with nobody to return it."""
