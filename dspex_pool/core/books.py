@@ -369,8 +369,8 @@ class Books(Ledger):
     def _replenish(self, now: float) -> None:
         """Start the workers that waiters and the floor need, as far as limits allow."""
         room = self.capacity - len(self.workers)
-        # Mostly the pool is full, and there is no failed start to be made up for.
-        if self.is_closed or not self._is_opened or (room <= 0 and not self._starts.failures):
+        # Mostly the pool is full.
+        if self.is_closed or not self._is_opened or room <= 0:
             return
         starting = self._tally[_STARTING]
         unserved = max(0, self._line.open_count - len(self._idle))
