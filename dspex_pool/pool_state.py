@@ -370,7 +370,7 @@ class PoolState(Upkeep):
         self._replenish(now)
 
     def close(self, now: float) -> None:
-        """Refuse all waiters, start nothing more, end every worker that is not in a caller's hands."""
+        """Refuse all waiters, start nothing more, end every worker that is neither lent nor in care."""
         if self.is_closed:
             return
         self.is_closed = True

@@ -76,6 +76,8 @@ class PoolDriver:
         #: What the callers asked for who were served at once, by the token of their lease.
         self._asked: dict[int, dict[str, Any]] = {}
         self._start_failures = 0
+        #: Whether the pool has told that it has a worker in service.
+        self._is_ready = False
         self.state.open(self.now)
         self.settle()
 
@@ -270,6 +272,7 @@ class PoolDriver:
             "I13: a broken worker is idle"
         )
         assert self.state._starts.failures <= self._start_failures, "what failed was no start"
+        assert self._is_ready is bool(self.state.ready_count), "nobody was told of the first or last worker"
 
     def _carry_out_all(self) -> None:
         while self.state.outbox:
@@ -311,6 +314,9 @@ class PoolDriver:
         match event.name:
             case "worker_start_failed":
                 self._start_failures += 1
+            case "ready" | "unready":
+                assert self._is_ready is (event.name == "unready"), "it was told before"
+                self._is_ready = not self._is_ready
             case "breaker_opened":
                 assert not self.state.ready_count, "the breaker opens while a worker is in service"
                 assert not self.state.is_closed, "the breaker of a closed pool opens"

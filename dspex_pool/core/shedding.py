@@ -8,7 +8,7 @@ __all__ = ["ControlledDelay"]
 class ControlledDelay:
     """Decides which waiters to turn away when the line is slow.
 
-    If in one whole interval nobody waited less than the target, the pool is overloaded; then whoever has waited
+    If in one whole interval everybody waited longer than the target, the pool is overloaded; then whoever has waited
     for twice the target is turned away when its turn comes, until an interval sees a short wait again. So a
     burst passes, and a standing queue does not make everybody late.
 

@@ -79,3 +79,16 @@ async def test_port_that_cannot_be_told_of_a_deadline_costs_its_worker_and_not_t
 
 def _fail() -> None:
     raise RuntimeError("not today")
+
+
+@pytest.mark.trio
+@pytest.mark.hangs_after(5)
+async def test_port_that_does_not_end_a_late_call_is_told_once(autojump_clock: MockClock) -> None:
+    """It does as it likes; the pool's timer goes on to sleep and looks after the other workers."""
+    ports = MockPortFactory(lambda port: port.answer("slow", Plan().after(9.0).reply("late")))
+    async with WorkerPool(ports, pool_size=1, health_check_interval=None) as pool, pool.checkout() as lease:
+        told: list[float] = []
+        lease.worker._expire_port = lambda: told.append(trio.current_time())
+        began = trio.current_time()
+        assert await lease.request("slow", timeout=1.0) == "late"
+        assert told == [began + 1.0]

@@ -380,3 +380,63 @@ def test_ranges_that_are_reversed_or_open_are_refused_at_construction() -> None:
             options_with(max_lifetime=wrong)
     with pytest.raises(InvalidConfigError, match="backoff_min"):
         options_with(backoff_min=3.0, backoff_max=2.0)
+
+
+# --- what is due when a lease ends ------------------------------------------------------------------------
+
+
+def test_lease_that_used_nothing_ends_behind_the_time_at_which_its_worker_had_to_go() -> None:
+    """Its worker was not used for long enough then: it goes at once, and not after as long again."""
+    driver = PoolDriver.ready(2, min_idle=1, idle_timeout=10.0)
+    lease, other = driver.lease(), driver.lease()
+    driver.advance(9.0)
+    driver.checkin(other)
+    driver.advance(3.0)
+    driver.checkin(lease, Outcome.UNUSED)
+    driver.advance(0.0)
+    assert driver.retirements == [(lease.number, "idle_timeout", True)]
+
+
+@pytest.mark.parametrize("is_other_lent", [False, True])
+def test_lifetime_is_watched_again_from_the_end_of_a_lease(is_other_lent: bool) -> None:
+    """Whatever is due before and after it in the pool: an idle worker goes when its lifetime ends."""
+    patience: dict[str, float] = {"leak_warning_after": 30.0, "lease_timeout": 500.0, "overflow_ttl": 1000.0}
+    driver = PoolDriver.ready(2, max_lifetime=(100.0, 100.0), **patience)
+    leases = [driver.lease(), driver.lease()]
+    driver.advance(60.0)
+    for lease in leases[: 1 if is_other_lent else 2]:
+        driver.checkin(lease)
+    driver.advance(39.0)
+    assert driver.retirements == []
+    driver.advance(1.0)
+    assert (leases[0].number, "max_lifetime", True) in driver.retirements
+
+
+def test_workers_that_were_kept_for_who_waited_go_in_time_when_he_leaves() -> None:
+    """The floor falls then, and what is due for idle workers comes nearer."""
+    driver = PoolDriver(auto=True, pool_size=2, lazy=True, idle_timeout=10.0, health_check_interval=None)
+    driver.state.await_ready(2, driver.now)
+    driver.settle()
+    driver.advance(4.0)
+    driver.state.stop_awaiting(2, driver.now)
+    driver.settle()
+    driver.advance(6.0)
+    assert [reason for _, reason, _ in driver.retirements] == ["idle_timeout"] * 2
+
+
+# --- memory -----------------------------------------------------------------------------------------------
+
+
+def test_worker_is_replaced_for_more_memory_than_is_allowed_and_keeps_an_earlier_reason() -> None:
+    """As much as the limit is allowed; what condemned a worker before is not covered up by its memory."""
+    driver = PoolDriver.ready(2, max_rss_bytes=1000)
+    lease = driver.lease()
+    (idle,) = driver.in_state(WorkerState.IDLE)
+    for number, resident in ((idle, 1000), (idle, 1001)):
+        assert driver.retirements == []
+        driver.state.memory_measured(number, resident, driver.now)
+        driver.settle()
+    driver.failed(lease.number, "torn_frame")
+    driver.state.memory_measured(lease.number, 1001, driver.now)
+    driver.checkin(lease)
+    assert [reason for _, reason, _ in driver.retirements] == ["max_rss", "torn_frame"]

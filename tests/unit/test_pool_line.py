@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dspex_pool.core.records import Outcome
+from dspex_pool.core.records import Granted, Outcome
 from dspex_pool.errors import CheckoutTimeoutError
 from dspex_pool.lifecycle import WorkerState
 from dspex_pool.worker_pool import WorkerPool
@@ -160,6 +160,19 @@ def test_waiter_keeps_its_place_when_its_worker_turns_out_unclean() -> None:
     driver.started()
     assert list(driver.granted) == [first]
     assert second not in driver.granted
+
+
+def test_waiter_that_is_served_at_once_by_another_worker_has_waited_all_the_same() -> None:
+    """When the worker it was granted turns out unclean, what it is told of its wait is all of it."""
+    driver = PoolDriver.ready(2)
+    leases = [driver.lease(), driver.lease()]
+    waiter = driver.wait()
+    driver.advance(3.0)
+    for lease in leases:
+        driver.checkin(lease)
+    again = driver.reject(driver.granted[waiter])
+    assert isinstance(again, Granted)
+    assert (again.number, again.waited) == (leases[1].number, 3.0)
 
 
 @pytest.mark.parametrize("backwards", [False, True])

@@ -151,3 +151,14 @@ async def test_cancelled_call_of_close_ends_every_process_first(autojump_clock: 
         assert scope.cancelled_caught
         assert not ports.live
         assert trio.current_time() == 4.0
+
+
+def test_closing_leaves_a_worker_in_care_its_grace() -> None:
+    """It may yet be proven clean, and is then ended politely."""
+    driver = PoolDriver.ready()
+    driver.checkin(driver.lease(), Outcome.CARE)
+    driver.state.close(driver.now)
+    driver.settle()
+    assert driver.retirements == []
+    driver.drained()
+    assert driver.retirements == [(1, "closed", True)]

@@ -18,6 +18,9 @@ def shed(waits: list[tuple[float, float]]) -> list[bool]:
     [
         pytest.param([(0.0, 9.0), (1.0, 9.0), (4.9, 9.0)], [False] * 3, id="a burst within one interval"),
         pytest.param([(0.0, 9.0), (5.0, 9.0), (6.0, 9.0)], [False, True, True], id="a slow interval"),
+        pytest.param(
+            [(0.0, 1.0), (5.0, 9.0)], [False, False], id="an interval with a wait as long as the target"
+        ),
         pytest.param([(0.0, 9.0), (5.0, 2.0)], [False, False], id="no more than twice the target"),
         pytest.param(
             [(0.0, 9.0), (1.0, 0.5), (5.0, 9.0)], [False] * 3, id="one short wait clears the interval"
