@@ -46,14 +46,16 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_dropped_records_are_told_of_before_the_answer(pipe: tuple[int, int], fails: bool) -> None:
+@pytest.mark.parametrize(("fails", "dropped"), [(False, 50), (True, 50), (False, 1), (False, 0)])
+def test_dropped_records_are_told_of_before_the_answer(
+    pipe: tuple[int, int], fails: bool, dropped: int
+) -> None:
     """Whether the command succeeds or not; behind its answer they would break the protocol."""
     told: list[str] = []
     scope, interrupts, process = RequestScope(), Interrupts(), Process()
 
     def chatter(_: dict[str, Any]) -> None:
-        scope.record_count = MAX_RECORDS_PER_REQUEST + 50
+        scope.record_count = MAX_RECORDS_PER_REQUEST + dropped
         assert not fails
 
     def emit(kind: str, data: dict[str, Any]) -> bool:
@@ -68,8 +70,25 @@ def test_dropped_records_are_told_of_before_the_answer(pipe: tuple[int, int], fa
     requests = cast("Reader", Requests("chatter"))
     Loop(process, outlet, interrupts, log, scope).serve(requests, commands, HandlerContext(), None)
 
+    assert [text.split(" of this")[0] for text in told] == [f"{dropped} more log records"] * bool(dropped)
+    assert successes(pipe[0]) == [not fails, True]
+    assert scope.request_id is None, "what is logged from now on is no request's"
+
+
+def successes(answers: int) -> list[bool]:
+    """Read what was answered, and tell of each whether it is a success."""
     decoder = FrameDecoder()
-    decoder.feed(os.read(pipe[0], 100_000))
-    answers = map(json.loads, iter(decoder.next_frame, None))
-    assert [text.split(" of this")[0] for text in told] == ["50 more log records"]
-    assert [answer["success"] for answer in answers] == [not fails, True]
+    decoder.feed(os.read(answers, 100_000))
+    return [json.loads(payload)["success"] for payload in iter(decoder.next_frame, None)]
+
+
+def test_shutdown_that_fails_leaves_the_worker_to_serve(pipe: tuple[int, int]) -> None:
+    """Whoever asked for it is told that nothing came of it, and asks again."""
+    scope, interrupts, process = RequestScope(), Interrupts(), Process()
+    outcomes = iter([float("nan"), {}])
+    outlet = Outlet(pipe[1], process, interrupts, max_frame_bytes=100_000)
+    log = RequestLog(outlet.event, scope, Secrets(), "w-1")
+    requests = cast("Reader", Requests("shutdown"))
+    commands: dict[str, Command] = {"shutdown": lambda _: next(outcomes)}
+    Loop(process, outlet, interrupts, log, scope).serve(requests, commands, HandlerContext(), None)
+    assert successes(pipe[0]) == [False, True]

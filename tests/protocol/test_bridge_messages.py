@@ -76,12 +76,14 @@ def test_version_2_answer_tells_usage_and_duration(bridge: BridgeProcess) -> Non
 
 
 def test_get_stats_counts_commands_and_errors(bridge: BridgeProcess) -> None:
-    """Counters move by one for each command and each failure."""
+    """Counters move by one for each command and each failure; what is no request is both."""
     before = bridge.ask("get_stats")
     bridge.refused("nan")
+    bridge.send_bytes(raw(b"{}"))
+    assert bridge.answer()["success"] is False
     after = bridge.ask("get_stats")
-    assert after["command_count"] == before["command_count"] + 2
-    assert after["error_count"] == before["error_count"] + 1
+    assert after["command_count"] == before["command_count"] + 3
+    assert after["error_count"] == before["error_count"] + 2
     assert after["uptime"] >= before["uptime"]
     assert after["memory_usage"]["rss"] > 1_000_000
     assert set(after) == {

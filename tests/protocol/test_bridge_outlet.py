@@ -230,6 +230,18 @@ def test_long_frame_goes_on_behind_any_byte(ends: Ends, monkeypatch: pytest.Monk
         assert [(message["id"], message["result"]) for message in messages] == [(number, text)]
 
 
+@pytest.mark.parametrize("lacking", [1, 4, 5])
+def test_short_frame_of_which_the_last_bytes_were_not_taken_is_finished(
+    ends: Ends, lacking: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal or a full pipe may cut a write anywhere."""
+    real_write = os.write
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda fd, data: real_write(fd, data[:-lacking]))
+        ends.outlet.succeed(0, "whole", duration_s=0.0)
+    assert [message["result"] for message in ends.said()] == ["whole"]
+
+
 def test_nobody_who_reads_ends_the_process(ends: Ends) -> None:
     """Quietly, with status 0."""
     os.close(ends.read_fd)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dspex_pool.bridge.process import EXIT_NOT_A_FRAME, Process, Wires
 from dspex_pool.bridge.reader import Reader
 from dspex_pool.protocol.framing import encode_frame
+from dspex_pool.transport.pipes import grow_pipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,6 +124,70 @@ def test_end_behind_a_long_request_that_nobody_took_ends_the_process(client: tup
     with pytest.raises(EndedError) as caught:
         reader._end_with_stdin()
     assert caught.value.args == (0, "")
+
+
+@pytest.mark.hangs_after(5)
+def test_watcher_that_sleeps_is_woken_by_a_request_and_watches_again(client: tuple[Reader, int]) -> None:
+    """It sleeps while the main thread waits; what comes behind a request that takes long is found out."""
+    reader, requests = client
+    taken: list[bytes] = []
+    main = threading.Thread(target=lambda: taken.append(reader.next_payload()))
+    main.start()
+    while not reader._is_asleep:
+        reader._step()
+    watcher = threading.Thread(target=reader._step, daemon=True)
+    watcher.start()
+    os.write(requests, encode_frame(b"{}"))
+    main.join()
+    watcher.join(4.0)
+    assert not watcher.is_alive(), "the watcher sleeps while a command runs"
+    os.write(requests, b"Traceback (most recent call last):")
+    with pytest.raises(EndedError, match=str(EXIT_NOT_A_FRAME)):
+        watch_on(reader)
+    assert taken == [b"{}"]
+
+
+def watch_on(reader: Reader) -> None:
+    """Take as many steps as it needs to find out what there is."""
+    for _ in range(4):
+        reader._step()
+
+
+def test_watcher_stays_awake_for_a_request_that_was_taken_while_it_looked(client: tuple[Reader, int]) -> None:
+    """The main thread could not see then that it had to wake it."""
+    reader, _ = client
+    with reader._turn:
+        reader._look(reader._taken - 1)
+        assert not reader._is_asleep
+        reader._look(reader._taken)
+        assert reader._is_asleep
+
+
+@pytest.mark.hangs_after(5)
+def test_watcher_leaves_in_the_pipe_what_a_worker_cannot_do_soon(client: tuple[Reader, int]) -> None:
+    """Behind more requests than it keeps the client has to wait, and the worker's memory does not grow."""
+    reader, requests = client
+    os.write(requests, encode_frame(b"{}") * 100)
+    reader.next_payload()
+    reader._step()
+    os.write(requests, encode_frame(b"{}"))
+    reader._step()
+    assert (len(reader._ahead), bool(reader._input.poll(0))) == (99, True)
+
+
+@pytest.mark.hangs_after(5)
+def test_end_inside_a_frame_is_told_behind_a_request_of_the_length_of_a_read(
+    client: tuple[Reader, int],
+) -> None:
+    """The last bytes are still in the pipe when that request has been read, whole and alone."""
+    reader, requests = client
+    grow_pipe(requests)
+    os.write(requests, encode_frame(b"x" * 65_532) + b"\0\0\0")
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, requests)
+    os.close(null)
+    with pytest.raises(EndedError, match="1 of 4 bytes are missing"):
+        reader._end_with_stdin()
 
 
 @pytest.mark.hangs_after(10)

@@ -242,7 +242,9 @@ def test_client_breaks_on_a_second_answer() -> None:
 
 def test_client_breaks_on_an_answer_to_an_unknown_id() -> None:
     """A worker that invents ids cannot be trusted with the next one."""
-    assert "worker w-1 answered request 7, which was never asked" in breach(new_client(), success_bytes(7))
+    for number in (0, 7):
+        refused = breach(new_client(), success_bytes(number))
+        assert f"worker w-1 answered request {number}, which was never asked" in refused
 
 
 def test_client_breaks_on_a_failure_without_id_and_tells_its_text() -> None:
@@ -393,10 +395,14 @@ def test_worker_answers_a_version_2_client_with_all_it_knows() -> None:
     """Usage, duration and error facts travel once the client asked for version 2."""
     worker = worker_after(HANDSHAKE_2)
     worker.receive(request_bytes(2))
+    worker.receive(request_bytes(3))
     success = json.loads(worker.succeed(1, None, usage={"tokens": 3}, duration_s=0.5))
     failure = json.loads(worker.fail(2, "no", ErrorInfo("UnknownCommand", "X")))
     assert (success["usage"], success["duration_s"]) == ({"tokens": 3}, 0.5)
     assert failure["error_info"] == {"type": "UnknownCommand", "message": "X"}
+    assert {"usage": {}, "duration_s": 0.0}.items() <= json.loads(
+        worker.succeed(3, None, usage={}, duration_s=0.0)
+    ).items()
 
 
 def test_worker_stamps_answers_with_unix_seconds_by_default() -> None:
@@ -433,6 +439,23 @@ def test_worker_can_fail_a_request_whose_result_does_not_fit_a_frame() -> None:
         worker.succeed(1, "x" * 300)
     assert (caught.value.size, caught.value.limit) == (352, 200)
     assert worker.fail(1, f"{caught.value.size} bytes, limit {caught.value.limit}")
+
+
+@pytest.mark.parametrize("kind", ["event", "answer", "failure"])
+def test_worker_sends_what_just_fits_a_frame(kind: str) -> None:
+    """Whatever has as many bytes as are allowed."""
+    worker = new_worker(max_frame_bytes=150)
+    worker.receive(request_bytes(0, "ping", HANDSHAKE_2))
+
+    def say(text: str) -> bytes:
+        if kind == "event":
+            return worker.event(0, "log", {"text": text})
+        return worker.succeed(0, text) if kind == "answer" else worker.fail(0, text)
+
+    with pytest.raises(LocalFrameTooLargeError) as caught:
+        say("x" * 150)
+    assert caught.value.size is not None
+    assert len(say("x" * (300 - caught.value.size))) == 150
 
 
 def test_worker_accepts_an_id_again_after_its_answer() -> None:

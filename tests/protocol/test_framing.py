@@ -67,13 +67,15 @@ def test_encode_frame_refuses_a_payload_over_the_limit() -> None:
     assert (caught.value.size, caught.value.limit) == (6, 5)
 
 
+class Huge(bytes):
+    """Says that it is longer than any frame."""
+
+    def __len__(self) -> int:
+        return HEADER_BYTES + LARGEST_FRAME_BYTES + 1
+
+
 def test_encode_frame_refuses_what_the_header_cannot_say_whatever_the_limit() -> None:
     """A limit above 4 GiB does not lead to a torn header."""
-
-    class Huge(bytes):
-        def __len__(self) -> int:
-            return LARGEST_FRAME_BYTES + 1
-
     with pytest.raises(LocalFrameTooLargeError) as caught:
         encode_frame(Huge(), max_frame_bytes=2 * LARGEST_FRAME_BYTES)
     assert caught.value.limit == LARGEST_FRAME_BYTES
@@ -301,6 +303,13 @@ def test_take_leaves_an_oversize_frame_to_be_refused() -> None:
     assert decoder.take(encode_frame(b"fine")) is None
     assert refusal(decoder).size == 6
     assert decoder.buffered == HEADER_BYTES + 6
+
+
+def test_take_feeds_a_chunk_that_no_header_announces_whatever_the_limit() -> None:
+    """A limit above 4 GiB is none."""
+    decoder = fed(max_frame_bytes=2 * LARGEST_FRAME_BYTES)
+    assert decoder.take(Huge(b"abc")) is None
+    assert decoder.buffered == 3
 
 
 def test_take_refuses_bytes_after_the_end() -> None:
