@@ -15,7 +15,7 @@ import trio.testing
 from dspex_pool.errors import LocalFrameTooLargeError, PortClosedError, RemoteFrameTooLargeError
 from dspex_pool.protocol.framing import encode_frame
 from dspex_pool.transport.launch import Launched
-from dspex_pool.transport.pipes import READ_BYTES
+from dspex_pool.transport.pipes import PIPE_BYTES, READ_BYTES
 from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPort, SubprocessPortFactory
 from tests.cancel_at_step import CancelAtStep, run_in_order
 from tests.subprocess_children import ECHO, READY, SLEEP, child_command, open_port, running
@@ -142,6 +142,21 @@ async def test_end_that_is_read_together_with_a_long_frame_is_told_after_it() ->
         with pytest.raises(PortClosedError) as caught:
             await bare.port.receive()
         assert caught.value.clean
+
+
+@pytest.mark.trio
+async def test_end_inside_a_long_frame_is_told_while_the_worker_lives_on() -> None:
+    """Its stdout alone may end: nobody waits for more of the frame until the process ends, too."""
+    with bare_port() as bare, trio.fail_after(5):
+        os.write(bare.far_stdout, encode_frame(b"x" * 200_000)[:READ_BYTES])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bare.port.receive)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
+        bare.close_far_stdout()
+        with pytest.raises(PortClosedError) as caught:
+            await bare.port.receive()
+        assert caught.value.missing == 200_004 - READ_BYTES
 
 
 @pytest.mark.trio
@@ -394,6 +409,17 @@ os.write(1, stream[begin:])
         with pytest.raises(PortClosedError) as caught:
             await port.receive()
         assert caught.value.clean
+
+
+@pytest.mark.trio
+async def test_who_writes_for_ever_does_not_keep_the_end_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What left the group may fill the pipe as fast as it is emptied: no more is read than a pipe holds."""
+    port = await open_port(SLEEP)
+    chunks = [bytes(READ_BYTES)] * 100
+    monkeypatch.setattr(port._stdout, "read_now", chunks.pop)
+    port.kill()
+    await port.attend()
+    assert 100 - len(chunks) == PIPE_BYTES // READ_BYTES
 
 
 @pytest.mark.trio

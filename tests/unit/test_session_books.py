@@ -102,6 +102,18 @@ async def test_clock_that_is_set_ends_no_session(step: float) -> None:
     assert books.expire(books.now()) == [session]
 
 
+@pytest.mark.trio
+async def test_session_of_an_earlier_run_expires_by_the_wall_clock() -> None:
+    """The clock that nobody sets begins anew with each run; what the store knows is told by the other."""
+    wall, store = Clock(), MemorySessionStore()
+    await begin(make_books(store, wall))
+    wall.now += 10
+    books = make_books(store, wall)
+    books.clock = lambda: 3.0
+    await books.load()
+    assert [session.id for session in books.expire(books.now())] == ["s"]
+
+
 async def make_books_of_expired(store: MemorySessionStore, *session_ids: str) -> SessionBooks:
     """Make books whose sessions have all expired, and are still in the store."""
     clock = Clock()
