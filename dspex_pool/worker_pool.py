@@ -2,7 +2,8 @@
 
 Decisions are made in ``pool_state.py`` and carried out in ``decision_runner.py``. A caller's own task does all
 reading and writing on its worker; from the grant to the end of its ``async with`` block nothing here awaits on its
-behalf, so there is no point at which a cancelled caller could leave a worker without an owner.
+behalf but the hook ``setup``, whose failure returns the worker, so there is no point at which a cancelled caller
+could leave a worker without an owner.
 """
 
 from __future__ import annotations
@@ -223,13 +224,15 @@ class WorkerPool:
                 return lease
 
     def _prove_clean(self, granted: Granted, session: str | None) -> Lease | None:
-        """Make the lease, unless its worker died or said something unasked since it was last looked at."""
+        """Make the lease, unless its worker died or said something unasked since it was last looked at.
+
+        What follows from that is carried out with the next answer of the core, for which its caller asks at once.
+        """
         worker = self._runner.worker(granted.number)
         unclean = worker.why_unclean() if worker is not None else "died"
         if worker is not None and unclean is None:
             return Lease(worker, granted, session, worker.port.bytes_sent)
         self._state.reject(granted, trio.current_time(), unclean or "died")
-        self._runner.carry_out()
         return None
 
     @trio.lowlevel.enable_ki_protection
