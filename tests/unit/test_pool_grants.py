@@ -103,6 +103,3 @@ def test_set_up_that_fails_frees_the_slot_for_the_head() -> None:
     driver.reap()
     driver.started()
     assert waiter in driver.granted
-
-
-# --- check-in ---------------------------------------------------------------------------------------------

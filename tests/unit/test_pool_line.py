@@ -285,6 +285,3 @@ def test_check_in_passes_over_any_number_of_dead_waiters() -> None:
     driver.advance(1.0)
     driver.checkin(lease)
     assert list(driver.granted) == [live]
-
-
-# --- readiness ------------------------------------------------------------------------------------------

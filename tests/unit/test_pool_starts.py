@@ -43,9 +43,6 @@ def test_failing_starts_keep_no_waiter_and_no_holder_from_the_rest_of_the_pool()
         assert driver.in_state(WorkerState.IDLE) == [alive]
 
 
-# --- starts that hang -------------------------------------------------------------------------------------
-
-
 # --- getting well -----------------------------------------------------------------------------------------
 
 
