@@ -226,7 +226,7 @@ class WorkerPool:
     def _prove_clean(self, granted: Granted, session: str | None) -> Lease | None:
         """Make the lease, unless its worker died or said something unasked since it was last looked at.
 
-        What follows from that is carried out with the next answer of the core, for which its caller asks at once.
+        What follows from that is the caller's to carry out.
         """
         worker = self._runner.worker(granted.number)
         unclean = worker.why_unclean() if worker is not None else "died"
