@@ -95,6 +95,12 @@ async def test_command_of_a_session_that_ended_in_line_is_not_sent(make_pool: Ma
             await pool.end_session("s")
         assert workers.heard == []
         assert pool.workers.statistics().bound_sessions == 0
+        await pool.execute_in_session("s", *CREATE)
+        async with trio.open_nursery() as nursery, only(pool, "none of them"):
+            nursery.start_soon(expect_error, SessionNotFoundError, execute, pool, "s")
+            await trio.testing.wait_all_tasks_blocked()
+            await pool.execute_in_session("s", "delete_program", {"program_id": "p"})
+            await pool.end_session("s")
         async with trio.open_nursery() as nursery, only(pool, "none of them"):
             nursery.start_soon(expect_error, SessionNotFoundError, pool.execute_in_session, "new", *CREATE)
             await trio.testing.wait_all_tasks_blocked()
@@ -138,7 +144,7 @@ async def test_session_never_runs_on_what_a_worker_could_not_forget(make_pool: M
         assert workers.heard == ["w-1 create_program", "w-1 cleanup_session", "w-1 create_program"]
         workers.behave(instead_of("cleanup_session", Plan().fail("no"), times=1))
         await pool.end_session("s")
-        await pool.execute_in_session("other", *CREATE)
+        assert (await pool.execute_in_session("other", *CREATE)).attempts == 1
         assert workers.heard[3:] == ["w-1 cleanup_session", "w-1 create_program"], (
             "others are served all the same"
         )

@@ -137,6 +137,18 @@ async def test_worker_is_replaced_only_if_nobody_can_tell_what_it_holds(make_poo
         assert workers.started == 3
 
 
+async def test_worker_whose_model_came_too_late_is_replaced(make_pool: MakePool) -> None:
+    """A time that is up proves no more of what it holds than a caller who has left."""
+    workers = Workers(make_pool)
+    async with open_sessions(workers, pool_size=1) as pool:
+        workers.dawdle("configure_lm")
+        with pytest.raises(CallTimeoutError):
+            await pool.execute_anonymous("configure_lm", {"model": "m/late"}, timeout=0.5 * make_pool.unit)
+        workers.behave()
+        await all_idle(pool, 1)
+        assert workers.started == 2
+
+
 def keys_sent(workers: Workers) -> list[str]:
     """Return the keys that workers were told, in order."""
     sent = [json.loads(payload) for port in workers.ports.ports for payload in port.payloads]

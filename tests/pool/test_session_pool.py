@@ -12,6 +12,7 @@ import trio.testing
 
 from dspex_pool.errors import (
     InvalidArgumentError,
+    PoolClosedError,
     ProgramError,
     ProgramExistsError,
     ProgramNotFoundError,
@@ -303,6 +304,22 @@ async def test_what_the_pool_knows_needs_no_worker(make_pool: MakePool) -> None:
         assert (await ask("s", "cleanup_session")).result["programs_removed"] == 0
         assert workers.heard == []
         assert pool.session_ids() == []
+
+
+async def test_execution_that_fails_in_the_worker_is_counted(make_pool: MakePool) -> None:
+    """The program ran, whatever came of it; a call that no worker had is no execution."""
+    workers = Workers(make_pool)
+    async with open_sessions(workers, pool_size=1) as pool:
+        await pool.execute_in_session("s", *CREATE)
+        workers.behave(instead_of("execute_program", Plan().fail("no"), times=1))
+        with pytest.raises(ProgramError):
+            await execute(pool, "s")
+        pool.workers.refuse_all()
+        with pytest.raises(PoolClosedError):
+            await execute(pool, "s")
+        session = pool._books.table.peek("s")
+        assert session is not None
+        assert session.record.programs["p"].execution_count == 1
 
 
 async def test_reply_tells_how_long_the_call_took_from_its_beginning(make_pool: MakePool) -> None:

@@ -76,3 +76,42 @@ async def test_session_expires_with_the_last_moment_of_its_time(autojump_clock: 
         with pytest.raises(SessionExpiredError, match="after 16 s"):
             await execute(pool, "s")
         assert await execute(pool, "later") == {"b"}
+
+
+class GatedStore(MemorySessionStore):
+    """Makes changes one after the other, while the gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = trio.Event()
+        self.gate.set()
+        self._turn = trio.StrictFIFOLock()
+
+    async def _begin(self) -> None:
+        async with self._turn:
+            await self.gate.wait()
+            await super()._begin()
+
+
+@pytest.mark.trio
+async def test_session_that_begins_anew_while_its_expired_one_is_ended_is_let_alone(
+    autojump_clock: MockClock,
+) -> None:
+    """Its worker keeps what it has, and is told nothing: the end was another's."""
+    workers, store = CannedWorkers(), GatedStore()
+    async with open_sessions(workers, store=store, session_ttl=10.0, pool_size=1) as pool:
+        await pool.execute_in_session("s", *CREATE)
+        await trio.sleep(11.0)
+        with pytest.raises(SessionExpiredError):
+            await execute(pool, "s")
+        store.gate = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.end_session, "s")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(pool.execute_in_session, "s", "configure_lm", {"model": "m/1"})
+            await trio.testing.wait_all_tasks_blocked()
+            workers.heard.clear()
+            store.gate.set()
+        await pool.execute_in_session("s", "ping")
+        assert workers.heard == ["w-1 ping"]
+        assert [record.id for record in await store.load_all()] == ["s"]
