@@ -88,11 +88,14 @@ def _check_nobody_waits_in_vain(state: PoolState) -> None:
         assert state._line.first_for(record.number) is None, "I3: an idle worker and a waiter it could serve"
 
 
+def _may_start(state: PoolState) -> bool:
+    is_full = state._tally[WorkerState.STARTING] or len(state.workers) >= state.capacity
+    return not is_full and not state.is_closed and state._is_opened
+
+
 def _check_somebody_is_on_the_way(state: PoolState) -> None:
-    if state._tally[WorkerState.STARTING] or len(state.workers) >= state.capacity:
-        return
     armed = bool(state._starts.failures) and state.wake_at <= state._starts.retry_at
-    if armed or state.is_closed or not state._is_opened:
+    if armed or not _may_start(state):
         return
     is_waited_for = state._line.open_count and not state.is_suspended
     assert not is_waited_for, "I4: somebody waits, there is room, and nothing is on the way"
@@ -148,6 +151,8 @@ def _check_overdue(state: PoolState, now: float) -> None:
         WorkerState.DRAINING: options.cancel_grace,
         WorkerState.LEASED: options.lease_timeout,
     }
+    is_held_back = bool(state._starts.failures) and state.live_count < state.floor and _may_start(state)
+    assert not is_held_back or now <= state._starts.retry_at, "I11: a start that was held back is overdue"
     for record in state.workers.values():
         limit = limits.get(record.state)
         assert limit is None or now <= record.since + limit, (
