@@ -26,6 +26,7 @@ from tests.pool.sessions import Workers, instead_of, open_sessions
 from tests.session_workers import CREATE, EventLog, all_idle, execute, hold, only, run_on
 
 if TYPE_CHECKING:
+    from dspex_pool.session_pool import SessionPool
     from dspex_testkit.ports.run import MakePool
 
 pytestmark = pytest.mark.ports("all")
@@ -238,18 +239,23 @@ async def test_only_what_is_safe_is_tried_again(
     assert log.problems == []
 
 
+async def execute_past_a_death(workers: Workers, pool: SessionPool) -> None:
+    """Run the session's program; the one worker there is dies before it reads the command."""
+    (port,) = workers.live
+    async with trio.open_nursery() as nursery:
+        before = port.bytes_sent
+        workers.ports.stop()
+        nursery.start_soon(execute, pool, "s")
+        await until(lambda: port.bytes_sent > before, "the command lies in the pipe")
+        workers.ports.kill()
+
+
 async def test_command_that_no_worker_had_moves_for_free(make_pool: MakePool) -> None:
     """A worker that dies before it reads the command costs a try, and no leave is needed for the next."""
     workers, log = Workers(make_pool), EventLog()
     async with open_sessions(workers, pool_size=1, telemetry=log.telemetry) as pool:
         await pool.execute_in_session("s", *CREATE)
-        (port,) = workers.live
-        async with trio.open_nursery() as nursery:
-            before = port.bytes_sent
-            workers.ports.stop()
-            nursery.start_soon(execute, pool, "s")
-            await until(lambda: port.bytes_sent > before, "the command lies in the pipe")
-            workers.ports.kill()
+        await execute_past_a_death(workers, pool)
         assert log.of("call_stop")[-1]["attempts"] == 2
         assert log.of("call_retry")[0]["reason"] == "WorkerDiedError"
 
@@ -260,13 +266,7 @@ async def test_command_that_a_further_try_did_not_come_to_is_tried_again(make_po
     async with open_sessions(workers, pool_size=1, retries=2) as pool:
         await pool.execute_in_session("s", *CREATE)
         workers.behave(instead_of("load_program", Plan().garbage(), times=1))
-        (port,) = workers.live
-        async with trio.open_nursery() as nursery:
-            before = port.bytes_sent
-            workers.ports.stop()
-            nursery.start_soon(execute, pool, "s")
-            await until(lambda: port.bytes_sent > before, "the command lies in the pipe")
-            workers.ports.kill()
+        await execute_past_a_death(workers, pool)
         assert workers.happened == 1
         assert [line.split()[1] for line in workers.heard[-3:]] == [
             "load_program",
