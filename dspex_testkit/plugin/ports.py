@@ -158,6 +158,14 @@ def _refuse_wrong_settings(definition: pytest.Item) -> None:
             raise pytest.Collector.CollectError(f"{definition.nodeid}: {error}") from None
 
 
+def _settings_of(item: pytest.Item) -> dict[str, Any]:
+    """Return what all markers set together; where several set the same, the nearest to the test holds."""
+    settings: dict[str, Any] = {}
+    for marker in reversed(list(item.iter_markers("pool_settings"))):
+        settings |= marker.kwargs
+    return settings
+
+
 def _declared_layer(definition: pytest.Item, config: pytest.Config) -> str:
     marked = [mark.name for mark in definition.iter_markers() if mark.name in LAYERS]
     if marked:
@@ -208,11 +216,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
     names = pyfuncitem._fixtureinfo.argnames
     arguments = {name: pyfuncitem.funcargs[name] for name in names if name != PARAMETER}
     _refuse_foreign(pyfuncitem, arguments)
-    marker = pyfuncitem.get_closest_marker("pool_settings")
     from dspex_testkit.hangs.alarm import BodyHungError
     from dspex_testkit.ports.run import BodyRun
 
-    run = BodyRun(port, settings=marker.kwargs if marker is not None else {})
+    run = BodyRun(port, settings=_settings_of(pyfuncitem))
     try:
         _run(run, body, arguments)
     except BodyHungError as error:

@@ -338,3 +338,27 @@ def test_settings_beside_those_of_the_pool_are_what_opens_one_takes() -> None:
     }
     ours = (taken - {"started_by"}).union(OF_KIND)
     assert sorted(FURTHER_SETTINGS) == sorted(ours.difference(settings_of(PoolConfig)))
+
+
+def test_settings_of_several_markers_hold_together(pytester: pytest.Pytester) -> None:
+    """Those of a module, a class and a test add up, and the nearest wins; only the nearest marker held."""
+    pytester.makepyfile(
+        """
+        import pytest
+        from dspex_testkit.plan import Plan
+
+        pytestmark = pytest.mark.pool_settings(pool_size=3, commands={"one": lambda args: Plan().reply(1)})
+
+        class TestIt:
+            pytestmark = pytest.mark.pool_settings(max_starting=1)
+
+            @pytest.mark.pool_settings(pool_size=1)
+            async def test_nearest(self, pool):
+                assert (await pool.call("one")).result == 1
+                assert (pool.size, pool.workers.options.max_starting) == (1, 1)
+
+        async def test_of_the_module(pool):
+            assert pool.size == 3
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)
