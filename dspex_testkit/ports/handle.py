@@ -158,8 +158,15 @@ class PoolHandle:
     ) -> Outcomes:
         """Run a command ``count`` times, by ``callers`` at a time; each call has its number as ``n`` in its args.
 
+        Raises:
+            ValueError: There are to be less calls than none, or no callers.
+
         Cancellation: All callers leave.
         """
+        if count < 0:
+            raise ValueError(f"count must be at least 0, not {count}")
+        if callers < 1:
+            raise ValueError(f"callers must be at least 1, not {callers}")
         ended: dict[int, Reply | DspexPoolError] = {}
 
         async def caller(first: int) -> None:
@@ -229,10 +236,11 @@ class PoolHandle:
         self, command: str, plan: Plan, *, worker: str | None = None, times: int | None = None
     ) -> Order:
         """Have workers follow a plan instead of answering a command, see ``WatchedPorts.order``."""
+        order = self.ports.order(command, plan, worker=worker, times=times)
         victims = [each.incarnation for each in self.workers.workers() if each.worker_id == worker]
         number = self.ports.pool_number
         note_fault(f"order for {command!r}", victims[0] if victims else None, repr(plan), pool=number)
-        return self.ports.order(command, plan, worker=worker, times=times)
+        return order
 
     def port_of(self, worker: PoolWorker) -> WatchedPort:
         """Return what was sent to a worker, and what it runs on."""

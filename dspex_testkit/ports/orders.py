@@ -34,6 +34,22 @@ def is_meant(wanted: str, command: str) -> bool:
     return wanted == command or (wanted == "*" and command != HANDSHAKE)
 
 
+def _check(command: object, plan: object, worker: object, times: object) -> None:
+    """Refuse what no worker could ever follow: its order would never happen, or fail in the worker's hands."""
+    if not isinstance(command, str):
+        raise TypeError(f"an order is for the name of a command, such as 'echo', not {command!r}")
+    if not isinstance(plan, Plan):
+        raise TypeError(f"what is ordered for {command!r} is a Plan, such as Plan().reply(5), not {plan!r}")
+    if not isinstance(worker, str | None):
+        raise TypeError(
+            f"worker is a name, such as 'w-1', not {worker!r}; pool.worker(0).worker_id is the oldest's"
+        )
+    if times is not None and (not isinstance(times, int) or isinstance(times, bool)):
+        raise TypeError(f"times is a whole number, or None for always, not {times!r}")
+    if times is not None and times < 1:
+        raise ValueError(f"times must be at least 1, or None for always, not {times}")
+
+
 @dataclass(slots=True)
 class Order:
     """What workers are to do instead of answering a command; pauses alone come before the answer."""
@@ -77,7 +93,13 @@ class Orders:
     numbered: int = 0
 
     def give(self, command: str, plan: Plan, *, worker: str | None, times: int | None) -> Order:
-        """Give an order."""
+        """Give an order.
+
+        Raises:
+            TypeError: The command or the worker is no name, the plan no ``Plan``, or the times no whole number.
+            ValueError: It is to be carried out less than once.
+        """
+        _check(command, plan, worker, times)
         self.numbered += 1
         order = Order(command, plan, worker, times, self.numbered, self)
         self.given.append(order)

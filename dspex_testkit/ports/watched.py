@@ -172,6 +172,10 @@ class WatchedPorts(OrderedStarts[WatchedPort]):
             plan: What they do.
             worker: Name of the worker that is meant; by default any.
             times: How often; by default always.
+
+        Raises:
+            TypeError: The command or the worker is no name, the plan no ``Plan``, or the times no whole number.
+            ValueError: It is to be carried out less than once.
         """
         return self.kind.orders.give(command, plan, worker=worker, times=times)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -101,3 +102,29 @@ async def test_steady_pool_has_heard_of_every_death(pool: PoolHandle) -> None:
     pool.ports.kill("w-1")
     await pool.steady()
     assert pool.statistics().counters.reaped == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("echo", 5, {}), "a Plan, such as Plan().reply(5), not 5"),
+        ((5, Plan(), {}), "the name of a command, such as 'echo', not 5"),
+        (("echo", Plan(), {"worker": 77}), "worker is a name, such as 'w-1', not 77"),
+        (("echo", Plan(), {"times": "2"}), "times is a whole number, or None for always, not '2'"),
+        (("echo", Plan(), {"times": 0}), "times must be at least 1, or None for always, not 0"),
+    ],
+)
+async def test_order_that_nobody_could_follow_is_refused(pool: PoolHandle, given: Any, said: str) -> None:
+    """It was taken without a word: some never happened, others broke the first worker that came to them."""
+    command, plan, options = given
+    with pytest.raises((TypeError, ValueError), match=re.escape(said)):
+        pool.order(command, plan, **options)
+    assert (await pool.call("echo", {"n": 1})).result == {"n": 1}
+
+
+@pytest.mark.parametrize(("count", "callers"), [(-1, 1), (3, 0), (3, -2)])
+async def test_calls_of_nobody_are_refused(pool: PoolHandle, count: int, callers: int) -> None:
+    """Less calls than none were as good as none, and calls without callers ended in a ``KeyError``."""
+    with pytest.raises(ValueError, match="must be at least"):
+        await pool.call_many(count, "echo", callers=callers)
+    assert len(await pool.call_many(0, "echo")) == 0
