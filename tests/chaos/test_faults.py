@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import math
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,7 +25,7 @@ from tests.chaos.fault_cases import CASES, Case
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from dspex_pool.transport.port import Port, PortFactory
     from dspex_testkit.chaos.fault import Witness
@@ -160,6 +162,26 @@ async def test_fault_is_refused_where_it_cannot_be(pool: PoolHandle, chaos: Chao
     """A fault of processes is no fault of a simulated worker, and says so."""
     with pytest.raises(ValueError, match="can be on process; this pool is on sim"):
         chaos(of.DiskFull())
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: of.Latency(seconds=-1), "Latency: seconds = -1 is refused: it is at least 0"),
+        (lambda: of.Stop(seconds=math.nan), "Stop: seconds = nan is refused: it is at least 0"),
+        (lambda: of.Stop(seconds="1"), "Stop: seconds = '1' is refused: it is a number"),  # type: ignore[arg-type]
+        (lambda: of.Bandwidth(bytes_per_second=0), "Bandwidth: bytes_per_second = 0 is refused"),
+        (lambda: of.FailStart(times=0), "FailStart: times = 0 is refused: it is at least 1"),
+        (lambda: of.Truncate(size=-1), "Truncate: size = -1 is refused: it is at least 0"),
+        (lambda: of.Kill(worker="w-1"), "the oldest worker has 0"),  # type: ignore[arg-type]
+    ],
+)
+def test_fault_that_could_not_happen_is_refused_where_it_is_made(
+    make: Callable[[], Fault], said: str
+) -> None:
+    """It was taken, and did something else, nothing, or failed far from the line that made it."""
+    with pytest.raises((TypeError, ValueError), match=re.escape(said)):
+        make()
 
 
 @pytest.mark.ports("sim")
