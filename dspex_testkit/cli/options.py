@@ -58,6 +58,13 @@ def _named(text: str) -> Path:
     return Path(text)
 
 
+def _said(text: str) -> str:
+    """Read a name. An empty text, as of a variable that is not set, would be as if nothing was said."""
+    if not text:
+        raise typer.BadParameter("it is an empty text: say which, or leave it out")
+    return text
+
+
 # Far more than a pool answers, and few enough to be drawn.
 _MOST_CALLS = 1e5
 
@@ -135,7 +142,9 @@ Report: TypeAlias = Annotated[
 ListProfiles: TypeAlias = Annotated[bool, typer.Option("--list", help="Print the profiles and end.")]
 Tests: TypeAlias = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[TESTS]...", help="Explored tests as for pytest; with --merge, folders."),
+    typer.Argument(
+        parser=_said, metavar="[TESTS]...", help="Explored tests as for pytest; with --merge, folders."
+    ),
 ]
 Budget: TypeAlias = Annotated[str, typer.Option(metavar="TIME", help="How long to explore: 30s, 10m, 2h.")]
 JournalFolder: TypeAlias = Annotated[
@@ -154,7 +163,9 @@ Players: TypeAlias = Annotated[
 ]
 Canary: TypeAlias = Annotated[
     str | None,
-    typer.Option(metavar="MODULE:FUNCTION", help="A function that plants the bug that must be found."),
+    typer.Option(
+        parser=_said, metavar="MODULE:FUNCTION", help="A function that plants the bug that must be found."
+    ),
 ]
 NoCanary: TypeAlias = Annotated[bool, typer.Option("--no-canary", help="Plant no bug that must be found.")]
 Merge: TypeAlias = Annotated[

@@ -236,6 +236,10 @@ def test_many_ctrl_c_end_as_one_does(tmp_path: Path) -> None:
         (["--canary", "os:getcwd"], "'os:getcwd' plants no bug: it must take one argument, the Planting"),
         (["--merge"], "there is nothing to merge"),
         (["--merge", "/nowhere"], "/nowhere is no folder"),
+        # They stood for the working directory, all tests, and the canary that is taken if none is named.
+        (["--merge", ""], "it is an empty text"),
+        ([""], "it is an empty text"),
+        (["--canary", ""], "it is an empty text"),
     ],
 )
 def test_wrong_command_line_is_told_in_one_line(words: list[str], said: str, tmp_path: Path) -> None:
