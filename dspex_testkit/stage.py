@@ -180,6 +180,17 @@ class Stage:
         if self._pool is not None:
             check_books(self._pool._state)
 
+    def check_starts(self) -> None:
+        """Check that a pool without any worker has not come to that because none can be started.
+
+        Raises:
+            AssertionError: With the error of the last start.
+        """
+        if self._pool is None or self._pool._state.ready_count:
+            return
+        if (error := self._pool._state.last_start_error) is not None:
+            raise AssertionError(f"no worker is in service, and the last start failed: {error}") from error
+
     async def _check_strength(self, pool: WorkerPool) -> None:
         """Check that no worker is lost: all come back in time, and all can be borrowed at once, but no more."""
         await trio.sleep(RECOVERY)

@@ -237,8 +237,12 @@ class _Player:
     async def _play(self, seed: int, step: int | None, must_be_cut_short: bool) -> Stage:
         stage = Stage(self._act, step, self._ports() if self._ports is not None else None)
         trio.lowlevel.add_instrument(stage.meter)
-        with tasks_ordered_by(self._order(seed)), trio.fail_after(PATIENCE):
-            await self._scenario(stage)
+        try:
+            with tasks_ordered_by(self._order(seed)), trio.fail_after(PATIENCE):
+                await self._scenario(stage)
+        except trio.TooSlowError:
+            stage.check_starts()
+            raise
         if stage.meter.fault is not None:
             raise stage.meter.fault
         if step is None:

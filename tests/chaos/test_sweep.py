@@ -10,6 +10,7 @@ import trio
 
 from dspex_pool.errors import WorkerDiedError
 from dspex_testkit.mock_port import MockPortFactory
+from dspex_testkit.ports.kinds import SimulatedKind
 from dspex_testkit.sweep import (
     Stage,
     Swept,
@@ -207,6 +208,15 @@ def test_order_of_tasks_is_decided_by_the_seed() -> None:
     """The same seed gives the same order, others give others."""
     assert order_of_ten(1) == order_of_ten(1)
     assert len({order_of_ten(seed) for seed in range(4)}) == 4
+
+
+def test_worker_that_cannot_start_is_no_mere_hang() -> None:
+    """A misspelt handler was tried again and again until the patience ended, and only that was told."""
+    ports = SimulatedKind(handler="dspex_testkit.children.echo:EcoHandler").factory
+    said = complaint_about(ask_at_once, ports=ports)
+    assert "no worker is in service, and the last start failed: " in said
+    assert "EcoHandler" in said
+    assert "seed 0, undisturbed" in said
 
 
 def test_sweep_without_seeds_is_refused() -> None:
