@@ -45,7 +45,7 @@ class NotDeterministicError(AssertionError):
 
 
 class VacuousError(AssertionError):
-    """An exploration has shown nothing: its faults never happened, or no call was ever answered."""
+    """An exploration has shown nothing: nothing was asked, faults never happened, or no call was answered."""
 
 
 class Asked(Protocol):
@@ -74,6 +74,8 @@ class Explored:
     runs: int = 0
     #: Runs in which faults were drawn and none happened.
     vacuous: int = 0
+    #: Runs in which the body had the pool do something.
+    used: int = 0
     #: Runs that were played twice and compared.
     compared: int = 0
     #: Calls by how they ended.
@@ -86,6 +88,7 @@ class Explored:
         """Count ``run``."""
         self.runs += 1
         self.vacuous += run.is_vacuous
+        self.used += run.is_used
         self.outcomes += run.outcomes.kinds
         self.drawn += run.drawn
         self.met += run.met
@@ -96,6 +99,10 @@ class Explored:
         Raises:
             VacuousError: With what was not.
         """
+        if self.runs and not self.used:
+            raise VacuousError(
+                f"nothing was ever asked of the pool, by await world.run(), world.pool or else; {self}"
+            )
         never = [kind for kind, count in self.drawn.items() if count >= ENOUGH_DRAWS and not self.met[kind]]
         if never or (self.drawn and not self.met):
             raise VacuousError(f"faults were drawn that never happened: {never or dict(self.drawn)}; {self}")

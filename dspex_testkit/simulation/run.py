@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Body", "Run", "Setup", "only_error"]
 
+#: What happens in a pool of which nobody wants anything.
+OF_ITSELF = frozenset({"ping_start", "ping_stop", "ready", "worker_started", "worker_starting"})
+
 #: The body of a test: a coroutine function of a world.
 Body: TypeAlias = Callable[[World], Awaitable[object]]
 
@@ -59,18 +62,23 @@ class Setup:
         world = self.world(case, settings=self.settings, faults=self.faults, cancel=self.cancel)
         steering = Steering(case.schedule, world.check_round, world.recorder.turn)
         error: BaseException | None = None
+        is_used = True  # unless the body came to its end without it
         try:
             with tasks_ordered_by(steering):
-                trio.run(self._main, world, clock=virtual_clock())
+                is_used = trio.run(self._main, world, clock=virtual_clock())
         except BaseException as caught:
             error = only_error(caught)
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise error from None
-        return Run(case, world, steering, world.fault or error)
+        return Run(case, world, steering, world.fault or error, is_used=is_used)
 
-    async def _main(self, world: World) -> None:
+    async def _main(self, world: World) -> bool:
+        """Run the body; tell whether the pool did anything on account of it."""
         async with world.opened():
+            before = len(world.log)
             await self.body(world)
+            happened = world.log[before:]
+        return any(what not in OF_ITSELF for _, what, *_ in happened)
 
 
 class Run:
@@ -81,9 +89,12 @@ class Run:
         world: Where it happened.
         steering: Who decided the order of tasks.
         error: What it ended with, or ``None``.
+        is_used: Whether the body had the pool do anything.
     """
 
-    def __init__(self, case: Case, world: World, steering: Steering, error: BaseException | None) -> None:
+    def __init__(
+        self, case: Case, world: World, steering: Steering, error: BaseException | None, *, is_used: bool
+    ) -> None:
         self.error = error
         #: The same run as plain data, nothing of it left to be drawn.
         self.case = msgspec.structs.replace(
@@ -94,6 +105,8 @@ class Run:
         self.rounds, self.choices = steering.rounds, steering.choices
         self.log = world.log
         self.recorder = world.recorder
+        #: Whether the body had the pool do anything.
+        self.is_used = is_used
         self.outcomes = world.outcomes
         #: Faults that have happened, by kind.
         self.met = world.workers.met_by_kind()

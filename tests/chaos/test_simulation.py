@@ -20,6 +20,7 @@ from dspex_testkit.simulation.sessions import SessionWorld
 from dspex_testkit.simulation.shrink import Shrinker
 from dspex_testkit.simulation.steady import simulate_hours
 from dspex_testkit.simulation.workload import Call, Case, Workload, of_token
+from dspex_testkit.simulation.world import World
 from tests.bugbench.catalogue import BUGS, planted
 from tests.search_profiles import depth
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from dspex_testkit.fuzz.hunter import Hunter
     from dspex_testkit.simulation.faults import Fault
     from dspex_testkit.simulation.run import Run
-    from dspex_testkit.simulation.world import World
 
 pytestmark = pytest.mark.chaos
 
@@ -344,6 +344,34 @@ def test_run_that_asks_for_nothing_is_refused(load: dict[str, int]) -> None:
 
     error = failure_of(Setup(idle, {"pool_size": 2}, swarm()))
     assert str(error).endswith("calls show nothing: both must be at least 1")
+
+
+@pytest.mark.parametrize("world", [World, SessionWorld])
+def test_exploration_that_asks_nothing_of_the_pool_is_vacuous(world: type[World]) -> None:
+    """A body that forgot to run anything passed: no call was answered, but none was made either."""
+
+    async def asks_nothing(world: World) -> None:
+        await trio.sleep(60)
+
+    with pytest.raises(VacuousError, match="nothing was ever asked of the pool"):
+        Explorer(Setup(asks_nothing, {"pool_size": 2}, world=world), range(2)).run(Asked())
+
+
+@pytest.mark.parametrize("world", [World, SessionWorld])
+def test_exploration_may_ask_the_pool_itself(world: type[World]) -> None:
+    """A body without a workload that borrows a worker, or ends one, has done something."""
+
+    async def borrows(world: World) -> None:
+        async with world.pool.checkout() as lease:
+            await lease.request("work", {"ask": 0})
+
+    async def kills(world: World) -> None:
+        await world.pool.wait_ready(2)
+        world.workers.live[0].die(signal=9)
+        await trio.sleep(60)
+
+    for body in (borrows, kills):
+        Explorer(Setup(body, {"pool_size": 2}, world=world), range(2)).run(Asked())
 
 
 class TestInAClass:
