@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES, LARGEST_FRAME_BYTES
-from dspex_testkit.server_faults import FAULT_KINDS, Fault
+from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
+from dspex_testkit.server_arguments import canned, delay, expectations, fault, frame_bytes, reaction
+from dspex_testkit.server_faults import FAULT_KINDS
 from dspex_testkit.server_loop import ServerLoop, ServerOptions, ServerScript
 from dspex_testkit.worker_model import Reactions
 
@@ -192,15 +193,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--mode", choices=["pool-worker", "standalone"], default="standalone")
     add("--worker-id", default="w-0", metavar="ID")
     add("--protocol", type=int, choices=[1, 2], default=2, help="newest version it speaks")
-    add("--max-frame-bytes", type=_frame_bytes, default=DEFAULT_MAX_FRAME_BYTES, metavar="N")
-    add("--canned", type=_canned, default={}, metavar="FILE", help="JSON: outputs by signature string")
-    add("--delay", type=_delay, action="append", default=[], metavar="COMMAND=SECONDS")
-    add("--react", type=_seconds, action="append", default=[], metavar="HOW=SECONDS", help=REACT_HELP)
-    add("--fault", type=_fault, action="append", default=[], metavar="COMMAND:KIND[:SHARE]", help=FAULT_HELP)
+    add("--max-frame-bytes", type=frame_bytes, default=DEFAULT_MAX_FRAME_BYTES, metavar="N")
+    add("--canned", type=canned, default={}, metavar="FILE", help="JSON: outputs by signature string")
+    add("--delay", type=delay, action="append", default=[], metavar="COMMAND=SECONDS")
+    add("--react", type=reaction, action="append", default=[], metavar="HOW=SECONDS", help=REACT_HELP)
+    add("--fault", type=fault, action="append", default=[], metavar="COMMAND:KIND[:SHARE]", help=FAULT_HELP)
     add("--seed", type=int, default=0, help="of the faults' shares")
     add("--report", type=Path, metavar="FILE", help="write violations and faults there, as JSON")
     add("--strict", action="store_true", help="exit with 76 at the first violation")
-    add("--expect", type=_expectations, default=[], metavar="FILE", help=EXPECT_HELP)
+    add("--expect", type=expectations, default=[], metavar="FILE", help=EXPECT_HELP)
     add("--only-expected", action="store_true", help="refuse every other command")
     return parser
 
@@ -246,62 +247,6 @@ def _script_of(order: _Order) -> ServerScript:
     for expected in order.expectations:
         script.expect(expected["command"], expected.get("args")).reply(expected.get("result"))
     return script
-
-
-def _seconds(text: str) -> tuple[str, float | None]:
-    name, _, seconds = text.partition("=")
-    if seconds == "never":
-        return name, None
-    if not (time := float(seconds)) >= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time")
-    return name, time
-
-
-def _delay(text: str) -> tuple[str, float]:
-    command, _, seconds = text.partition("=")
-    if not (delay := float(seconds)) >= 0:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time; for a command that is never answered, order a fault"
-        )
-    return command, delay
-
-
-def _frame_bytes(text: str) -> int:
-    if not 1 <= (number := int(text)) <= LARGEST_FRAME_BYTES:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes from 1 to {LARGEST_FRAME_BYTES}")
-    return number
-
-
-def _canned(name: str) -> dict[str, Any]:
-    canned = _json_of(name)
-    if not isinstance(canned, dict):
-        raise argparse.ArgumentTypeError(f"{name}: it must hold an object of outputs by signature")
-    return canned
-
-
-def _expectations(name: str) -> list[dict[str, Any]]:
-    expected = _json_of(name)
-    if not isinstance(expected, list) or not all(
-        isinstance(one, dict) and "command" in one for one in expected
-    ):
-        raise argparse.ArgumentTypeError(f"{name}: it must hold a list of {{command, args, result}}")
-    return expected
-
-
-def _json_of(name: str) -> Any:
-    try:
-        return json.loads(Path(name).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{name}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise argparse.ArgumentTypeError(f"{name}: it is no JSON: {error}") from error
-
-
-def _fault(text: str) -> Fault:
-    try:
-        return Fault.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _signal_pipe() -> int:
