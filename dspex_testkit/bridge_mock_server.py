@@ -20,17 +20,17 @@ import socket
 import sys
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
-from dspex_testkit.server_arguments import canned, delay, expectations, fault, frame_bytes, reaction
+from dspex_testkit.server_arguments import canned, delay, expectations, fault, frame_bytes, reaction, report
 from dspex_testkit.server_faults import FAULT_KINDS
 from dspex_testkit.server_loop import ServerLoop, ServerOptions, ServerScript
 from dspex_testkit.worker_model import Reactions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from dspex_pool.transport.port import ExitStatus
     from dspex_testkit.protocol_audit import Violation
@@ -199,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--react", type=reaction, action="append", default=[], metavar="HOW=SECONDS", help=REACT_HELP)
     add("--fault", type=fault, action="append", default=[], metavar="COMMAND:KIND[:SHARE]", help=FAULT_HELP)
     add("--seed", type=int, default=0, help="of the faults' shares")
-    add("--report", type=Path, metavar="FILE", help="write violations and faults there, as JSON")
+    add("--report", type=report, metavar="FILE", help="write violations and faults there, as JSON")
     add("--strict", action="store_true", help="exit with 76 at the first violation")
     add("--expect", type=expectations, default=[], metavar="FILE", help=EXPECT_HELP)
     add("--only-expected", action="store_true", help="refuse every other command")
@@ -232,12 +232,9 @@ class _Order:
 
 
 def _parse(arguments: Sequence[str] | None) -> _Order:
-    parser = _parser()
-    given = parser.parse_args(arguments)
+    given = _parser().parse_args(arguments)
     reactions = Reactions()
     for how, seconds in given.react:
-        if how not in ("interrupt", "eof", "terminate", "kill"):
-            parser.error(f"--react: no reaction to {how!r}")
         setattr(reactions, how, seconds)
     return _Order(_options(given, reactions), given.report, given.expect)
 
@@ -270,14 +267,14 @@ def _take_over_stdio() -> tuple[int, int]:
 
 
 def _report(loop: ServerLoop, script: ServerScript) -> str:
-    report = {
+    happened = {
         "violations": [str(violation) for violation in loop.audit.violations],
         "faults": [list(fault) for fault in loop.faults.injected],
         "received": [request.command for request in loop.model.received],
         "not_met": [str(expectation) for expectation in script.script.left],
         "not_expected": [request.command for request in script.script.unexpected],
     }
-    return json.dumps(report, indent=2)
+    return json.dumps(happened, indent=2)
 
 
 def _warn(text: str) -> None:
@@ -288,6 +285,13 @@ def _warn(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve on stdin and stdout until the worker ends; return its exit status."""
     order = _parse(arguments)
+    try:
+        # Before anything else is opened, which would take their numbers.
+        for descriptor in (0, 1):
+            os.fstat(descriptor)
+    except OSError as error:
+        _warn(f"bridge_mock_server: stdin and stdout carry the protocol, but are not open: {error}\n")
+        return 2
     signals = _signal_pipe()
     stdin, stdout = _take_over_stdio()
     script = _script_of(order)

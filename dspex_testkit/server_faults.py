@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -72,10 +73,15 @@ class Fault:
         """
         command, _, rest = text.partition(":")
         kind, _, share = rest.partition(":")
-        fault = cls(command, kind, float(share or 1.0))
-        if not command or kind not in FAULT_KINDS or not 0 <= fault.probability <= 1:
+        if not command or kind not in FAULT_KINDS:
             raise ValueError(f"{text!r} is not command:kind[:probability]; kinds: {', '.join(FAULT_KINDS)}")
-        return fault
+        try:
+            probability = float(share or 1.0)
+        except ValueError:
+            probability = math.nan
+        if not 0 <= probability <= 1:
+            raise ValueError(f"{text!r} has the probability {share!r}, but it must be from 0 to 1")
+        return cls(command, kind, probability)
 
 
 class FaultyAnswerer:

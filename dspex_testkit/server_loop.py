@@ -207,8 +207,12 @@ class ServerLoop:
                 self._write()
         except BlockingIOError:
             pass
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             self.model.exit(ExitStatus(code=0), time.monotonic())
+        except OSError as error:
+            self._unwritten.clear()
+            self._say(f"nothing can be answered any more: {error.strerror}\n")
+            self.model.exit(ExitStatus(code=1), time.monotonic())
 
     def _write(self) -> None:
         del self._unwritten[: os.write(self._stdout, self._unwritten)]

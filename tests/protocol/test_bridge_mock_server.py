@@ -393,6 +393,47 @@ def test_program_refuses_unknown_faults_and_reactions(arguments: list[str], word
             "",
             "--max-frame-bytes: '0' is no number of bytes from 1 to 4294967295",
         ),
+        (["--max-frame-bytes", "many"], "", "--max-frame-bytes: 'many' is no number of bytes from 1"),
+        (["--expect", "{file}"], '[{"command": 5}]', "--expect: {file}: it must hold a list"),
+        (
+            ["--expect", "{file}"],
+            '[{"command": "a"}, {"command": "b", "args": 5}]',
+            "--expect: {file}: it must hold a list of {{command, args, result}}; number 2 has args that",
+        ),
+        (
+            ["--expect", "{file}"],
+            '[{"command": "a", "reslt": 5}]',
+            "--expect: {file}: it must hold a list of {{command, args, result}}; number 1 has a 'reslt'",
+        ),
+        (
+            ["--canned", "{file}"],
+            '{"q -> a": 5}',
+            "--canned: {file}: the outputs of 'q -> a' must be an object",
+        ),
+        (["--report", ""], "", "--report: it is an empty text"),
+        (["--report", "."], "", "--report: cannot write .: Is a directory"),
+        (
+            ["--report", "/nowhere/r.json"],
+            "",
+            "--report: cannot write /nowhere/r.json: there is no folder /nowhere",
+        ),
+        (["--delay", "=1"], "", "--delay: '=1' is not COMMAND=SECONDS"),
+        (
+            ["--fault", "ping:die:2"],
+            "",
+            "--fault: 'ping:die:2' has the probability '2', but it must be from 0 to 1",
+        ),
+        (
+            ["--fault", "ping:die:x"],
+            "",
+            "--fault: 'ping:die:x' has the probability 'x', but it must be from 0 to 1",
+        ),
+        (
+            ["--react", "never"],
+            "",
+            "--react: 'never' is not HOW=SECONDS: no reaction to 'never', only to interrupt",
+        ),
+        (["--react", "eof=soon"], "", "--react: 'eof=soon' is no time: HOW=SECONDS, or HOW=never"),
         (["--react", "eof=nan"], "", "--react: 'eof=nan' is no time"),
         (["--react", "eof=-1"], "", "--react: 'eof=-1' is no time"),
     ],
@@ -416,3 +457,30 @@ def test_program_names_the_report_that_it_cannot_write() -> None:
     ended = subprocess.run(command, input=b"", capture_output=True, check=False, timeout=10)
     assert ended.stderr == b"bridge_mock_server: cannot write /dev/full: No space left on device\n"
     assert ended.returncode == 1
+
+
+@pytest.mark.budget(3)
+@pytest.mark.parametrize("closed", ["<&-", ">&- </dev/null"])
+def test_program_needs_its_stdin_and_stdout(closed: str) -> None:
+    """Where they are closed, its own pipe took their numbers: it waited for ever, or ended in a traceback."""
+    command = f"exec {sys.executable} -m dspex_testkit.bridge_mock_server {closed}"
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, check=False, timeout=10)
+    assert ended.stderr.startswith(
+        b"bridge_mock_server: stdin and stdout carry the protocol, but are not open"
+    )
+    assert ended.returncode == 2
+
+
+@pytest.mark.budget(3)
+def test_program_that_cannot_answer_says_so(tmp_path: Path) -> None:
+    """A full disk behind its stdout was a traceback, and the report of what had come was lost."""
+    report = tmp_path / "report.json"
+    command = [sys.executable, "-m", "dspex_testkit.bridge_mock_server", "--report", str(report)]
+    hello = encode_frame(ClientConversation(peer="worker").request("ping", HELLO)[1])
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - of subprocess
+        ended = subprocess.run(
+            command, input=hello, stdout=full, stderr=subprocess.PIPE, check=False, timeout=10
+        )
+    assert ended.stderr == b"nothing can be answered any more: No space left on device\n"
+    assert ended.returncode == 1
+    assert json.loads(report.read_text(encoding="utf-8"))["received"] == ["ping"]
