@@ -35,7 +35,11 @@ def load_expected(path: Path) -> dict[str, int]:
         if not name:
             continue
         if name not in known or name in expected:
-            what = f"stands in line {expected[name]} already" if name in expected else "is no clause"
+            what = (
+                f"stands in line {expected[name]} already"
+                if name in expected
+                else "is no clause; one id a line, as --list shows them"
+            )
             raise InvalidArgumentError(f"{path}:{number}: {name!r} {what}", argument="expected-failures")
         expected[name] = number
     return expected

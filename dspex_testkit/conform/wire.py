@@ -31,6 +31,8 @@ Message = dict[str, Any]
 STAMP = "2026-01-01T00:00:00Z"
 #: Seconds that a busy machine is granted beyond a bound that the protocol sets.
 ALLOWANCE = 1.5
+# Nobody tells when a command has begun.
+_A_MOMENT = 0.1
 _EXCERPT = 60
 _READ_BYTES = 1 << 16
 _STDERR_TAIL = 2000
@@ -125,6 +127,19 @@ class Wire:
         """Send the request that plays ``role`` in the profile; return its id."""
         known = self.profile.commands[role]
         return self.send(known.name, known.args, **fields)
+
+    def begin_slow(self) -> int:
+        """Send the request that takes long, and give it a moment to begin; return its id."""
+        number = self.begin("slow")
+        self.first_answer(number)
+        return number
+
+    def first_answer(self, slow: int) -> Message | None:
+        """Return what is answered at once, if anything; that may not be the slow command with the id ``slow``."""
+        answer = self.answer_within(_A_MOMENT)
+        if answer is not None and is_same_id(answer.get("id"), slow):
+            raise BrokenClauseError(f"its slow command is to take half a minute; at once came {show(answer)}")
+        return answer
 
     def greet(self, version: int, *, events: Sequence[str] = ()) -> Message:
         """Do what a client does first; return the answer."""

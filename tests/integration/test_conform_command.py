@@ -57,6 +57,15 @@ def test_broken_clause_is_shown_with_what_was_seen_and_the_sentence() -> None:
     assert 'protocol: one of version 1 with `"status": "ok"` alone.' in result.output
 
 
+@pytest.mark.parametrize("clause", ["X04", "X05", "G03", "G04", "G07", "G08", "G10", "C05"])
+def test_slow_command_that_is_not_slow_keeps_no_clause(clause: str) -> None:
+    """With its name misspelt the worker refused it at once, and clauses about busy workers passed untried."""
+    result = conform("none", "--only", clause, "--command", "slow=slip")
+    assert result.exit_code == 1
+    assert f"BROKEN {clause}" in result.output
+    assert "its slow command is to take half a minute; at once came {" in result.output
+
+
 @pytest.mark.parametrize("option", ["--junit", "--html"])
 def test_file_that_cannot_be_written_is_named(option: str) -> None:
     """On a full disk the error said that no space was left, but not where."""

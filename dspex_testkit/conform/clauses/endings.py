@@ -47,7 +47,7 @@ def _stdin_ends_before_anything(wire: Wire) -> None:
 @endings.clause(4, say.STDIN_ENDS, opening=Opening.FRESH, needs=("slow",))
 def _stdin_ends_while_busy(wire: Wire) -> None:
     """It leaves with status 0 when stdin ends while a command runs."""
-    wire.begin("slow")
+    wire.begin_slow()
     wire.close_stdin()
     _status_0(wire)
 
@@ -55,7 +55,7 @@ def _stdin_ends_while_busy(wire: Wire) -> None:
 @endings.clause(5, say.STDIN_ENDS, opening=Opening.FRESH, needs=("slow",))
 def _stdin_ends_behind_requests(wire: Wire) -> None:
     """It leaves with status 0 when stdin ends behind requests that wait for a command."""
-    wire.begin("slow")
+    wire.begin_slow()
     wire.write(b"".join(frame(request("ping", id=number)) for number in range(500, 520)))
     wire.close_stdin()
     _status_0(wire)

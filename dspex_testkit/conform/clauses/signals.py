@@ -42,8 +42,7 @@ def _status_after_sigterm(wire: Wire) -> None:
 @signals.clause(3, say.SIGTERM, opening=Opening.FRESH, needs=("slow",))
 def _sigterm_while_busy(wire: Wire) -> None:
     """SIGTERM while a command runs ends the worker within a second; nothing is finished."""
-    wire.begin("slow")
-    time.sleep(_REPEAT)
+    wire.begin_slow()
     wire.signal(signal.SIGTERM)
     wire.left(_A_SECOND)
 
@@ -51,8 +50,7 @@ def _sigterm_while_busy(wire: Wire) -> None:
 @signals.clause(4, say.SIGTERM, opening=Opening.FRESH, needs=("slow",))
 def _status_after_sigterm_while_busy(wire: Wire) -> None:
     """It leaves with status 0 then, too."""
-    wire.begin("slow")
-    time.sleep(_REPEAT)
+    wire.begin_slow()
     wire.signal(signal.SIGTERM)
     status = wire.left()
     hold(status == 0, f"it left with status {status}")
@@ -113,7 +111,7 @@ def _lives_after_sigint(wire: Wire) -> None:
 
 def _cancelled(wire: Wire) -> tuple[int, Message]:
     """Begin a slow command and interrupt it until it is answered; return its id and the answer."""
-    number = wire.begin("slow")
+    number = wire.begin_slow()
     deadline = time.monotonic() + wire.profile.timeout
     while (answer := wire.answer_within(_REPEAT)) is None:
         hold(time.monotonic() < deadline, "it went on with its command")
