@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspex_testkit.recordings.entries import VOLATILE, Entry, canonical, lives, read_recording, without_id
@@ -13,7 +14,6 @@ from dspex_testkit.recordings.replay import RecordingMovedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = ["Difference", "assert_unmoved", "compare"]
 
@@ -46,7 +46,7 @@ class _Exchange:
         return canonical(without_id(self.request), ignored)
 
 
-def assert_unmoved(old: Path, new: Path, *, ignored: frozenset[str] = VOLATILE) -> None:
+def assert_unmoved(old: Path | str, new: Path | str, *, ignored: frozenset[str] = VOLATILE) -> None:
     """Fail if two recordings differ.
 
     Raises:
@@ -55,10 +55,10 @@ def assert_unmoved(old: Path, new: Path, *, ignored: frozenset[str] = VOLATILE) 
     if differences := compare(old, new, ignored=ignored):
         lines = "\n".join(str(difference) for difference in differences)
         count = "1 place" if len(differences) == 1 else f"{len(differences)} places"
-        raise RecordingMovedError(f"reality has moved in {count} since {old.name}\n{lines}")
+        raise RecordingMovedError(f"reality has moved in {count} since {Path(old).name}\n{lines}")
 
 
-def compare(old: Path, new: Path, *, ignored: frozenset[str] = VOLATILE) -> list[Difference]:
+def compare(old: Path | str, new: Path | str, *, ignored: frozenset[str] = VOLATILE) -> list[Difference]:
     """Return where two recordings differ: requests that came or went, answers, exits.
 
     Times, signals, and the ids of requests are no differences.
@@ -82,7 +82,7 @@ def compare(old: Path, new: Path, *, ignored: frozenset[str] = VOLATILE) -> list
     return found
 
 
-def _workers(path: Path) -> dict[str, list[Entry]]:
+def _workers(path: Path | str) -> dict[str, list[Entry]]:
     """Return the entries by the name of the worker, its incarnation, and how often both were opened before."""
     workers = {}
     for (name, incarnation), found in lives(read_recording(path)).items():

@@ -6,13 +6,13 @@ import base64
 import json
 import os
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 __all__ = [
     "OURS",
@@ -109,17 +109,28 @@ def header() -> bytes:
     return dump_json(_HEADER) + b"\n"
 
 
-def read_recording(path: Path) -> list[Entry]:
+def read_recording(path: Path | str) -> list[Entry]:
     """Read a recording. A last line that was cut, because the process that wrote it died, is left out.
 
     Raises:
         ValueError: The file is no recording of a version that is known here; the text names the line.
     """
     # Not splitlines: texts may hold other ends of lines.
-    lines = path.read_bytes().split(b"\n")
+    lines = Path(path).read_bytes().split(b"\n")
     if not lines or not _is_header(lines[0]):
         raise ValueError(f"{path} is no recording: its first line is not {_HEADER}")
-    return [_read_line(path, number, line) for number, line in enumerate(lines[1:-1], start=2)]
+    # An editor may leave out the end of the last line, which is whole then; of what was cut no part is JSON.
+    if not _is_json(lines[-1]):
+        del lines[-1]
+    return [_read_line(path, number, line) for number, line in enumerate(lines[1:], start=2)]
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_header(line: bytes) -> bool:
@@ -129,7 +140,7 @@ def _is_header(line: bytes) -> bool:
         return False
 
 
-def _read_line(path: Path, number: int, line: bytes) -> Entry:
+def _read_line(path: Path | str, number: int, line: bytes) -> Entry:
     try:
         return msgspec.convert(json.loads(line), Entry)
     except (ValueError, msgspec.ValidationError) as error:

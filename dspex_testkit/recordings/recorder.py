@@ -6,6 +6,7 @@ taken out before anything is written.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import trio
@@ -16,7 +17,6 @@ from dspex_testkit.recordings.entries import Entry, Redactor, header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from dspex_pool.transport.port import ExitStatus, Port, PortFactory
 
@@ -34,11 +34,11 @@ class Recorder:
         OSError: The file cannot be written, now or later, and is named.
     """
 
-    def __init__(self, path: Path, *, secret_names: frozenset[str] = frozenset()) -> None:
-        self.path = path
+    def __init__(self, path: Path | str, *, secret_names: frozenset[str] = frozenset()) -> None:
+        self.path = Path(path)
         self._redactor = Redactor(secret_names)
         self._began: float | None = None
-        self._file: IO[bytes] = path.open("wb", buffering=0)
+        self._file: IO[bytes] = self.path.open("wb", buffering=0)
         try:
             self._append(header())
         except OSError:

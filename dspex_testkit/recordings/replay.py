@@ -278,7 +278,7 @@ class ReplayPortFactory:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         *,
         pace: float = 0.0,
         ignored: frozenset[str] = VOLATILE,
@@ -290,7 +290,8 @@ class ReplayPortFactory:
         self._redactor = Redactor(secret_names)
         #: Every port that was opened, in order.
         self.ports: list[ReplayPort] = []
-        self._unknown: list[str] = []
+        #: Incarnations that were asked for and not recorded, by worker.
+        self._unknown: dict[str, list[int]] = {}
 
     async def open(self, *, worker_id: str, incarnation: int) -> ReplayPort:
         """Open a recorded worker.
@@ -304,8 +305,8 @@ class ReplayPortFactory:
         await trio.lowlevel.checkpoint()
         waiting = self._lives.get((worker_id, incarnation), [])
         if not waiting:
-            self._unknown.append(f"not recorded: incarnation {incarnation} of {worker_id}")
-            raise RecordingMovedError(self._unknown[-1])
+            self._unknown.setdefault(worker_id, []).append(incarnation)
+            raise RecordingMovedError(f"not recorded: incarnation {incarnation} of {worker_id}")
         entries = waiting.pop(0)
         if entries[0].what == "failed":
             raise WorkerStartError(entries[0].facts["message"], worker_id=worker_id)
@@ -319,7 +320,13 @@ class ReplayPortFactory:
         Raises:
             RecordingMovedError: With all that moved.
         """
-        moved = self._unknown + [
+        # A pool goes on trying, so the first says it all.
+        moved = [
+            f"not recorded: incarnation {numbers[0]} of {name}"
+            + (f", and {len(numbers) - 1} after it" if numbers[1:] else "")
+            for name, numbers in self._unknown.items()
+        ]
+        moved += [
             f"never opened: incarnation {number} of {name}"
             for (name, number), waiting in self._lives.items()
             for _ in waiting

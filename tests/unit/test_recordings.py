@@ -12,7 +12,9 @@ from dspex_pool.errors import PortClosedError
 from dspex_pool.protocol.conversation import ClientConversation
 from dspex_pool.protocol.messages import Success
 from dspex_pool.transport.port import ExitStatus
-from dspex_testkit.recordings.entries import Entry, Redactor
+from dspex_testkit.recordings.compare import assert_unmoved
+from dspex_testkit.recordings.entries import Entry, Redactor, header, read_recording
+from dspex_testkit.recordings.recorder import Recorder
 from dspex_testkit.recordings.replay import RecordingMovedError, ReplayPort, ReplayPortFactory
 from tests.recorded import RECORDING, talk_to_echo
 
@@ -197,8 +199,6 @@ def test_secrets_are_taken_out_of_what_is_no_json() -> None:
 
 def test_recording_names_its_bad_line(tmp_path: Path) -> None:
     """A file of something else is refused too; a last line that was cut is not there."""
-    from dspex_testkit.recordings.entries import header, read_recording
-
     path = tmp_path / "recording.jsonl"
     path.write_bytes(b"{}\n")
     with pytest.raises(ValueError, match="is no recording"):
@@ -208,3 +208,35 @@ def test_recording_names_its_bad_line(tmp_path: Path) -> None:
         read_recording(path)
     path.write_bytes(header() + entry("opened").line() + b'{"at": 1.0, "wor')
     assert [one.what for one in read_recording(path)] == ["opened"]
+
+
+def test_recording_whose_last_line_has_no_end_is_whole(tmp_path: Path) -> None:
+    """An editor may leave the end of the line out; what happened last was taken for cut, and left out."""
+    path = tmp_path / "recording.jsonl"
+    path.write_bytes(header() + entry("opened").line() + entry("eof").line().rstrip())
+    assert [one.what for one in read_recording(path)] == ["opened", "eof"]
+    path.write_bytes(header() + entry("opened").line() + b"{}")
+    with pytest.raises(ValueError, match=r"recording\.jsonl:3 is no line"):
+        read_recording(path)
+
+
+def test_recording_may_be_named_by_a_text(tmp_path: Path) -> None:
+    """It was an ``AttributeError`` about texts."""
+    path = str(tmp_path / "recording.jsonl")
+    Recorder(path).close()
+    assert_unmoved(path, path)
+    ReplayPortFactory(path).assert_replayed()
+
+
+@pytest.mark.trio
+async def test_workers_that_were_not_recorded_are_told_once(tmp_path: Path) -> None:
+    """A pool tries again and again, and each try was a line of the failure."""
+    path = tmp_path / "recording.jsonl"
+    path.write_bytes(header())
+    ports = ReplayPortFactory(path)
+    for incarnation in range(1, 6):
+        with pytest.raises(RecordingMovedError, match=f"not recorded: incarnation {incarnation} of w-1"):
+            await ports.open(worker_id="w-1", incarnation=incarnation)
+    with pytest.raises(RecordingMovedError) as caught:
+        ports.assert_replayed()
+    assert str(caught.value) == "not recorded: incarnation 1 of w-1, and 4 after it"
