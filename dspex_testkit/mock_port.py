@@ -89,7 +89,13 @@ class MockPort(Scripted):
         return self.model.received
 
     def accept_only(self, size: int) -> None:
-        """Take ``size`` more bytes of requests, then let ``send`` block, as a full pipe does."""
+        """Take ``size`` more bytes of requests, then let ``send`` block, as a full pipe does.
+
+        Raises:
+            ValueError: They are less than none.
+        """
+        if not size >= 0:
+            raise ValueError(f"size must be at least 0, not {size}")
         self._room = size
         self._changed.unpark_all()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from dspex_pool.transport.port import ExitStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from types import UnionType
 
 __all__ = [
     "CommandFailedError",
@@ -27,6 +28,23 @@ __all__ = [
     "Stderr",
     "Step",
 ]
+
+
+def _check_type(what: str, value: object, kinds: type | UnionType, wanted: str) -> None:
+    """Refuse what a step cannot be made of where it is written: the worker that comes to it knows no line.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError(f"{what} {value!r} is refused: it must be {wanted}")
+
+
+def _check_number(what: str, value: float, kinds: type | UnionType, wanted: str) -> None:
+    _check_type(what, value, kinds, wanted)
+    # Not "less", since NaN is neither less nor more.
+    if not value >= 0:
+        raise ValueError(f"{what} {value!r} is refused: it must be {wanted}")
 
 
 class CommandFailedError(Exception):
@@ -76,12 +94,19 @@ class Emit:
     event: str
     data: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        _check_type("the kind of event", self.event, str, "a text, such as 'progress'")
+        _check_type("the data of an event", self.data, Mapping, "an object, such as {'done': 3}")
+
 
 @dataclass(frozen=True, slots=True)
 class Raw:
     """Write bytes as they are, without a frame."""
 
     data: bytes
+
+    def __post_init__(self) -> None:
+        _check_type("what is written", self.data, bytes | bytearray, "bytes, such as b'oops'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +116,19 @@ class PartialFrame:
     size: int
     result: Any = None
 
+    def __post_init__(self) -> None:
+        _check_number("the size", self.size, int, "a whole number of bytes, 0 or more")
+
 
 @dataclass(frozen=True, slots=True)
 class Oversize:
     """Write a header that announces one byte more than the limit, or ``size`` bytes."""
 
     size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            _check_number("the size", self.size, int, "a whole number of bytes, 0 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +145,9 @@ class Pause:
     #: Whether interrupts are ignored meanwhile, as by C code that blocks signals.
     deaf: bool = False
 
+    def __post_init__(self) -> None:
+        _check_number("the time", self.duration, int | float, "seconds, 0 or more")
+
 
 @dataclass(frozen=True, slots=True)
 class Stall:
@@ -127,6 +162,9 @@ class Stderr:
     """Write text to stderr."""
 
     text: str
+
+    def __post_init__(self) -> None:
+        _check_type("what is written to stderr", self.text, str, "a text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +238,8 @@ class Plan:
 
     def die(self, *, code: int | None = None, signal: int | None = None) -> Self:
         """End the process; without arguments with status 1."""
+        if code is not None and signal is not None:
+            raise ValueError("a worker dies with a code or of a signal, and not both")
         if code is None and signal is None:
             code = 1
         return self.then(Exit(ExitStatus(code=code, signal=signal)))

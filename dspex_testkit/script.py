@@ -44,6 +44,11 @@ class Expectation(Plan):
 
     def __init__(self, command: str, args: ArgsMatcher | None) -> None:
         super().__init__()
+        _check_command(command)
+        if not (args is None or callable(args) or isinstance(args, Mapping)):
+            raise TypeError(
+                f"the args of {command!r} are an object that must be among them, or a predicate, not {args!r}"
+            )
         self.command = command
         self.args = args
 
@@ -64,6 +69,11 @@ class Expectation(Plan):
         if callable(self.args):
             return f"{self.command} with args that satisfy {getattr(self.args, '__name__', self.args)}"
         return f"{self.command} with at least {dict(self.args)!r}"
+
+
+def _check_command(command: object) -> None:
+    if not isinstance(command, str):
+        raise TypeError(f"a command is named by a text, such as 'echo', not {command!r}")
 
 
 def plan_of(answer: Answer, args: dict[str, Any]) -> Plan:
@@ -105,6 +115,7 @@ class Script:
 
     def answer(self, command: str, answer: Answer) -> None:
         """Answer every ``command`` (``"*"``: every other one) with ``answer``."""
+        _check_command(command)
         self._rules[command] = answer
 
     def answer_handshake(self, answer: Answer) -> None:
@@ -113,6 +124,8 @@ class Script:
 
     def answer_rest(self, answerer: Callable[[Request], Plan]) -> None:
         """Answer by ``answerer`` what neither an expectation nor a rule takes."""
+        if not callable(answerer):
+            raise TypeError(f"the rest is answered by a function of the request, not by {answerer!r}")
         self._rest = answerer
 
     def plan(self, request: Request) -> Plan:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -596,3 +598,32 @@ class TestMockPort(PortContract):
         port = MockPort(max_frame_bytes=max_frame_bytes)
         port.answer_rest(FaultyAnswerer(CannedBridge().plan, faults=faults).plan)
         yield port
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda port, _: port.expect(5), "a command is named by a text, such as 'echo', not 5"),
+        (lambda port, _: port.expect("w", 5), "an object that must be among them, or a predicate, not 5"),
+        (lambda port, _: port.expect("w", ["n"]), "or a predicate, not ['n']"),
+        (lambda port, _: port.answer(5, 1), "a command is named by a text"),
+        (lambda port, _: port.answer_rest(5), "a function of the request, not by 5"),
+        (lambda port, _: port.accept_only(-1), "size must be at least 0, not -1"),
+        (lambda _, plan: plan.after(-1), "the time -1 is refused: it must be seconds, 0 or more"),
+        (lambda _, plan: plan.after(math.nan), "the time nan is refused"),
+        (lambda _, plan: plan.after("1"), "the time '1' is refused"),
+        (lambda _, plan: plan.late_reply(1, after=-1), "the time -1 is refused"),
+        (lambda _, plan: plan.garbage("text"), "'text' is refused: it must be bytes"),
+        (lambda _, plan: plan.oversize(-1), "the size -1 is refused: it must be a whole number of bytes"),
+        (lambda _, plan: plan.send_partial_frame("4"), "the size '4' is refused"),
+        (lambda _, plan: plan.event(5, {}), "the kind of event 5 is refused"),
+        (lambda _, plan: plan.event("log", 5), "the data of an event 5 is refused"),
+        (lambda _, plan: plan.stderr(b"oops"), "b'oops' is refused: it must be a text"),
+        (lambda _, plan: plan.die(code=3, signal=9), "with a code or of a signal, and not both"),
+    ],
+)
+@pytest.mark.trio
+async def test_script_that_no_worker_can_follow_is_refused_where_it_is_written(write: Any, said: str) -> None:
+    """The call that came to it failed with an error out of the worker's inside, or waited for ever."""
+    with pytest.raises((TypeError, ValueError), match=re.escape(said)):
+        write(MockPort(), Plan())
