@@ -16,7 +16,7 @@ from dspex_testkit.report.ascii_lanes import ascii_picture
 from dspex_testkit.simulation.explore import Explored, NotDeterministicError
 from dspex_testkit.simulation.picture import timeline_of
 from dspex_testkit.simulation.shrink import Shrinker, size_of
-from dspex_testkit.simulation.telling import describe
+from dspex_testkit.simulation.telling import describe, quoted
 from dspex_testkit.simulation.workload import of_token, to_token
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def name_of_test(nodeid: str) -> str:
 def replay_line(test: str, token: str) -> str:
     """Return the line that repeats a run."""
     module = "--pyargs " if test.startswith("dspex_testkit.fuzz.worlds::") else ""
-    return f'pytest {module}"{test}" --dspex-replay={token}'
+    return f"pytest {module}{quoted(test)} --dspex-replay={token}"
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ class Replay:
 
     #: Name of the test as pytest is given it.
     nodeid: str
+    #: The same from the folder that pytest was called in.
+    from_here: str
     #: The one run that is to be repeated, or ``None``.
     token: str | None
     #: Seed of this pytest run.
@@ -48,6 +51,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("dspex", "layers and seeds").addoption("--dspex-replay", metavar="TOKEN", help=text)
 
 
+def from_here(item: pytest.Item) -> str:
+    """Return the name of a test from the folder that pytest was called in; its own begins at the tests' root."""
+    path, separator, name = item.nodeid.partition("::")
+    config = item.config
+    return os.path.relpath(config.rootpath / path, config.invocation_params.dir) + separator + name
+
+
 @pytest.fixture
 def dspex_replay(request: pytest.FixtureRequest) -> Replay:
     """What a test made by explore plays: the run of --dspex-replay, else all that it explores."""
@@ -55,7 +65,7 @@ def dspex_replay(request: pytest.FixtureRequest) -> Replay:
     node: pytest.Item = request.node
     token, hunter = request.config.getoption("--dspex-replay"), request.config.stash.get(HUNTER, None)
     request.config.stash[REPLAYED] = node.nodeid
-    return Replay(node.nodeid, token, state.seed, hunter, node.user_properties)
+    return Replay(node.nodeid, from_here(node), token, state.seed, hunter, node.user_properties)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dspex_testkit.plugin.replay import from_here
 from dspex_testkit.plugin.stash import STATE
 
 if TYPE_CHECKING:
@@ -75,13 +76,15 @@ def _show(item: pytest.Item, report: pytest.TestReport, timeline: Timeline) -> N
     import dataclasses
 
     from dspex_testkit.report.ascii_lanes import ascii_picture
+    from dspex_testkit.simulation.telling import quoted
 
+    test = quoted(from_here(item))
     seed = str(item.config.stash[STATE].seed)
     timeline = dataclasses.replace(
         timeline,
         title=item.nodeid,
         seed=timeline.seed or seed,
-        replay=timeline.replay or f'replay: pytest "{item.nodeid}" --dspex-seed={seed}',
+        replay=timeline.replay or f"replay: pytest {test} --dspex-seed={seed}",
     )
     report.sections.append(("dspex timeline", ascii_picture(timeline)))
     if (folder := report_folder(item.config)) is not None:

@@ -53,6 +53,8 @@ class Asked(Protocol):
 
     #: Name of the test as pytest is given it.
     nodeid: str
+    #: The same from the folder that pytest was called in.
+    from_here: str
     #: The one case that is to be played, or ``None``.
     token: str | None
     #: Seed of this pytest run.
@@ -208,7 +210,7 @@ class Explorer:
     @staticmethod
     def _raise(run: Run, story: list[str], asked: Asked) -> None:
         assert run.error is not None
-        line = replay_line(asked.nodeid, to_token(run.case))
+        line = replay_line(asked.from_here, to_token(run.case))
         if run.is_vacuous:
             story = [*story, "none of the faults has happened"]
         run.error.add_note("\n".join(("simulated: " + story[0], *story[1:])))

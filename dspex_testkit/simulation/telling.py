@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -9,15 +10,24 @@ import msgspec
 if TYPE_CHECKING:
     from dspex_testkit.simulation.workload import Case
 
-__all__ = ["describe", "in_short", "replay_line"]
+__all__ = ["describe", "in_short", "quoted", "replay_line"]
 
 #: Calls, faults or turns beyond which a run is only counted.
 MANY = 12
 
 
-def replay_line(nodeid: str, token: str) -> str:
+#: What a shell would do something about within double quotes.
+_HEARD_BY_SHELLS = frozenset('"$`\\!')
+
+
+def quoted(test: str) -> str:
+    """Return the name of a test as it is typed into a shell: ids of parameters may hold anything."""
+    return f'"{test}"' if _HEARD_BY_SHELLS.isdisjoint(test) else shlex.quote(test)
+
+
+def replay_line(test: str, token: str) -> str:
     """Return the one line that repeats a run, to be typed into a shell."""
-    return f'replay: pytest "{nodeid}" --dspex-replay={token}'
+    return f"replay: pytest {quoted(test)} --dspex-replay={token}"
 
 
 def describe(case: Case) -> list[str]:

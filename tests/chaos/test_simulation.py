@@ -37,6 +37,7 @@ class Asked:
     """What pytest would ask an exploration for."""
 
     nodeid: str = "tests/test_x.py::test_x"
+    from_here: str = "tests/test_x.py::test_x"
     token: str | None = None
     seed: int = 0
     hunter: Hunter | None = None

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import re
+import subprocess
+import sys
+
 import pytest
 
 pytestmark = pytest.mark.integration
@@ -19,6 +24,44 @@ async def test_explored(world):
 def test_other():
     pass
 """
+
+FAILING = """
+import pytest
+from dspex_testkit.simulation.explore import explore
+
+@pytest.mark.parametrize("name", ['say "$HOME"'])
+@explore(seeds=1, shrink_seconds=0.1)
+async def test_explored(world, name):
+    await world.run(clients=1, calls=1)
+    assert name == ""
+
+@pytest.mark.ports("sim")
+@pytest.mark.parametrize("name", ['say "$HOME"'])
+async def test_body(pool, name):
+    await pool.call("echo")
+    assert name == ""
+"""
+
+
+def test_replay_line_can_be_typed_where_it_was_printed(pytester: pytest.Pytester) -> None:
+    """It named the file from the root of the tests, and a shell took the ids of parameters for its own words."""
+    pytester.makefile(".ini", pytest="[pytest]")
+    folder = pytester.mkdir("tests")
+    (folder / "test_it.py").write_text(FAILING)
+
+    def typed(line: str) -> str:
+        command = f"{sys.executable} -m {line} {' '.join(QUIET)}"
+        return subprocess.run(
+            command, shell=True, cwd=folder, capture_output=True, text=True, check=False
+        ).stdout
+
+    lines = re.findall(r"replay: (pytest .*)", typed("pytest --dspex-report=out"))
+    (page,) = folder.glob("out/*test_body*.html")
+    lines += re.findall(r">(pytest .*?)<", html.unescape(page.read_text()))
+    assert len(set(lines)) == 2
+    for line in lines:
+        assert "1 failed" in typed(line), line
+
 
 NOTHING = "--dspex-replay: nothing was repeated, for no test that ran is made by explore"
 
