@@ -53,7 +53,8 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     session.config.stash[SPENDING].note_start()
 
 
-@pytest.hookimpl(wrapper=True)
+# The terminal's own hook shows the summary after all that it is wrapped around; this part may be loaded after it.
+@pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
     """Fail the run if a layer cost more than it may."""
     config, state = session.config, session.config.stash[STATE]

@@ -136,6 +136,15 @@ def test_layer_over_its_budget_fails_the_run(pytester: pytest.Pytester, workers:
     )
 
 
+def test_layer_of_marks_alone_is_told_what_it_took(pytester: pytest.Pytester) -> None:
+    """Without a setting and without ``-m`` the sum was shown before it was made: 0.00."""
+    pytester.makepyfile("import pytest\n@pytest.mark.fast\ndef test_it(): pass")
+    output = pytester.runpytest_subprocess("-p", "no:faker", "-p", "no:cacheprovider").stdout.str()
+    took = re.search(r"^fast +1 tests +([\d.]+) CPU s", output, re.M)
+    assert took, output
+    assert float(took[1]) > 0.05
+
+
 def test_budget_of_an_unknown_layer_is_a_usage_error(pytester: pytest.Pytester) -> None:
     """A misspelt name would enforce nothing."""
     result = pytester.runpytest_inprocess("-p", "no:faker", "-o", "dspex_enforce_budgets=fats")
