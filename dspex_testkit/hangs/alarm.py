@@ -20,6 +20,7 @@ from dspex_testkit.hangs.pools import pool_lines
 from dspex_testkit.hangs.tasks import stack_lines, task_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 __all__ = ["Alarm", "BodyHungError", "HangError", "draw"]
@@ -44,10 +45,20 @@ class Alarm:
 
     Args:
         seconds: How long it may take, in real time.
+        again: Seconds between two attempts to stop it.
+        error: Makes of the picture what stops synchronous code.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        again: float = _AGAIN,
+        error: Callable[[str], BaseException] = HangError,
+    ) -> None:
         self.seconds = seconds
+        self._again = again
+        self._error = error
         #: What was seen when it went off; ``None`` if it did not.
         self.picture: str | None = None
         self._before: Any = None
@@ -68,7 +79,7 @@ class Alarm:
         if self._ignored_interrupts:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self._before = signal.signal(signal.SIGALRM, self._on_signal)
-        signal.setitimer(signal.ITIMER_REAL, self.seconds, _AGAIN)
+        signal.setitimer(signal.ITIMER_REAL, self.seconds, self._again)
         run_watch.attend()
         run_watch.WATCHERS.append(self._watch_run)
         return self
@@ -96,7 +107,7 @@ class Alarm:
         if self.picture is None:
             self.picture = draw(why, frame)
         if not _in_trio_run():
-            raise HangError
+            raise self._error(self.picture)
         signal.raise_signal(signal.SIGINT)
 
 

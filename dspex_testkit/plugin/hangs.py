@@ -13,6 +13,8 @@ from dspex_testkit.settings import number_of, seconds_of
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from dspex_testkit.hangs.alarm import Alarm
+
 __all__: list[str] = []
 
 #: Set on tests whose limit by pytest-timeout is kept here.
@@ -56,6 +58,43 @@ def _can_stop(item: pytest.Item) -> bool:
     return Alarm.is_possible() and not item.config.getoption("usepdb", False)
 
 
+def _seconds_around(item: pytest.Item) -> float:
+    """Return how long what comes before a test, or after it, may take: others than it may be made there, too."""
+    own, layer = _seconds(item), item.stash.get(LAYER, None)
+    if not own or layer is None or item.stash.get(_TAKEN_OVER, False):
+        return own
+    of_layer = float(item.config.getini(f"dspex_timeout_{layer.name}"))
+    return max(own, of_layer) if of_layer else 0.0
+
+
+def _failure(picture: str) -> BaseException:
+    # Of the kind that pytest keeps for the next test with the same fixture, and goes on after with other fixtures.
+    failure: BaseException = pytest.fail.Exception(picture, pytrace=False)
+    return failure
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Watch what comes before the test."""
+    return (yield from _watched_around(item))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Watch what comes after the test."""
+    return (yield from _watched_around(item))
+
+
+def _watched_around(item: pytest.Item) -> Generator[None, Any, Any]:
+    seconds = _seconds_around(item)
+    if not seconds or not _can_stop(item):
+        return (yield)
+    from dspex_testkit.hangs.alarm import Alarm
+
+    # Other fixtures have a turn after the one that hung.
+    return (yield from _watched(Alarm(seconds, again=seconds, error=_failure)))
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Watch the test."""
@@ -64,7 +103,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         return (yield)
     from dspex_testkit.hangs.alarm import Alarm
 
-    alarm = Alarm(seconds)
+    return (yield from _watched(Alarm(seconds)))
+
+
+def _watched(alarm: Alarm) -> Generator[None, Any, Any]:
     result = None
     try:
         with alarm:

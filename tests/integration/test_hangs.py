@@ -197,3 +197,70 @@ def test_limits_of_pytest_timeout_outlive_no_test(
     result = pytester.runpytest_subprocess(*options)
     result.assert_outcomes(failed=1, passed=2)
     result.stdout.fnmatch_lines(["hang: not done after 0.3 s"])
+
+
+AROUND = """
+    import threading, pytest
+    pytestmark = pytest.mark.fast
+    def wait(): threading.Event().wait(60)
+
+    @pytest.fixture(scope="session")
+    def hung(): wait()
+    def test_before(hung): pass
+    def test_before_again(hung): pass
+
+    @pytest.fixture
+    def leaving(tmp_path):
+        yield
+        (tmp_path / "left").touch()
+    @pytest.fixture
+    def hung_after(leaving):
+        yield
+        wait()
+    def test_after(hung_after, tmp_path_factory): pass
+
+    @pytest.fixture
+    def slow(): threading.Event().wait(0.4)
+    @pytest.mark.hangs_after(0.1)
+    def test_short_beside_a_slow_fixture(slow): pass
+    @pytest.mark.hangs_after(0)
+    def test_of_endless_patience(slow): pass
+
+    def test_goes_on(tmp_path_factory):
+        assert list(tmp_path_factory.getbasetemp().glob("test_after*/left"))
+"""
+
+
+def test_fixtures_that_hang_are_named_and_the_run_goes_on(pytester: pytest.Pytester) -> None:
+    """Nobody watched what comes before a test and after it: the run never ended.
+
+    A fixture that hung is not tried again, others are torn down, and a test's own short limit is not theirs.
+    """
+    pytester.makeini("[pytest]\ndspex_timeout_fast = 0.8\n")
+    pytester.makepyfile(AROUND)
+    result = pytester.runpytest_subprocess("-p", "no:faker", "-p", "no:cacheprovider", timeout=60)
+    result.assert_outcomes(passed=4, errors=3)
+    output = result.stdout.str()
+    for told in ("at setup of test_before", "at setup of test_before_again", "at teardown of test_after"):
+        picture = output.partition(f"ERROR {told} _")[2]
+        assert "hang: not done after 0.8 s" in picture[:300], output
+    assert re.search(r"in hung: (def hung\(\): )?wait\(\)", output)
+    assert re.search(r"in hung_after: wait\(\)", output)
+
+
+def test_limits_of_pytest_timeout_hold_for_fixtures(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were taken over and kept for the test alone, so that a fixture which hung was watched by nobody."""
+    pytest.importorskip("pytest_timeout")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # our own runs leave that plugin out
+    pytester.makepyfile("""
+        import threading, pytest
+        @pytest.fixture
+        def hung(): threading.Event().wait(60)
+        @pytest.mark.fast
+        def test_fast(hung): pass
+    """)
+    result = pytester.runpytest_subprocess("--timeout=0.3", "-p", "no:randomly", timeout=60)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["hang: not done after 0.3 s"])
