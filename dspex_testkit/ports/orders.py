@@ -46,8 +46,8 @@ def _check(command: object, plan: object, worker: object, times: object) -> None
         )
     if times is not None and (not isinstance(times, int) or isinstance(times, bool)):
         raise TypeError(f"times is a whole number, or None for always, not {times!r}")
-    if times is not None and times < 1:
-        raise ValueError(f"times must be at least 1, or None for always, not {times}")
+    if times is not None and times < 0:
+        raise ValueError(f"times must be at least 0, or None for always, not {times}")
 
 
 @dataclass(slots=True)
@@ -97,7 +97,7 @@ class Orders:
 
         Raises:
             TypeError: The command or the worker is no name, the plan no ``Plan``, or the times no whole number.
-            ValueError: It is to be carried out less than once.
+            ValueError: It is to be carried out less often than never.
         """
         _check(command, plan, worker, times)
         self.numbered += 1

@@ -175,7 +175,7 @@ class WatchedPorts(OrderedStarts[WatchedPort]):
 
         Raises:
             TypeError: The command or the worker is no name, the plan no ``Plan``, or the times no whole number.
-            ValueError: It is to be carried out less than once.
+            ValueError: It is to be carried out less often than never.
         """
         return self.kind.orders.give(command, plan, worker=worker, times=times)
 

@@ -111,7 +111,7 @@ async def test_steady_pool_has_heard_of_every_death(pool: PoolHandle) -> None:
         ((5, Plan(), {}), "the name of a command, such as 'echo', not 5"),
         (("echo", Plan(), {"worker": 77}), "worker is a name, such as 'w-1', not 77"),
         (("echo", Plan(), {"times": "2"}), "times is a whole number, or None for always, not '2'"),
-        (("echo", Plan(), {"times": 0}), "times must be at least 1, or None for always, not 0"),
+        (("echo", Plan(), {"times": -1}), "times must be at least 0, or None for always, not -1"),
     ],
 )
 async def test_order_that_nobody_could_follow_is_refused(pool: PoolHandle, given: Any, said: str) -> None:
