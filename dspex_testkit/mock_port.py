@@ -19,7 +19,7 @@ from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES, FrameDecoder, e
 from dspex_pool.transport.port import ExitStatus, WaitExpiredError
 from dspex_testkit.ordered_starts import OrderedStarts
 from dspex_testkit.origins import note_port
-from dspex_testkit.script import Script, Scripted
+from dspex_testkit.script import Script, Scripted, ScriptNotDrainedError
 from dspex_testkit.unread import whole_frames
 from dspex_testkit.worker_model import Reactions, WorkerModel
 
@@ -331,6 +331,16 @@ class MockPort(Scripted):
 Behaviour: TypeAlias = Callable[[MockPort], object]
 
 
+def _check(behaviour: object) -> None:
+    by_number = behaviour if isinstance(behaviour, Mapping) else {1: behaviour}
+    is_known = all(isinstance(number, int) and callable(script) for number, script in by_number.items())
+    if behaviour is not None and not is_known:
+        raise TypeError(
+            f"{behaviour!r} fills no script: give a function of the port, or such functions by incarnation number, "
+            "of which the first is 1"
+        )
+
+
 class MockPortFactory(OrderedStarts[MockPort]):
     """Opens mock ports and remembers them; implements ``PortFactory``.
 
@@ -343,6 +353,9 @@ class MockPortFactory(OrderedStarts[MockPort]):
         max_frame_bytes: Largest payload, in bytes.
 
     The settings are attributes and may be changed at any time.
+
+    Raises:
+        TypeError: The behaviour is no function, and no table of functions by incarnation number.
     """
 
     def __init__(
@@ -355,13 +368,24 @@ class MockPortFactory(OrderedStarts[MockPort]):
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
     ) -> None:
         super().__init__(start_delay=start_delay, fail_starts=fail_starts, hang_starts=hang_starts)
+        _check(behaviour)
         self.behaviour = behaviour
         self.max_frame_bytes = max_frame_bytes
 
     def assert_drained(self) -> None:
-        """Check every port's script, see ``MockPort.assert_drained``."""
+        """Check every port's script, see ``MockPort.assert_drained``, and that each incarnation with one was opened.
+
+        Raises:
+            ScriptNotDrainedError: With what is left of the first that was not drained, or with what never was opened.
+        """
         for port in self.ports:
             port.assert_drained()
+        scripted = self.behaviour if isinstance(self.behaviour, Mapping) else {}
+        opened = {port.incarnation for port in self.ports}
+        if never := sorted(scripted.keys() - opened):
+            raise ScriptNotDrainedError(
+                f"incarnation {never[0]} has a script and was never opened; opened were {sorted(opened) or 'none'}"
+            )
 
     async def _open(self, worker_id: str, incarnation: int) -> MockPort:
         return MockPort(worker_id, incarnation, max_frame_bytes=self.max_frame_bytes)

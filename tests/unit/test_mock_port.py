@@ -627,3 +627,21 @@ async def test_script_that_no_worker_can_follow_is_refused_where_it_is_written(w
     """The call that came to it failed with an error out of the worker's inside, or waited for ever."""
     with pytest.raises((TypeError, ValueError), match=re.escape(said)):
         write(MockPort(), Plan())
+
+
+@pytest.mark.trio
+async def test_script_of_an_incarnation_that_was_never_opened_is_not_drained() -> None:
+    """What a replacement was to be asked passed unseen when there was no replacement."""
+    ports = MockPortFactory({1: lambda _: None, 2: lambda port: port.expect("work").reply()})
+    with pytest.raises(ScriptNotDrainedError, match=r"incarnation 1 has a script .* opened were none"):
+        ports.assert_drained()
+    await ports.open(worker_id="w-1", incarnation=1)
+    with pytest.raises(ScriptNotDrainedError, match=r"incarnation 2 has a script .* opened were \[1\]"):
+        ports.assert_drained()
+
+
+@pytest.mark.parametrize("behaviour", [5, {"w-1": lambda _: None}, {1: 5}])
+def test_factory_refuses_what_fills_no_script(behaviour: Any) -> None:
+    """Some of it failed each start of a worker, the rest was never looked at."""
+    with pytest.raises(TypeError, match="fills no script: give a function of the port"):
+        MockPortFactory(behaviour)
