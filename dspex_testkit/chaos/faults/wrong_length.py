@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from dspex_pool.protocol.framing import HEADER_BYTES, LARGEST_FRAME_BYTES
 from dspex_testkit.chaos.line_fault import LineFault
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from dspex_testkit.chaos.line import Passage, Piece
 
@@ -22,7 +23,7 @@ class WrongLength(LineFault, frozen=True, kw_only=True):
 
     #: Bytes that it announces too many; below zero too few.
     size: int = -1
-    least: ClassVar[Mapping[str, float]] = {"size": -math.inf}
+    least = MappingProxyType({"size": -math.inf})
     proof = "the length that came differs by so many bytes from that of the worker"
 
     def pieces(self, frame: bytes, numbers: random.Random) -> Iterable[Piece]:
