@@ -169,11 +169,11 @@ async def test_fault_is_refused_where_it_cannot_be(pool: PoolHandle, chaos: Chao
     [
         (lambda: of.Latency(seconds=-1), "Latency: seconds = -1 is refused: it is at least 0"),
         (lambda: of.Stop(seconds=math.nan), "Stop: seconds = nan is refused: it is at least 0"),
-        (lambda: of.Stop(seconds="1"), "Stop: seconds = '1' is refused: it is a number"),  # type: ignore[arg-type]
+        (lambda: of.Stop(seconds="1"), "Stop: seconds = '1' is refused: it is a number"),  # type: ignore[arg-type] # that is tested
         (lambda: of.Bandwidth(bytes_per_second=0), "Bandwidth: bytes_per_second = 0 is refused"),
         (lambda: of.FailStart(times=0), "FailStart: times = 0 is refused: it is at least 1"),
         (lambda: of.Truncate(size=-1), "Truncate: size = -1 is refused: it is at least 0"),
-        (lambda: of.Kill(worker="w-1"), "the oldest worker has 0"),  # type: ignore[arg-type]
+        (lambda: of.Kill(worker="w-1"), "the oldest worker has 0"),  # type: ignore[arg-type] # that is tested
     ],
 )
 def test_fault_that_could_not_happen_is_refused_where_it_is_made(
