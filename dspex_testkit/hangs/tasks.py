@@ -28,7 +28,7 @@ _SHORT.maxlevel = 2
 #: Locals shown of one frame at the most.
 _MOST_LOCALS = 8
 #: Packages whose frames say nothing about the test.
-_FOREIGN = ("trio", "pytest", "_pytest", "pluggy", "outcome", "hypothesis")
+_FOREIGN = ("trio", "pytest", "_pytest", "pluggy", "outcome", "hypothesis", "xdist", "execnet")
 _OWN = str(Path(__file__).parents[2] / "dspex_")
 
 

@@ -32,6 +32,16 @@ def test_stack_shows_own_lines_with_locals_and_hides_secret_ones() -> None:
     assert api_token not in held
 
 
+@pytest.mark.parametrize("name", ["xdist/remote.py", "execnet/gateway_base.py", "_pytest/runner.py"])
+def test_stack_hides_what_runs_the_tests(name: str) -> None:
+    """In a process of xdist, nine lines of it stood above the one of the test."""
+    told: list[str] = []
+    code = compile("look()", f"/usr/lib/site-packages/{name}", "exec")
+    exec(code, {"look": lambda: told.extend(stack_lines(sys._getframe()))})
+    assert told
+    assert not [line for line in told if f"{name}:" in line]
+
+
 @pytest.mark.trio
 async def test_tasks_show_where_each_of_them_waits(autojump_clock: trio.testing.MockClock) -> None:
     """Tasks stand below those that started them, each with the line that it waits at."""
