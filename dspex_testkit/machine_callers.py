@@ -127,6 +127,8 @@ class KnownPorts:
         self.inner = ports
         #: Incarnations that somebody has disturbed from outside.
         self.disturbed: set[int] = set()
+        #: What the other factory ended with that is no error of a start: it cannot start any worker.
+        self.broken: Exception | None = None
         self._opened: dict[int, Port] = {}
 
     @property
@@ -146,6 +148,12 @@ class KnownPorts:
 
         Cancellation: As of the other factory.
         """
-        port = await self.inner.open(worker_id=worker_id, incarnation=incarnation)
+        try:
+            port = await self.inner.open(worker_id=worker_id, incarnation=incarnation)
+        except DspexPoolError:
+            raise
+        except Exception as error:
+            self.broken = error
+            raise
         self._opened[incarnation] = port
         return port

@@ -245,6 +245,8 @@ class PoolStateMachine(RuleBasedStateMachine):
         """Check the pool's books, and who holds what."""
         if not hasattr(self, "host"):
             return
+        if (error := self.ports.broken) is not None:
+            raise AssertionError(f"make_ports gives what starts no worker: {error!r}") from error
         check_books(self.pool._state, processes_before=self._processes)
         check_timers(self.pool._state, self.host.clock.current_time())
         self._processes = len(self.pool._state.workers)

@@ -14,6 +14,7 @@ from dspex_pool.decision_runner import DecisionRunner
 from dspex_pool.pool_state import PoolState
 from dspex_testkit.mock_port import MockPortFactory
 from dspex_testkit.pool_state_machine import Call, PoolStateMachine
+from dspex_testkit.ports.kinds import SimulatedKind
 from tests.search_profiles import chosen, depth
 
 if TYPE_CHECKING:
@@ -60,6 +61,19 @@ def test_machine_sees_answers_that_are_not_the_callers_own() -> None:
     """What a subclass says of answers is checked on every call that nobody has disturbed."""
     with pytest.raises(AssertionError, match="not my own answer"):
         run_state_machine_as_test(LateMachine, settings=FIND)
+
+
+class MisspeltMachine(PoolStateMachine):
+    """Has workers with a handler that there is not."""
+
+    def make_ports(self) -> MockPortFactory:
+        return SimulatedKind(handler="dspex_testkit.children.echo:EcoHandler").factory()
+
+
+def test_machine_says_that_its_workers_cannot_start() -> None:
+    """It played for minutes with a pool that has none, and ended in errors of callers that had waited in vain."""
+    with pytest.raises(AssertionError, match=r"make_ports gives what starts no worker: .*EcoHandler"):
+        run_state_machine_as_test(MisspeltMachine, settings=FIND)
 
 
 def forget_to_start(state: PoolState, now: float) -> None:
