@@ -154,6 +154,31 @@ async def test_idle_worker_that_grew_too_large_is_replaced_when_it_is_measured(m
         assert 5 * LIMIT not in pool.measure_memory().values()
 
 
+async def test_memory_of_a_worker_is_measured_when_it_is_returned(make_pool: MakePool) -> None:
+    """One that takes more than is allowed is not lent again; without a bound nobody asks."""
+    for bound, incarnation in ((LIMIT, 2), (None, 1)):
+        ports = make_pool.ports()
+        async with make_pool.worker_pool(ports=ports, max_rss_bytes=bound) as pool:
+            async with pool.checkout() as lease:
+                ports.ports[0].pretended_bytes = 5 * LIMIT
+                await lease.request("echo")
+            assert await serving(pool) == incarnation
+
+
+async def test_worker_that_is_found_unclean_when_it_is_claimed_is_replaced_at_once(
+    make_pool: MakePool,
+) -> None:
+    """Although nobody else asks the pool for anything."""
+    ports, unit = make_pool.ports(), make_pool.unit
+    ports.order("echo", Plan().reply("x").after(unit).garbage(), times=1)
+    async with make_pool.worker_pool(ports=ports) as pool:
+        await use(pool)
+        (worker,) = pool.workers()
+        await until(worker.port.has_unread, "it has said something unasked")
+        assert pool.claim(worker) is None
+        await until(lambda: [each.incarnation for each in pool.workers()] == [2], "it is replaced")
+
+
 async def test_worker_that_does_not_answer_a_ping_is_replaced(make_pool: MakePool) -> None:
     """A real exchange that hangs is given up at ``ping_timeout``; callers are served meanwhile. [property 63]"""
     ports, unit = make_pool.ports(), make_pool.unit
@@ -166,6 +191,8 @@ async def test_worker_that_does_not_answer_a_ping_is_replaced(make_pool: MakePoo
             assert lease.worker_id == "w-2"
         await until(lambda: victim.exit_status is not None, "it is ended")
         await until(lambda: pool.statistics().ready == 2, "it is replaced")
+        # Whoever called the ping off knows: of one that has failed besides, nothing is told.
+        assert pool.statistics().counters.stale_notices == 0
 
 
 async def test_worker_that_says_more_than_asked_is_replaced_after_its_ping(make_pool: MakePool) -> None:

@@ -279,6 +279,18 @@ async def test_lease_without_a_request_is_unused(make_pool: MakePool) -> None:
         assert next(iter(pool._state.workers.values())).uses == 0
 
 
+async def test_block_that_is_left_twice_returns_its_worker_once(make_pool: MakePool) -> None:
+    """Whoever leaves it by hand, and once more, tells the pool nothing new."""
+    async with make_pool.worker_pool() as pool:
+        checkout = pool.checkout()
+        lease = await checkout.__aenter__()
+        await lease.request("echo")
+        for _ in range(2):
+            await checkout.__aexit__(None, None, None)
+        counters = pool.statistics().counters
+        assert (counters.returned, counters.stale_notices) == (1, 0)
+
+
 async def test_failing_set_up_retires_the_worker_and_serves_the_head(make_pool: MakePool) -> None:
     """The error of the set-up reaches its caller; the worker goes, its slot does not. [property 6]"""
     ports = make_pool.ports()

@@ -218,3 +218,18 @@ async def test_growing_serves_a_waiting_caller(make_pool: MakePool) -> None:
             await until(lambda: pool.statistics().waiting == 1, "a caller waits")
             pool.resize(2)
         assert pool.statistics().live == 2
+
+
+async def test_pool_that_shrinks_is_ready_with_all_that_it_has_left(make_pool: MakePool) -> None:
+    """Whoever waits for more workers than it may have now does not wait for one whose start hangs."""
+    ports = make_pool.ports()
+    async with make_pool.worker_pool(ports=ports, spawn_timeout=patience(make_pool), **BRISK) as pool:
+        await pool.wait_ready()
+        ports.hang_starts = 9
+        pool.resize(2)
+        async with pool.checkout(), trio.open_nursery() as nursery:
+            nursery.start_soon(pool.wait_ready, 2)
+            await trio.testing.wait_all_tasks_blocked()
+            assert pool.statistics().starting == 1
+            pool.resize(1)
+        assert pool.statistics().counters.start_failures == 0

@@ -164,10 +164,14 @@ async def test_readiness_is_service_and_not_idleness(make_pool: MakePool) -> Non
 
 
 async def test_lazy_pool_gets_ready_for_who_waits_for_it(make_pool: MakePool) -> None:
-    """Waiting for workers that nobody else would start starts them. [property 24]"""
-    async with make_pool.worker_pool(pool_size=3, lazy=True) as pool:
-        await pool.wait_ready(2)
-        assert pool.statistics().idle == 2
+    """Waiting for workers that nobody else would start starts them, and keeps none afterwards. [property 24]"""
+    ports = make_pool.ports(start_delay=make_pool.unit)
+    async with make_pool.worker_pool(pool_size=3, ports=ports, lazy=True) as pool:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.wait_ready, 2)
+            await trio.testing.wait_all_tasks_blocked()
+            assert pool.floor == 2
+        assert (pool.floor, pool.statistics().idle) == (0, 2)
         await trio.sleep(make_pool.unit)
         assert starts(pool) == 2
 

@@ -92,15 +92,3 @@ async def test_port_that_does_not_end_a_late_call_is_told_once(autojump_clock: M
         began = trio.current_time()
         assert await lease.request("slow", timeout=1.0) == "late"
         assert told == [began + 1.0]
-
-
-@pytest.mark.trio
-async def test_care_that_is_called_off_tells_nothing_of_its_worker(autojump_clock: MockClock) -> None:
-    """Whoever called it off knows: the core hears of the worker's end once, and of no failed ping besides."""
-    ports = MockPortFactory(lambda port: port.answer("ping", Plan().stall(deaf=True)))
-    options = PoolOptions(pool_size=1, health_check_interval=5.0, ping_timeout=1.0, terminate_grace=0.1)
-    async with WorkerPool(ports, options) as pool:
-        await pool.wait_ready()
-        await trio.sleep(8.0)
-        counters = pool.statistics().counters
-        assert (counters.started, counters.reaped, counters.stale_notices) == (2, 1, 0)

@@ -43,62 +43,6 @@ def test_keyboard_interrupt_in_the_block_closes_the_pool() -> None:
 
 
 @pytest.mark.trio
-async def test_block_that_is_left_twice_returns_its_worker_once(autojump_clock: MockClock) -> None:
-    """Whoever leaves it by hand, and once more, tells the pool nothing new."""
-    async with echo_pool(1) as pool:
-        checkout = pool.checkout()
-        lease = await checkout.__aenter__()
-        await lease.request("echo")
-        for _ in range(2):
-            await checkout.__aexit__(None, None, None)
-        counters = pool.statistics().counters
-        assert (counters.returned, counters.stale_notices) == (1, 0)
-
-
-@pytest.mark.trio
-async def test_pool_that_shrinks_is_ready_with_all_that_it_has_left(autojump_clock: MockClock) -> None:
-    """Whoever waits for more workers than it may have now does not wait for one whose start hangs."""
-    ports = MockPortFactory(echo)
-    async with echo_pool(1, ports=ports, spawn_timeout=100.0, terminate_grace=0.1) as pool:
-        await pool.wait_ready()
-        ports.hang_starts = 9
-        pool.resize(2)
-        async with pool.checkout(), trio.open_nursery() as nursery:
-            nursery.start_soon(pool.wait_ready, 2)
-            await trio.sleep(1.0)
-            assert pool.statistics().starting == 1
-            pool.resize(1)
-        assert trio.current_time() == 1.0
-
-
-@pytest.mark.trio
-async def test_worker_that_is_found_unclean_when_it_is_claimed_is_replaced_at_once(
-    autojump_clock: MockClock,
-) -> None:
-    """Although nobody else asks the pool for anything."""
-    ports = MockPortFactory(echo)
-    async with echo_pool(1, ports=ports) as pool:
-        await pool.wait_ready()
-        ports.live[0].inject(b"noise")
-        assert pool.claim(pool.workers()[0]) is None
-        await trio.sleep(1.0)
-        assert [worker.incarnation for worker in pool.workers()] == [2]
-
-
-@pytest.mark.trio
-async def test_memory_of_a_worker_is_measured_when_it_is_returned(autojump_clock: MockClock) -> None:
-    """One that takes more than is allowed is not lent again; without a bound nobody asks."""
-    for bound, incarnation in ((1000, 2), (None, 1)):
-        ports = MockPortFactory(echo)
-        async with echo_pool(1, ports=ports, max_rss_bytes=bound) as pool:
-            async with pool.checkout() as lease:
-                ports.live[0].resident_bytes = 1001
-                await lease.request("echo")
-            async with pool.checkout() as lease:
-                assert lease.worker.incarnation == incarnation
-
-
-@pytest.mark.trio
 @pytest.mark.parametrize("when", ["lent", "returned"])
 async def test_worker_whose_port_fails_when_asked_is_replaced(when: str, autojump_clock: MockClock) -> None:
     """An error of a port, asked whether anything is unread, left its worker lent with nobody to return it."""
@@ -153,17 +97,6 @@ async def test_drained_pool_begins_anew_with_what_its_workers_are_made_from(
     async with echo_pool(1, ports=ports) as pool:
         pool.drain()
         assert ports.ends == ["renewed"]
-
-
-@pytest.mark.trio
-async def test_lazy_pool_keeps_no_worker_for_who_waits_no_more(autojump_clock: MockClock) -> None:
-    """While somebody waits for two they are its floor; afterwards it has none again."""
-    async with echo_pool(3, ports=MockPortFactory(echo, start_delay=2.0), lazy=True) as pool:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(pool.wait_ready, 2)
-            await trio.sleep(1.0)
-            assert pool.floor == 2
-        assert pool.floor == 0
 
 
 @pytest.mark.trio
