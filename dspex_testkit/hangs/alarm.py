@@ -87,7 +87,7 @@ class Alarm:
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._before)
-        if self._ignored_interrupts:
+        if self._ignored_interrupts and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         run_watch.WATCHERS.remove(self._watch_run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -71,6 +72,23 @@ def _failure(picture: str) -> BaseException:
     # Of the kind that pytest keeps for the next test with the same fixture, and goes on after with other fixtures.
     failure: BaseException = pytest.fail.Exception(picture, pytrace=False)
     return failure
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Have a job that a script started in the background heed for a test what alarms stop it with.
+
+    Around all of it, so that a handler which a fixture sets stays until the fixture takes it back.
+    """
+    is_deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if not is_deaf or not _seconds_around(item) or not _can_stop(item):
+        return (yield)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return (yield)
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -264,3 +264,36 @@ def test_limits_of_pytest_timeout_hold_for_fixtures(
     result = pytester.runpytest_subprocess("--timeout=0.3", "-p", "no:randomly", timeout=60)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["hang: not done after 0.3 s"])
+
+
+HANDLERS = """
+import signal
+
+import pytest
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a job that a script starts in the background
+
+
+@pytest.fixture
+def heard():
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda *_: heard.append("SIGINT"))
+    yield heard
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.fast
+def test_handler_of_a_fixture_is_there(heard):
+    signal.raise_signal(signal.SIGINT)
+    assert heard == ["SIGINT"]
+
+
+def test_others_are_let_alone():
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+"""
+
+
+def test_handler_of_a_fixture_stays_where_interrupts_are_ignored(pytester: pytest.Pytester) -> None:
+    """The alarm around a fixture took back what the fixture had set: in a background job its test was interrupted."""
+    pytester.makepyfile(HANDLERS)
+    pytester.runpytest_subprocess("-p", "no:faker", "-p", "no:cacheprovider").assert_outcomes(passed=2)
