@@ -20,10 +20,10 @@ from dspex_testkit.hangs.pools import pool_lines
 from dspex_testkit.hangs.tasks import stack_lines, task_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
-__all__ = ["Alarm", "BodyHungError", "HangError", "draw"]
+__all__ = ["Alarm", "BodyHungError", "HangError", "draw", "heeding_interrupts"]
 
 #: Seconds between two attempts to stop a test that does not let itself be stopped.
 _AGAIN = 1.0
@@ -38,6 +38,24 @@ class HangError(BaseException):
 
 class BodyHungError(AssertionError):
     """A body did not end, in its own time. Its text is the picture."""
+
+
+@contextlib.contextmanager
+def heeding_interrupts() -> Iterator[None]:
+    """Heed SIGINT in the block, also in a job that a script started in the background. Main thread only.
+
+    Such a job ignores what alarms stop blocks with, and trio then does, too. A handler that was set in the block and
+    is there at its end stays.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Alarm:
@@ -62,7 +80,7 @@ class Alarm:
         #: What was seen when it went off; ``None`` if it did not.
         self.picture: str | None = None
         self._before: Any = None
-        self._ignored_interrupts = False
+        self._heeding = heeding_interrupts()
 
     @staticmethod
     def is_possible() -> bool:
@@ -74,10 +92,7 @@ class Alarm:
         )
 
     def __enter__(self) -> Self:
-        # A job that a script starts in the background ignores what this stops blocks with, and trio then does, too.
-        self._ignored_interrupts = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        if self._ignored_interrupts:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._heeding.__enter__()
         self._before = signal.signal(signal.SIGALRM, self._on_signal)
         signal.setitimer(signal.ITIMER_REAL, self.seconds, self._again)
         run_watch.attend()
@@ -87,8 +102,7 @@ class Alarm:
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._before)
-        if self._ignored_interrupts and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._heeding.__exit__(None, None, None)
         run_watch.WATCHERS.remove(self._watch_run)
 
     def _watch_run(self, clock: Any) -> Any:

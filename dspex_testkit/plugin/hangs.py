@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,6 +47,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def _seconds(item: pytest.Item) -> float:
     if (own := seconds_of(item, "hangs_after")) is not None:
         return own
+    return _seconds_of_layer(item)
+
+
+def _seconds_of_layer(item: pytest.Item) -> float:
     layer = item.stash.get(LAYER, None)
     return 0.0 if layer is None else float(item.config.getini(f"dspex_timeout_{layer.name}"))
 
@@ -61,10 +64,10 @@ def _can_stop(item: pytest.Item) -> bool:
 
 def _seconds_around(item: pytest.Item) -> float:
     """Return how long what comes before a test, or after it, may take: others than it may be made there, too."""
-    own, layer = _seconds(item), item.stash.get(LAYER, None)
-    if not own or layer is None or item.stash.get(_TAKEN_OVER, False):
+    own = _seconds(item)
+    if not own or item.stash.get(LAYER, None) is None or item.stash.get(_TAKEN_OVER, False):
         return own
-    of_layer = float(item.config.getini(f"dspex_timeout_{layer.name}"))
+    of_layer = _seconds_of_layer(item)
     return max(own, of_layer) if of_layer else 0.0
 
 
@@ -76,19 +79,16 @@ def _failure(picture: str) -> BaseException:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Have a job that a script started in the background heed for a test what alarms stop it with.
+    """Have what alarms stop a test with heeded around all of it.
 
-    Around all of it, so that a handler which a fixture sets stays until the fixture takes it back.
+    So a handler that a fixture sets stays until the fixture takes it back.
     """
-    is_deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    if not is_deaf or not _seconds_around(item) or not _can_stop(item):
+    if not _seconds_around(item) or not _can_stop(item):
         return (yield)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+    from dspex_testkit.hangs.alarm import heeding_interrupts
+
+    with heeding_interrupts():
         return (yield)
-    finally:
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
