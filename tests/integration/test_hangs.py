@@ -176,13 +176,17 @@ def test_limits_come_from_layers_and_markers(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["hang: not done after 0.2 s"])
 
 
-def test_limits_of_pytest_timeout_outlive_no_test(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its limit draws our picture; a marker of ours goes before it, and no timer of its own is left behind."""
+@pytest.fixture
+def beside_timeout(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project beside pytest-timeout, where that is installed: our own runs leave it out."""
     pytest.importorskip("pytest_timeout")
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # our own runs leave that plugin out
-    pytester.makepyfile("""
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    return pytester
+
+
+def test_limits_of_pytest_timeout_outlive_no_test(beside_timeout: pytest.Pytester) -> None:
+    """Its limit draws our picture; a marker of ours goes before it, and no timer of its own is left behind."""
+    beside_timeout.makepyfile("""
         import threading, pytest
         def wait(): threading.Event().wait(0.5)
         @pytest.mark.fast
@@ -194,7 +198,7 @@ def test_limits_of_pytest_timeout_outlive_no_test(
         def test_goes_on(): wait()
     """)
     options = ("--timeout=0.3", "--timeout-method=thread", "-p", "no:randomly")
-    result = pytester.runpytest_subprocess(*options)
+    result = beside_timeout.runpytest_subprocess(*options)
     result.assert_outcomes(failed=1, passed=2)
     result.stdout.fnmatch_lines(["hang: not done after 0.3 s"])
 
@@ -248,20 +252,16 @@ def test_fixtures_that_hang_are_named_and_the_run_goes_on(pytester: pytest.Pytes
     assert re.search(r"in hung_after: wait\(\)", output)
 
 
-def test_limits_of_pytest_timeout_hold_for_fixtures(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_limits_of_pytest_timeout_hold_for_fixtures(beside_timeout: pytest.Pytester) -> None:
     """They were taken over and kept for the test alone, so that a fixture which hung was watched by nobody."""
-    pytest.importorskip("pytest_timeout")
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # our own runs leave that plugin out
-    pytester.makepyfile("""
+    beside_timeout.makepyfile("""
         import threading, pytest
         @pytest.fixture
         def hung(): threading.Event().wait(60)
         @pytest.mark.fast
         def test_fast(hung): pass
     """)
-    result = pytester.runpytest_subprocess("--timeout=0.3", "-p", "no:randomly", timeout=60)
+    result = beside_timeout.runpytest_subprocess("--timeout=0.3", "-p", "no:randomly", timeout=60)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["hang: not done after 0.3 s"])
 
