@@ -98,7 +98,8 @@ class Ledger:
             "from": left.value if left is not None else None,
             "to": record.state.value,
         }
-        self.outbox.append(Emit(event, measurements, where | dict(metadata)))
+        where |= metadata
+        self.outbox.append(Emit(event, measurements, where))
 
     def _emit(self, event: str, measurements: Mapping[str, float], **metadata: object) -> None:
         if self.watch.heard[event]:
