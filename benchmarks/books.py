@@ -30,11 +30,11 @@ def ready_core(pool_size: int, **settings: Any) -> PoolState:
     return state
 
 
-def lend_once(state: PoolState, session: str | None) -> None:
+def lend_once(state: PoolState, session: str | None, now: float = 1.0) -> None:
     """Check a worker out, and in again."""
-    lease = state.checkout(1.0, deadline=_PATIENCE, session=session)
+    lease = state.checkout(now, deadline=_PATIENCE, session=session)
     assert isinstance(lease, Granted)
-    state.checkin(lease, 1.0, Outcome.CLEAN)
+    state.checkin(lease, now, Outcome.CLEAN)
     list(state.decisions())
 
 

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 __all__ = ["AffinityTable"]
 
+#: How exactly uses are noted: as a part of the time to live, and in seconds at most. To move one session among many,
+#: which lie apart in memory, takes as long as to find it.
+_GRAIN, _MAX_GRAIN_S = 1 / 64, 60.0
+
 
 @dataclass(slots=True)
 class _Binding:
@@ -18,13 +22,20 @@ class _Binding:
 class AffinityTable:
     """Sessions bound to worker incarnations, least recently used first; bounded in count and age.
 
+    Uses are noted to within a grain of time, a 64th of the time to live and a minute at most. So a session is
+    forgotten no earlier than after its time to live without use, and no later than a grain after that. A full table,
+    whose order tells who is displaced, notes every use.
+
     A session stays with the worker that served it first, for as long as that worker is in service. When the
     worker leaves, hint sessions are free to move; strict ones are remembered as lost until they are forgotten.
     """
 
     def __init__(self, *, max_sessions: int, time_to_live: float) -> None:
         self._max_sessions = max_sessions
-        self._time_to_live = time_to_live
+        self._grain = min(time_to_live * _GRAIN, _MAX_GRAIN_S)
+        self._kept_for = time_to_live + self._grain
+        # When the present grain of time began. One object for all uses in it, told apart without a look at its value.
+        self._noted_as = float("-inf")
         self._bindings: OrderedDict[str, _Binding] = OrderedDict()
         self._sessions_of: dict[int, dict[str, None]] = {}
         self._lost: OrderedDict[str, int] = OrderedDict()
@@ -55,16 +66,19 @@ class AffinityTable:
 
         Without room it stays unbound, which costs a hint session speed; ask ``has_room`` first for a strict one.
         """
+        if now - self._noted_as >= self._grain:
+            self._noted_as = now
         binding = self._bindings.get(session)
         if binding is not None:
-            binding.last_used = now
             if strict:
                 binding.strict = True
-            self._bindings.move_to_end(session)
+            if binding.last_used is not self._noted_as or len(self._bindings) >= self._max_sessions:
+                binding.last_used = self._noted_as
+                self._bindings.move_to_end(session)
             return False
         if len(self._bindings) >= self._max_sessions and not self._evict():
             return False
-        self._bindings[session] = _Binding(worker, strict, now)
+        self._bindings[session] = _Binding(worker, strict, self._noted_as)
         self._sessions_of.setdefault(worker, {})[session] = None
         return True
 
@@ -92,7 +106,7 @@ class AffinityTable:
         return sessions, lost
 
     def expire(self, now: float) -> list[str]:
-        """Forget and return the sessions not used for the time to live."""
+        """Forget and return the sessions that are due."""
         gone = []
         while self._bindings and self.next_expiry() <= now:
             session = next(iter(self._bindings))
@@ -101,9 +115,9 @@ class AffinityTable:
         return gone
 
     def next_expiry(self) -> float:
-        """Return when the session least recently used expires, or infinity."""
+        """Return when the session least recently used is due to be forgotten, or infinity."""
         oldest = next(iter(self._bindings.values()), None)
-        return oldest.last_used + self._time_to_live if oldest is not None else float("inf")
+        return oldest.last_used + self._kept_for if oldest is not None else float("inf")
 
     def _evict(self) -> bool:
         oldest = next((session for session, binding in self._bindings.items() if not binding.strict), None)

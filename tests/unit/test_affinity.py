@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dspex_pool.core.affinity import AffinityTable
 
 
@@ -76,13 +78,49 @@ def test_lost_sessions_are_bounded_too() -> None:
 
 def test_sessions_expire_in_order_of_their_last_use() -> None:
     """What was not used for the time to live is forgotten, the longest unused first, and nothing else."""
-    sessions = table()
+    sessions = table(time_to_live=64.0)
     for at, session in enumerate("abc"):
         sessions.use(session, 1, float(at), strict=False)
     sessions.use("a", 1, 3.0, strict=False)
-    assert sessions.next_expiry() == 11.0
-    assert sessions.expire(10.9) == []
-    assert sessions.expire(12.0) == ["b", "c"]
+    assert sessions.next_expiry() == 66.0
+    assert sessions.expire(65.9) == []
+    assert sessions.expire(67.0) == ["b", "c"]
     assert sessions.bindings() == {"a": 1}
     assert sessions.forget("a")
+    assert sessions.next_expiry() == float("inf")
+
+
+@pytest.mark.parametrize(("time_to_live", "grain"), [(64.0, 1.0), (3840.0, 60.0), (86400.0, 60.0)])
+def test_session_lives_for_its_time_and_for_no_more_than_a_grain_longer(
+    time_to_live: float, grain: float
+) -> None:
+    """Of the uses within a 64th of the time to live, or a minute, only the first is noted; no session goes early."""
+    sessions = table(time_to_live=time_to_live)
+    sessions.use("other", 1, 0.0, strict=False)
+    for part in (0.0, 0.5, 0.99):
+        sessions.use("a", 1, part * grain, strict=False)
+    due = time_to_live + grain
+    assert sessions.expire(0.99 * grain + time_to_live) == []
+    assert sessions.next_expiry() == due
+    assert sessions.expire(due) == ["other", "a"]
+    sessions.use("b", 1, due, strict=False)
+    sessions.use("c", 1, due + grain, strict=False)
+    sessions.use("b", 1, due + grain, strict=False)
+    assert list(sessions.bindings()) == ["c", "b"]
+
+
+def test_full_table_forgets_the_hint_used_longest_ago_within_a_grain_too() -> None:
+    """Who is displaced is told by the last use however little time has passed since the others."""
+    sessions = table(max_sessions=2)
+    for session in ("a", "b", "a", "c"):
+        sessions.use(session, 1, 0.0, strict=False)
+    assert list(sessions.bindings()) == ["a", "c"]
+
+
+def test_sessions_of_a_pool_that_forgets_none_keep_their_order() -> None:
+    """Without a time to live the order of uses still tells who is displaced."""
+    sessions = table(max_sessions=3, time_to_live=float("inf"))
+    for at, session in enumerate(("a", "b", "a", "c", "d")):
+        sessions.use(session, 1, 61.0 * at, strict=False)
+    assert list(sessions.bindings()) == ["a", "c", "d"]
     assert sessions.next_expiry() == float("inf")

@@ -320,16 +320,16 @@ def test_waiters_of_a_forgotten_session_wait_for_no_worker_in_particular() -> No
 
 def test_table_of_sessions_forgets_those_not_used_for_their_time() -> None:
     """A session that is not used for ``session_ttl`` is unbound; its worker stays as it is. [property 102]"""
-    driver = ready_pool(session_ttl=10.0)
+    driver = ready_pool(session_ttl=64.0)
     worker = bind(driver, "a")
-    driver.advance(5.0)
+    driver.advance(32.0)
     bind(driver, "b")
-    driver.advance(5.0)
+    driver.advance(33.0)
     assert driver.state.worker_of("a") is None
     assert driver.state.worker_of("b") == worker
     assert [event.metadata["session"] for event in driver.events if event.name == "session_unbound"] == ["a"]
     assert driver.in_state(WorkerState.IDLE) == [worker]
-    assert driver.record(worker).last_used == 5.0
+    assert driver.record(worker).last_used == 32.0
 
 
 def test_lost_sessions_are_bounded_too() -> None:
@@ -409,10 +409,10 @@ def test_strict_waiter_is_free_for_any_worker_once_its_binding_expires() -> None
 
     [property 98]
     """
-    pool = PoolDriver.ready(2, session_ttl=10.0)
+    pool = PoolDriver.ready(2, session_ttl=64.0)
     first, other = pool.lease(session="a", affinity="strict"), pool.lease()
     patient = pool.wait(session="a", affinity="strict")
-    pool.advance(10.0)
+    pool.advance(65.0)
     later = pool.wait(session="a", affinity="strict")
     pool.checkin(other)
     assert pool.granted[patient].number == other.number
@@ -428,11 +428,11 @@ def test_who_waits_in_sessions_that_expire_together_is_served_in_order() -> None
     The sessions were let go one after the other, so the idle worker went to the first of them, and past who had come
     earlier.
     """
-    pool = PoolDriver.ready(3, session_ttl=10.0)
+    pool = PoolDriver.ready(3, session_ttl=64.0)
     for session in "ab":
         pool.lease(session=session, affinity="strict")
     early = pool.wait(session="b", affinity="strict")
     late = pool.wait(session="a", affinity="strict")
-    pool.advance(10.0)
+    pool.advance(65.0)
     assert early in pool.granted
     assert late not in pool.granted
