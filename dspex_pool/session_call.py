@@ -96,6 +96,10 @@ class Call(msgspec.Struct, eq=False):
     memory: WorkerMemory | None = None
     mark: int = 0
 
+    def __repr__(self) -> str:
+        # Tools that show the variables of a failure show this; the arguments may hold keys.
+        return f"<Call {self.command!r} of session {self.session_id!r}>"
+
     @property
     def makes(self) -> str:
         """The id of the program that the command makes."""

@@ -24,12 +24,19 @@ class Step(NamedTuple):
     #: The revision that the worker has afterwards; zero where nothing is left there.
     revision: int = 0
 
+    def __repr__(self) -> str:
+        # Tools that show the variables of a failure show this; the arguments may hold keys.
+        return f"<Step {self.command!r} revision {self.revision}>"
+
 
 class DefaultModel(NamedTuple):
     """The language model of sessions that have none of their own."""
 
     revision: int
     args: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<DefaultModel revision {self.revision}>"
 
 
 class WorkerMemory:

@@ -1,4 +1,4 @@
-"""What a call takes of its caller's arguments."""
+"""What a call takes of its caller's arguments, and shows of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from dspex_pool.errors import InvalidArgumentError
-from dspex_pool.session_call import check_timeout
+from dspex_pool.session_call import Call, check_timeout
+from dspex_pool.worker_memory import DefaultModel, Step
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,17 @@ def test_timeout_that_is_no_time_is_refused(given: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="at least 0; got") as caught:
         check_timeout(given)
     assert caught.value.argument == "timeout"
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        Call("s", None, "configure_lm", {"api_key": "sk-1"}),
+        Step("configure_lm", {"api_key": "sk-1"}, 3),
+        DefaultModel(2, {"api_key": "sk-1"}),
+    ],
+)
+def test_keys_are_not_among_what_a_failure_shows_of_a_call(holder: object) -> None:
+    """Reports of failures with variables, as those of hung tests, showed a model's key to whoever read the log."""
+    assert "sk-1" not in repr(holder)
+    assert type(holder).__name__ in repr(holder)
