@@ -338,7 +338,7 @@ class PoolState(Upkeep):
         # What the first filling of the pool still lacks, if it lacks anything at the new size.
         self._boot_target = min(self._boot_target, pool_size) if self.live_count < pool_size else 0
         for record in list(self._idle):
-            if self.live_count > self.capacity:
+            if self.ready_count > self.capacity:
                 self._retire(record, "resized", now, polite=True)
         self._replenish(now)
         self._reschedule(now)

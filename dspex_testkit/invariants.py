@@ -65,7 +65,7 @@ def _check_bounds(state: PoolState, processes_before: int) -> None:
     capacity = state.pool_size + state.options.max_overflow
     allowed = max(capacity, processes_before)
     assert len(state.workers) <= allowed, "I2: more processes than pool_size and max_overflow allow"
-    assert not state._idle or state.live_count <= capacity, "I13: a worker beyond the size is idle"
+    assert not state._idle or state.ready_count <= capacity, "I13: a worker beyond the size is idle"
     assert state._tally[WorkerState.STARTING] <= state.options.max_starting, "I5: too many starts in flight"
 
 

@@ -333,10 +333,10 @@ class Books(Ledger):
             return "max_lifetime"
         if record.uses >= self._max_uses:
             return "max_uses"
-        # Those being ended are no surplus. Mostly there is none even with them, and without overflow.
-        if len(self.workers) > self.pool_size and self.live_count > self.capacity:
-            return "resized"
-        return None
+        # Those being ended are no surplus, and a start that is too many leaves when it is ready.
+        if len(self.workers) <= self.pool_size:
+            return None
+        return "resized" if self.ready_count + (record.state is _STARTING) > self.capacity else None
 
     def _retire(
         self,

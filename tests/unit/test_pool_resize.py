@@ -123,6 +123,26 @@ def test_shrinking_lets_the_longest_idle_go_at_once() -> None:
     assert driver.in_state(WorkerState.IDLE) == [lease.number]
 
 
+@pytest.mark.parametrize("is_lent", [False, True])
+def test_shrinking_keeps_the_warm_worker_rather_than_the_one_that_starts(*, is_lent: bool) -> None:
+    """Whoever comes next is served at once; the start that is one too many leaves when it is done. [property 89]
+
+    The warm worker was ended, at once or at its check-in, and everybody waited for the other's start.
+    """
+    driver = PoolDriver(pool_size=2, health_check_interval=None)
+    driver.started()
+    (cold,) = driver.in_state(WorkerState.STARTING)
+    warm = driver.lease()
+    if not is_lent:
+        driver.checkin(warm)
+    resize(driver, 1)
+    if is_lent:
+        driver.checkin(warm)
+    assert driver.lease().number == warm.number
+    driver.started()
+    assert driver.retirements == [(cold, "resized", True)]
+
+
 @pytest.mark.parametrize("busy", [WorkerState.STARTING, WorkerState.PINGING, WorkerState.DRAINING])
 def test_shrinking_lets_the_pools_own_work_end_first(busy: WorkerState) -> None:
     """A surplus worker that starts, is pinged or in care leaves when that is done. [property 89]"""
