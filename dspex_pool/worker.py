@@ -170,11 +170,7 @@ class PoolWorker:
             answer that will be dropped, or was left with half a frame (``is_torn``).
         """
         if self._conversation.due and self.owes_answer:
-            raise LocalProtocolError(
-                f"worker {self.worker_id} still owes the answer to an earlier request. Return the lease and "
-                "check out again.",
-                worker_id=self.worker_id,
-            )
+            raise await self._died(None, None, sent=0) if self.is_cut else self._in_debt()
         if timeout is None or timeout == math.inf:
             return await self._exchange(command, args, None, on_event)
         deadline = self.now() + timeout
@@ -190,6 +186,13 @@ class PoolWorker:
         with trio.CancelScope(deadline=deadline):
             return await self._exchange(command, args, timeout, on_event)
         raise self._too_late(command, timeout)
+
+    def _in_debt(self) -> LocalProtocolError:
+        return LocalProtocolError(
+            f"worker {self.worker_id} still owes the answer to an earlier request. Return the lease and check out "
+            "again.",
+            worker_id=self.worker_id,
+        )
 
     def expire(self) -> None:
         """End the running request: its deadline has come."""
@@ -256,13 +259,15 @@ class PoolWorker:
         self.is_torn = self.is_torn or sent < whole
         self._conversation.abandon(request_id)
 
-    async def _died(self, error: PortClosedError, request_id: int | None, *, sent: int) -> WorkerDiedError:
+    async def _died(
+        self, error: PortClosedError | None, request_id: int | None, *, sent: int
+    ) -> WorkerDiedError:
         # The stream ends a moment before the process is reaped; its exit status is worth that moment.
         with trio.move_on_after(EXIT_NEWS_TIMEOUT):
             await self.exited.wait()
         status, tail = self.port.exit_status, self.port.stderr_tail
         how = str(status) if status is not None else "its output ended"
-        if not error.clean:
+        if error is not None and not error.clean:
             how += f", in the middle of an answer ({error.missing} bytes missing)"
         if self.retired_because is not None:
             how += f" (the pool ended it: {self.retired_because})"

@@ -291,6 +291,19 @@ async def test_death_before_a_call_is_told_as_such() -> None:
     assert (caught.value.request_sent, caught.value.exit_status) == (False, 3)
 
 
+async def test_second_request_to_a_worker_that_has_died_tells_of_its_death(autojump_clock: MockClock) -> None:
+    """Who asks again in the same lease is not told that the worker still owes an answer: it never will."""
+    worker, port = await greeted(work=Plan().after(1.0).die(signal=9))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(attend, worker)
+        with pytest.raises(WorkerDiedError):
+            await worker.request("work", {})
+        before = port.bytes_sent
+        with pytest.raises(WorkerDiedError, match=r"killed by signal 9.* never had the request") as caught:
+            await worker.request("echo", {})
+    assert (caught.value.request_sent, port.bytes_sent) == (False, before)
+
+
 async def test_end_of_output_is_reported_even_if_nobody_reaps_the_process(autojump_clock: MockClock) -> None:
     """An answer cut short is an error after half a second at most; it says how much is missing."""
     worker, _ = await greeted(work=Plan().send_partial_frame(10, "x" * 50).die())
