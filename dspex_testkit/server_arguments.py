@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +54,8 @@ def _time(text: str) -> float | None:
         seconds = float(text)
     except ValueError:
         return None
-    return seconds if seconds >= 0 else None
+    # What nobody can sleep for is none.
+    return seconds if 0 <= seconds <= threading.TIMEOUT_MAX else None
 
 
 def frame_bytes(text: str) -> int:

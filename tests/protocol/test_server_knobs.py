@@ -387,8 +387,8 @@ def test_torn_connection_is_seen_by_the_client() -> None:
 
 
 def test_delay_that_is_no_time_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """``never``, which a reaction may be, was read as no delay at all."""
-    for text in ("ping=never", "ping=-1", "ping=nan", "ping"):
+    """``never``, which a reaction may be, was read as no delay, and of ``inf`` the server died at its first sleep."""
+    for text in ("ping=never", "ping=-1", "ping=nan", "ping", "ping=inf", "ping=1e300"):
         with case(text):
             with pytest.raises(SystemExit) as left:
                 bridge_mock_server._parse(["--delay", text])
