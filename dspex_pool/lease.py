@@ -92,14 +92,15 @@ class Lease(msgspec.Struct, eq=False):
             resets: Whether a used worker needs the reset hook before others may use it.
         """
         self.is_ended = True
-        if self._reason is not None:
-            return Outcome.RETIRE, self._reason
-        unclean = self.worker.why_unclean()
-        if unclean == "answer_due":
-            return Outcome.CARE, unclean
+        is_unused = self.worker.port.bytes_sent == self.sent_before
+        unclean = self._reason
+        if unclean is None:
+            unclean = self.worker.why_unclean()
+            if unclean == "answer_due":
+                return Outcome.CARE, unclean
         if unclean is not None:
-            return Outcome.RETIRE, unclean
-        if self.worker.port.bytes_sent == self.sent_before:
+            return (Outcome.VOID if is_unused else Outcome.RETIRE), unclean
+        if is_unused:
             return Outcome.UNUSED, ""
         return (Outcome.CARE, "reset") if resets else (Outcome.CLEAN, "")
 

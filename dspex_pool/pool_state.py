@@ -22,13 +22,14 @@ from dspex_pool.core.upkeep import Upkeep
 from dspex_pool.lifecycle import WorkerState
 
 if TYPE_CHECKING:
+    from dspex_pool.core.records import WorkerRecord
     from dspex_pool.errors import DspexPoolError
 
 __all__ = ["PoolState"]
 
 _STARTING, _IDLE, _PINGING = WorkerState.STARTING, WorkerState.IDLE, WorkerState.PINGING
 _LEASED, _DRAINING, _RETIRING = WorkerState.LEASED, WorkerState.DRAINING, WorkerState.RETIRING
-_CLEAN, _UNUSED = Outcome.CLEAN, Outcome.UNUSED
+_CLEAN, _UNUSED, _VOID = Outcome.CLEAN, Outcome.UNUSED, Outcome.VOID
 
 
 class PoolState(Upkeep):
@@ -143,14 +144,18 @@ class PoolState(Upkeep):
         self.counters.granted -= 1
         self.counters.attempts -= 1
         self._emit("checkout_declined", {"count": 1}, worker_id=record.worker_id, reason=reason)
-        session = record.session
-        if session is not None and record.binds and self._affinity.worker_of(session) == record.number:
-            # Nothing of the session has come to this worker: neither it nor who waits in it is lost.
-            self._affinity.mark(session, strict=False)
-            self._line.unbind(session)
+        self._free_unserved(record)
         self._retire(record, reason, now, polite=False)
         self._replenish(now)
         return True
+
+    def _free_unserved(self, record: WorkerRecord) -> bool:
+        """Let go a session that a lease bound to a worker which got nothing of it; tell whether it had waiters."""
+        session = record.session
+        if session is None or not record.binds or self._affinity.worker_of(session) != record.number:
+            return False
+        self._affinity.mark(session, strict=False)
+        return self._line.unbind(session)
 
     def cancel_waiter(self, number: int, now: float) -> bool:
         """Take a waiter whose caller has left out of the line."""
@@ -178,14 +183,17 @@ class PoolState(Upkeep):
             return self._stale()
         self.counters.returned += 1
         held = now - record.since
-        if outcome is not _UNUSED:
+        if outcome is not _UNUSED and outcome is not _VOID:
             record.uses += 1
             record.last_used = record.last_seen = now
         if outcome is _CLEAN:
             self._back_to_idle(record, now, "checkin", {"held": held}, {"outcome": "clean"})
-        elif outcome is Outcome.RETIRE:
+        elif outcome is Outcome.RETIRE or outcome is _VOID:
             self._emit("checkin", {"held": held}, worker_id=record.worker_id, outcome="retire")
+            others = list(self._idle) if outcome is _VOID and self._free_unserved(record) else []
             self._retire(record, reason, now, polite=False)
+            for idle in others:
+                self._offer(idle, now)
             self._replenish(now)
         elif outcome is Outcome.CARE:
             self._moved(record, _DRAINING, now, "checkin", {"held": held}, {"outcome": "care"})

@@ -143,8 +143,10 @@ class PoolDriver:
         """Return a lease."""
         record = self.state.workers.get(lease.number)
         uses = record.uses if record is not None else 0
+        if outcome is Outcome.VOID:
+            self._strict.discard(self._bound_by.get(lease.token, ""))
         accepted = self.state.checkin(lease, self.now, outcome, reason)
-        if outcome is Outcome.UNUSED and record is not None:
+        if outcome in (Outcome.UNUSED, Outcome.VOID) and record is not None:
             assert record.uses == uses, "a lease without a request counts as a use"
         self.settle()
         return accepted

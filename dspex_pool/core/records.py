@@ -113,6 +113,8 @@ class Outcome(enum.Enum):
     CARE = "care"
     #: Cannot be proven clean.
     RETIRE = "retire"
+    #: The same, and no request was sent.
+    VOID = "void"
 
 
 # --- decisions ---------------------------------------------------------------------------------------

@@ -285,6 +285,17 @@ async def test_forgotten_session_may_begin_anew(make_pool: MakePool) -> None:
         await use(pool, session="s", affinity="strict")
 
 
+async def test_strict_session_outlives_a_worker_that_got_nothing_of_it(make_pool: MakePool) -> None:
+    """Whoever finds its first worker dead before it has asked for anything asks again, and is served."""
+    async with make_pool.worker_pool() as pool:
+        await pool.wait_ready()
+        async with pool.checkout(session="s", affinity="strict") as lease:
+            make_pool.end(lease.worker)
+            await lease.worker.exited.wait()
+        await use(pool, session="s", affinity="strict")
+        assert starts(pool) == 2
+
+
 # --- hooks ----------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from dspex_pool.core.records import Granted, Outcome
-from dspex_pool.errors import UseAfterReturnError
+from dspex_pool.errors import UseAfterReturnError, WorkerDiedError
 from dspex_pool.lease import Lease
 from dspex_pool.worker import PoolWorker
 from dspex_testkit.mock_port import MockPort
@@ -47,6 +47,20 @@ async def retire(lease: Lease) -> None:
     lease.retire("worn out")
 
 
+async def use_and_retire(lease: Lease) -> None:
+    """Ask for another worker for those who come later."""
+    await use(lease)
+    await retire(lease)
+
+
+async def die(lease: Lease) -> None:
+    """Find it dead."""
+    port: Any = lease.worker.port
+    port.die()
+    with pytest.raises(WorkerDiedError):
+        await lease.request("echo")
+
+
 async def tear(lease: Lease) -> None:
     """Leave half a frame."""
     port: Any = lease.worker.port
@@ -67,7 +81,9 @@ async def nothing(_: Lease) -> None:
         (use, False, (Outcome.CLEAN, "")),
         (use, True, (Outcome.CARE, "reset")),
         (leave, True, (Outcome.CARE, "answer_due")),
-        (retire, True, (Outcome.RETIRE, "worn out")),
+        (retire, True, (Outcome.VOID, "worn out")),
+        (use_and_retire, True, (Outcome.RETIRE, "worn out")),
+        (die, False, (Outcome.VOID, "died")),
         (tear, False, (Outcome.RETIRE, "torn_frame")),
     ],
 )

@@ -120,6 +120,30 @@ def test_session_whose_worker_turns_out_unclean_later_is_lost() -> None:
     assert isinstance(driver.reject(driver.lease(session="s", affinity="strict")), SessionLostError)
 
 
+def test_session_is_not_lost_with_a_worker_that_never_heard_of_it() -> None:
+    """A strict session whose first worker breaks before anything was sent to it is served by another. [property 98]
+
+    The grant had bound it, so a call that was tried again, since it could not have begun, found its session lost.
+    """
+    driver = ready_pool(3)
+    lease, busy = driver.lease(session="s", affinity="strict"), driver.lease()
+    waiters = [driver.wait(session="s", affinity="strict") for _ in range(2)]
+    driver.checkin(lease, Outcome.VOID, "died")
+    assert told(driver, "session_lost") == []
+    assert list(driver.granted) == waiters[:1], "the idle worker serves who waits"
+    assert driver.state.worker_of("s") == driver.granted[waiters[0]].number
+    driver.checkin(busy)
+    assert list(driver.granted) == waiters[:1], "the session stays with its worker again"
+
+
+def test_session_is_lost_with_a_worker_that_had_served_it() -> None:
+    """That nothing was sent in the last lease says nothing of those before. [property 98]"""
+    driver = ready_pool(2)
+    bind(driver, "s")
+    driver.checkin(driver.lease(session="s", affinity="strict"), Outcome.VOID, "died")
+    assert isinstance(driver.refusal(session="s", affinity="strict"), SessionLostError)
+
+
 # --- the line -------------------------------------------------------------------------------------------
 
 
