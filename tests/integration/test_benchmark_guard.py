@@ -13,6 +13,7 @@ from benchmarks.guard.baseline import LIMIT, Baseline, compare, load
 from benchmarks.guard.instructions import Count
 from benchmarks.guard.subjects import SUBJECTS, count_all
 from dspex_pool.pool_state import PoolState
+from dspex_pool.protocol import ClientConversation
 from dspex_pool.worker import PoolWorker
 
 if TYPE_CHECKING:
@@ -68,6 +69,20 @@ def test_counts_are_the_same_again() -> None:
     """Two counts of the same code agree to the instruction, whatever else the machine does."""
     baseline()  # elsewhere instructions may be counted in another way
     assert count_all() == count_all()
+
+
+def test_call_that_fails_is_told_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is counted then. The clock stood still while the pool gave its worker time, and the guard hung."""
+
+    def fail(conversation: ClientConversation, payload: bytes) -> Any:
+        if conversation.version > 1:
+            raise ZeroDivisionError
+        return receive(conversation, payload)
+
+    receive: Any = ClientConversation.receive
+    monkeypatch.setattr(ClientConversation, "receive", fail)
+    with pytest.raises(ZeroDivisionError):
+        SUBJECTS[CALL]()
 
 
 def test_cost_planted_in_the_core_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
