@@ -17,7 +17,7 @@ import trio
 from dspex_pool.errors import PoolClosedError, SessionNotFoundError
 from dspex_pool.session_answers import BEGINNING, already_exists, not_found, program_id_of
 from dspex_pool.session_store import ExecutionTotal, ProgramRecord, SessionRecord
-from dspex_pool.session_table import Session, SessionTable
+from dspex_pool.session_table import KEY_BY_VALUE, Session, SessionTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -223,10 +223,13 @@ class SessionBooks:
 
     async def _keep_model(self, session: Session, args: Mapping[str, Any]) -> int:
         lm = {name: value for name, value in args.items() if name != "session_id" and name not in _SECRETS}
+        secrets = {name: args[name] for name in _SECRETS if args.get(name) is not None}
+        if secrets:
+            lm[KEY_BY_VALUE] = True
         await self._store.put_session(msgspec.structs.replace(session.record, lm=lm))
         session.is_kept = True
         session.record.lm = lm
-        session.lm_secrets = {name: args[name] for name in _SECRETS if name in args}
+        session.lm_secrets = secrets
         session.lm_revision += 1
         return session.lm_revision
 

@@ -109,6 +109,7 @@ class SessionLease(msgspec.Struct, eq=False):
         Raises:
             SessionNotFoundError: The session was ended meanwhile.
             ProgramNotFoundError: The program was deleted meanwhile.
+            InvalidArgumentError: The key of the session's language model is lost.
             DspexPoolError: What ``Lease.request`` raises.
 
         Cancellation: The caller leaves at once; what the worker then holds is in doubt, and told again. It is counted

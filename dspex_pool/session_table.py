@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
     from dspex_pool.session_store import ProgramRecord, SessionRecord
 
-__all__ = ["MAX_SESSION_ID_BYTES", "Session", "SessionTable", "check_session_id"]
+__all__ = ["KEY_BY_VALUE", "MAX_SESSION_ID_BYTES", "Session", "SessionTable", "check_session_id"]
 
 #: Longest session id, in bytes of UTF-8. An id is a key and travels with every call; data belongs elsewhere.
 MAX_SESSION_ID_BYTES = 256
+
+#: Where the kept settings of a language model say that its key was given by value, which is not kept.
+KEY_BY_VALUE = "key_by_value"
 
 #: How many expired sessions are remembered, so that their next use is told apart from a session never seen.
 MAX_TOMBSTONES = 10_000
@@ -87,6 +90,22 @@ class Session:
     def program(self, program_id: str) -> ProgramRecord | None:
         """Return the program of this id, or ``None``."""
         return self.record.programs.get(program_id)
+
+    def lm_arguments(self) -> dict[str, Any]:
+        """Return the arguments of its ``configure_lm``, secrets included.
+
+        Raises:
+            InvalidArgumentError: The key was given by value, to a pool before this one. Without it the model would
+                be asked with whatever key the worker finds in its environment.
+        """
+        settings = dict(self.record.lm or {})
+        if settings.pop(KEY_BY_VALUE, False) and not self.lm_secrets:
+            raise InvalidArgumentError(
+                f"the API key of session {self.id!r} was given by value, and such keys are not stored: call "
+                "configure_lm again, with api_key_env if the session is to outlive its pool.",
+                argument="api_key",
+            )
+        return settings | self.lm_secrets
 
 
 class SessionTable:

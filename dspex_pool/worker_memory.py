@@ -73,6 +73,9 @@ class WorkerMemory:
             program_id: The program that the command runs, or ``None``.
             default: The pool's language model, or ``None`` if none was set.
             needs_model: Whether the command may ask a language model.
+
+        Raises:
+            InvalidArgumentError: The key of the session's language model is lost.
         """
         steps = self.cleaning() if self._stale else []
         if needs_model and (session is not None or default is not None):
@@ -93,7 +96,7 @@ class WorkerMemory:
         if session is not None and session.record.lm is not None:
             if self.model_of(session.id) == session.lm_revision:
                 return []
-            args = session.record.lm | session.lm_secrets | {"session_id": session.id}
+            args = session.lm_arguments() | {"session_id": session.id}
             return [Step("configure_lm", args, session.lm_revision)]
         steps = []
         if session is not None and self.model_of(session.id) != 0:

@@ -42,7 +42,8 @@ class SessionRecord(msgspec.Struct, kw_only=True):
     last_used: float
     #: Its programs, by id.
     programs: dict[str, ProgramRecord] = {}
-    #: The arguments of its ``configure_lm``, without secrets; ``None`` for the default of the workers.
+    #: The arguments of its ``configure_lm``, without secrets; ``None`` for the default of the workers. Where a key
+    #: is left out, ``key_by_value`` is true.
     lm: dict[str, Any] | None = None
 
 

@@ -188,6 +188,32 @@ async def test_keys_go_to_workers_and_nowhere_else(
     assert "m/1" in repr(said)
 
 
+async def test_model_whose_key_is_lost_is_not_asked_with_somebody_elses(make_pool: MakePool) -> None:
+    """A key given by value ends with its pool. The next pool told workers the model without it.
+
+    DSPy then took the key of the workers' environment: a tenant's calls were paid by the operator, whose key went to
+    the address that the tenant had named.
+    """
+    store, kept = MemorySessionStore(), MemorySessionStore()
+    settings = {"model": "m/1", "api_key": "sk-secret"}
+    async with open_sessions(Workers(make_pool), store=store) as pool:
+        await pool.execute_in_session("s", "configure_lm", settings)
+        await pool.execute_in_session("s", *CREATE)
+        await execute(pool, "s")
+        for record in await store.load_all():
+            await kept.put_session(record)
+    workers = Workers(make_pool)
+    async with open_sessions(workers, store=kept) as pool:
+        with pytest.raises(InvalidArgumentError, match=r"session 's'.*configure_lm.*api_key_env") as info:
+            await execute(pool, "s")
+        assert (info.value.argument, workers.heard) == ("api_key", [])
+        await pool.execute_in_session("s", "configure_lm", settings)
+        await execute(pool, "s")
+        await pool.execute_in_session("s", "configure_lm", {"model": "m/2", "api_key_env": "PATH"})
+        (record,) = await kept.load_all()
+        assert record.lm == {"model": "m/2", "api_key_env": "PATH"}
+
+
 def dead() -> Plan:
     """A worker that is killed over its command."""
     return Plan().die(signal=9)

@@ -168,7 +168,8 @@ async def test_first_commit_brings_session_and_program_into_the_store_together()
     assert session.lm_secrets == {"api_key": "sk-secret"}
     assert await books.commit(session, "execute_program", {}) is None
     (record,) = await store.load_all()
-    assert (record.lm, record.programs["p"].definition) == ({"model": "m/1"}, {"signature": "a -> b"})
+    assert record.lm == {"model": "m/1", "key_by_value": True}
+    assert record.programs["p"].definition == {"signature": "a -> b"}
     with pytest.raises(ProgramExistsError):
         await books.commit(session, "create_program", NEW)
 
