@@ -41,6 +41,7 @@ class DspyHandler(Handler):
 
     def __init__(self, context: HandlerContext) -> None:
         super().__init__(context)
+        context.secrets.add_environment(os.environ)
         self._sessions = Sessions(context.mode)
         self._lm: Any = None
         self._dspy: ModuleType | None = None
@@ -87,6 +88,8 @@ class DspyHandler(Handler):
         settings = read_settings(args, os.environ)
         if settings.api_key is not None:
             self.context.secrets.add(settings.api_key)
+        if settings.api_base is not None:
+            self.context.secrets.add_address(settings.api_base)
         lm = self._programs().build_lm(settings, self.context.allow)
         if args.get("session_id") is None or self.context.mode == "standalone":
             self._lm = lm

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["Secrets", "without_secrets"]
 
@@ -12,6 +15,10 @@ _MASK = "[secret]"
 _MIN_CHARS = 8
 # Settings of a language model that are secrets by their names, unless they are numbers, as ``max_tokens`` is.
 _SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|header|cookie", re.I)
+# Variables of an environment that hold a secret, by their names.
+_SECRET_VARIABLE = re.compile(r"(?:.*_)?TOKEN|.*(?:API_?KEY|ACCESS_KEY|SECRET(?:_KEY)?|PASSWORD)", re.I)
+# Who asks, in an address.
+_WHO_ASKS = re.compile(r"(?<=://)[^/?#]*(?=@)")
 # What may be secret in an address: who asks, and with what.
 _SECRET_IN_URL = re.compile(r"(?<=://)[^/?#]*@|\?[^#]*")
 # What DSPy writes into the state of a language model, and nowhere else.
@@ -32,6 +39,18 @@ class Secrets:
                     self._values.append(form)
         # A key may begin with another key.
         self._values.sort(key=len, reverse=True)
+
+    def add_environment(self, environment: Mapping[str, str]) -> None:
+        """Remember what an environment holds of secrets: libraries take keys from there that nobody names to us."""
+        for name, value in environment.items():
+            if _SECRET_VARIABLE.fullmatch(name):
+                self.add(value)
+
+    def add_address(self, address: str) -> None:
+        """Remember name and password of an address that has them, as ``http://name:password@host``."""
+        for who in _WHO_ASKS.findall(address):
+            self.add(who)
+            self.add(who.rpartition(":")[2])
 
     def mask(self, text: str) -> str:
         """Return ``text`` with every secret value replaced."""

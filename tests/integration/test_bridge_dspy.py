@@ -566,6 +566,20 @@ def test_key_is_never_told_back(bridge: BridgeProcess, lm_server: LMServer) -> N
     assert KEY not in said
 
 
+def test_key_of_the_environment_is_never_told_either(bridge: BridgeProcess, lm_server: LMServer) -> None:
+    """DSPy takes it where no other was given, so nobody had named it to the worker; failures repeated it in full."""
+    who = "ann:pass-2342-do-not-tell"
+    lm_server.script.fail(401, message=f"Incorrect API key provided: {KEY}, by {who}", times=1)
+    for api_base in (lm_server.api_base.replace("://", f"://{who}@"), lm_server.api_base):
+        bridge.ask("configure_lm", model="openai/gpt-4o-mini", api_base=api_base, api_key="any")
+    create(bridge)
+    failure = refused_run(bridge)
+    assert "provided: [secret], by [secret]" in failure["error"]
+    told = json.dumps([failure, bridge.events]) + bridge.stderr()
+    assert KEY not in told
+    assert "pass-2342" not in told
+
+
 def test_key_that_is_no_text_is_refused_untold(bridge: BridgeProcess) -> None:
     """The refusal repeated a key of digits that had lost its quotes on the way."""
     error = bridge.refused("configure_lm", model="openai/gpt-4o-mini", api_key=471108154711)

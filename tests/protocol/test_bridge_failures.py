@@ -192,3 +192,34 @@ def test_secret_is_masked_in_quotes_too(value: str) -> None:
     secrets.add(value)
     for text in (value, value.strip(), repr(value), repr(value.strip())):
         assert "12345678" not in secrets.mask(f"forbidden byte in {text}")
+
+
+def test_secrets_of_an_environment_are_known_by_their_names() -> None:
+    """A provider that repeated the key of ``OPENAI_API_KEY`` had it told in errors, outputs and journals."""
+    values = {
+        "OPENAI_API_KEY": "sk-0123456789",
+        "openai_apikey": "sk-1234567890",
+        "AWS_SECRET_ACCESS_KEY": "aws-2345678901",
+        "HF_TOKEN": "hf-3456789012",
+        "PGPASSWORD": "pw-4567890123",
+        "CLIENT_SECRET": "cs-5678901234",
+    }
+    harmless = {
+        "KEYBOARD": "a-keyboard",
+        "TOKENIZERS_PARALLELISM": "false-and-long",
+        "SSH_AUTH_SOCK": "/tmp/agent",
+    }
+    secrets = Secrets()
+    secrets.add_environment(values | harmless)
+    assert {secrets.mask(value) for value in values.values()} == {"[secret]"}
+    assert [secrets.mask(value) for value in harmless.values()] == list(harmless.values())
+
+
+def test_who_asks_by_an_address_is_secret() -> None:
+    """An address with a password in it was told in full when nobody answered there."""
+    secrets = Secrets()
+    secrets.add_address("http://ann:pass-0123456789@127.0.0.1:1/v1")
+    assert secrets.mask("ann:pass-0123456789@127.0.0.1") == "[secret]@127.0.0.1"
+    assert secrets.mask("pass-0123456789 for http://127.0.0.1:1/v1") == "[secret] for http://127.0.0.1:1/v1"
+    secrets.add_address("http://127.0.0.1:1/v1?api-version=2026-01-01")
+    assert secrets.mask("http://127.0.0.1:1/v1?api-version=2026-01-01").endswith("2026-01-01")
