@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dspex_pool.adapters.base import ANONYMOUS, Adapter, Signature
@@ -16,7 +17,7 @@ from dspex_pool.session_call import check_timeout
 from dspex_pool.session_table import check_session_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["CommandAdapter"]
 
@@ -25,6 +26,8 @@ _LM_SETTINGS = (
     "model", "api_key", "api_key_env", "api_base", "temperature", "max_tokens", "provider", "engine"
 )  # fmt: skip
 _PROGRAM_OPTIONS = ("tools", "max_iters")
+_SIGNATURE_KEYS = ("name", "description", "inputs", "outputs")
+_FIELD_KEYS = ("name", "type", "description")
 
 
 class CommandAdapter(Adapter):
@@ -91,6 +94,8 @@ class CommandAdapter(Adapter):
     ) -> dict[str, Any]:
         """Create a program; ``options`` are those of its kind, such as ``tools`` of ``react``."""
         _refuse_unknown("create_program", options, _PROGRAM_OPTIONS)
+        if isinstance(signature, Mapping):
+            _refuse_unknown_keys(signature)
         args = {
             "id": program_id,
             "signature": signature,
@@ -163,4 +168,23 @@ def _refuse_unknown(command: str, given: Mapping[str, Any], known: Sequence[str]
             raise InvalidArgumentError(
                 f"{command} has no argument {name!r}; known are {', '.join(known)}.",
                 argument=name,
+            )
+
+
+def _refuse_unknown_keys(signature: Mapping[str, Any]) -> None:
+    """Refuse what no model would be shown, DSPy's own words among it: ``instructions``, ``desc``."""
+    _refuse_unknown_key("signature", signature, _SIGNATURE_KEYS)
+    for part in ("inputs", "outputs"):
+        fields = signature.get(part)
+        for field in fields if isinstance(fields, list | tuple) else ():
+            if isinstance(field, Mapping):
+                _refuse_unknown_key(f"signature's field {field.get('name')!r}", field, _FIELD_KEYS)
+
+
+def _refuse_unknown_key(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise InvalidArgumentError(
+                f"the {what} has a key {key!r} that is unknown; known are {', '.join(known)}.",
+                argument="signature",
             )

@@ -57,6 +57,17 @@ class RefusalPromises(AdapterPromises):
                 await adapter.create_program("p", SIGNATURE, **misspelt)
             assert (await adapter.list_programs())["total_count"] == 0
 
+    async def test_unknown_key_of_a_signature_is_named(self) -> None:
+        """DSPy's own words for them are others: the model was never shown such ``instructions`` and ``desc``."""
+        fields = {"inputs": [{"name": "question"}], "outputs": [{"name": "answer"}]}
+        described: dict[str, Any] = {**fields, "outputs": [{"name": "answer", "desc": "one word"}]}
+        async with self.session() as adapter:
+            with refused(InvalidArgumentError, "'instructions'", "name, description, inputs, outputs"):
+                await adapter.create_program("p", {**fields, "instructions": "Be brief."})
+            with refused(InvalidArgumentError, "'desc'", "'answer'", "name, type, description"):
+                await adapter.create_program("p", described)
+            assert (await adapter.list_programs())["total_count"] == 0
+
     async def test_empty_program_id_is_refused(self) -> None:
         """A program needs a name."""
         async with self.session() as adapter:
