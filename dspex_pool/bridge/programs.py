@@ -327,6 +327,8 @@ def _run(
 ) -> tuple[Any, dict[str, Any]]:
     tokens = Tokens()
     own = {"usage_tracker": tokens, "dspex_ledger": ledger} | ({} if lm is None else {"lm": lm})
+    # A tool may be a coroutine function: nobody but the worker could await it.
+    own["allow_tool_async_sync_conversion"] = True
     with own_settings(settings), dspy.context(**own, disable_history=True, trace=[]):
         prediction = module(**inputs) if _is_synchronous(module) else asyncio.run(module.acall(**inputs))
     return prediction, tokens.get_total_tokens()

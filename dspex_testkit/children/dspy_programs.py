@@ -25,6 +25,7 @@ __all__ = [
     "ReactEngine",
     "ScriptedEngine",
     "asynchronous",
+    "awaited_word_count",
     "borrower",
     "chooser",
     "configured",
@@ -280,6 +281,17 @@ def failing() -> object:
 def word_count(text: str) -> int:
     """Count the words of a text."""
     return len(text.split())
+
+
+async def awaited_word_count(text: str) -> int:
+    """Count the words of a text, as a tool that waits for a service.
+
+    Cancellation: Nothing is undone.
+    """
+    return word_count(text)
+
+
+awaited_word_count.__name__ = "word_count"  # by which the model calls it
 
 
 class ScriptedEngine:

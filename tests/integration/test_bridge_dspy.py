@@ -233,14 +233,19 @@ def test_state_of_another_program_is_refused(bridge: BridgeProcess) -> None:
     assert bridge.ask("get_stats")["programs_count"] == 0
 
 
-def test_react_program_calls_its_tools(bridge: BridgeProcess) -> None:
-    """Tools come by name, from the allow-list."""
+@pytest.mark.parametrize("tool", ["word_count", "awaited_word_count"])
+def test_react_program_calls_its_tools(bridge: BridgeProcess, tool: str) -> None:
+    """Tools come by name, from the allow-list.
+
+    One that is a coroutine function, as those of MCP are, was taken, and each call of it failed: the model was told
+    to await it, and answered without.
+    """
     bridge.ask("configure_lm", model="script/react", engine=f"{PROGRAMS}:ReactEngine", session_id="s")
     create(
         bridge,
         signature="question -> answer",
         program_type="react",
-        tools=[f"{PROGRAMS}:word_count"],
+        tools=[f"{PROGRAMS}:{tool}"],
         max_iters=4,
     )
     result = execute(bridge, inputs={"question": "How many words are in 'a b c'?"})
