@@ -304,10 +304,11 @@ def run(
         settings: What the program has told ``dspy.configure``; takes what it tells it now.
 
     Raises:
+        InvalidArgumentError: The options would change nothing.
         Exception: Whatever the module raises.
     """
-    if lm is not None and options:
-        lm = lm.copy(**options)
+    if options:
+        lm = _with_options(module, settings.get("lm") if lm is None else lm, options)
     ledger = Ledger()
     # An empty context for each run: a cancelled one may have left DSPy's settings behind, another tenant's model
     # among them.
@@ -320,6 +321,17 @@ def run(
         raise
     cost, reason = ledger.total(list(usage))
     return Outcome(_outputs(prediction), usage, cost, reason)
+
+
+def _with_options(module: Any, lm: Any, options: Mapping[str, Any]) -> Any:
+    # A session's model that the program took in an earlier run is none of its own: it takes the next one, too.
+    own = [asker.lm is not None and not isinstance(asker.lm, MeteredLM) for asker in module.predictors()]
+    if lm is None or (own and all(own)):
+        raise InvalidArgumentError(
+            "options would change nothing: the program asks its own model alone, or none",
+            argument="options",
+        )
+    return lm.copy(**options)
 
 
 def _run(

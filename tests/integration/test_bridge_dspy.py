@@ -468,6 +468,20 @@ def test_options_of_a_run_are_checked(bridge: BridgeProcess) -> None:
     assert "temperature must be" in refused_run(bridge, options={"temperature": "hot"})["error"]
 
 
+def test_options_are_refused_where_they_would_change_nothing(bridge: BridgeProcess) -> None:
+    """A program with models of its own alone ran, at its own temperature, as if it had been asked with another."""
+    create(bridge, factory=f"{PROGRAMS}:thinker")
+    assert "own model" in refused_run(bridge, options={"temperature": 0.1})["error"]
+    assert execute(bridge, options={})["outputs"]
+    create(bridge, "borrower", factory=f"{PROGRAMS}:borrower")
+    for _ in range(2):
+        assert execute(bridge, "borrower", options={"temperature": 0.1})["outputs"]
+    with running_bridge("--allow", PROGRAMS, handler=HANDLER) as fresh:
+        create(fresh, factory=f"{PROGRAMS}:shouter")
+        refusal = refused_run(fresh, inputs={"text": "hi"}, options={"max_tokens": 5})
+        assert refusal["type"] == "InvalidArgument"
+
+
 def test_providers_refusal_travels_with_code_status_and_advice(bridge: BridgeProcess) -> None:
     """What DSPy knows about an error reaches whoever decides on another try."""
     bridge.ask("configure_lm", model="script/limited", engine=f"{PROGRAMS}:RateLimitedEngine")
