@@ -1,28 +1,27 @@
 """DSPy itself: language models, modules, their runs and their state.
 
-The only module of the bridge that imports DSPy when it is imported. Whoever needs it imports it late.
+It and what it imports are the only modules of the bridge that import DSPy when they are imported. Whoever needs it
+imports it late.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import os
 import traceback
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 # litellm would fetch a price list from the network when it is first used.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
 import dspy  # reads the environment
-import pydantic
 
 from dspex_pool.bridge.awaited_engine import AwaitedEngine
 from dspex_pool.bridge.extractive import ExtractiveEngine
+from dspex_pool.bridge.factory_inputs import check_call, is_synchronous, typed
 from dspex_pool.bridge.handler import import_allowed
 from dspex_pool.bridge.ledger import Ledger
 from dspex_pool.bridge.lm import EXTRACTIVE_ENGINE
@@ -42,6 +41,7 @@ __all__ = [
     "Outcome",
     "build_lm",
     "build_module",
+    "check_call",
     "dump_state",
     "error_facts",
     "load_state",
@@ -52,8 +52,6 @@ __all__ = [
 
 # The key of DSPy's cache ignores endpoint and API key: one tenant would be given another's answers.
 _NO_CACHE = {"enable_disk_cache": False, "enable_memory_cache": False}
-# DSPy's modules whose inputs are those of their signature, as ChainOfThought's are those of its Predict.
-_OF_ONE_SIGNATURE = (dspy.Predict, dspy.ProgramOfThought, dspy.ReAct)
 
 # What importing a module of the allow-list has told ``dspy.configure``, by its name: it is imported only once.
 _changed_by_import: dict[str, dict[str, Any]] = {}
@@ -225,65 +223,12 @@ def _from_factory(name: str, allow: Sequence[str], settings: dict[str, Any]) -> 
         raise InvalidArgumentError(
             f"factory {name!r} returned a {type(module).__name__}, not a dspy.Module", argument="factory"
         )
-    if not _is_synchronous(module) and not hasattr(type(module), "aforward"):
+    if not is_synchronous(module) and not hasattr(type(module), "aforward"):
         raise InvalidArgumentError(
             f"factory {name!r} returned a {type(module).__name__}, which has no forward and no aforward",
             argument="factory",
         )
     return module
-
-
-def check_call(module: Any, inputs: Mapping[str, Any], *, program_id: str) -> None:
-    """Check inputs against the parameters of ``forward`` or ``aforward``, for modules of which nothing else is known.
-
-    Raises:
-        InvalidArgumentError: A parameter is missing or unknown.
-    """
-    # Not of the instance: asking it makes DSPy warn of a direct call.
-    kind = type(module)
-    forward = types.MethodType(kind.forward if _is_synchronous(module) else kind.aforward, module)
-    try:
-        inspect.signature(forward).bind(**inputs)
-    except TypeError as error:
-        raise InvalidArgumentError(
-            f"program {program_id!r} cannot take these inputs: {error}", argument="inputs"
-        ) from error
-
-
-def typed(module: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Return inputs with those made that a signature types as DSPy's own: it knows images and conversations by type.
-
-    Modules of the user's own get what was sent.
-
-    Raises:
-        InvalidArgumentError: One is not what its type is made of.
-    """
-    root = module.predict if isinstance(module, dspy.ChainOfThought) else module
-    if not isinstance(root, _OF_ONE_SIGNATURE):
-        return inputs
-    return {name: _typed(root.signature, name, value) for name, value in inputs.items()}
-
-
-def _typed(signature: Any, name: str, value: Any) -> Any:
-    field = signature.input_fields.get(name)
-    if field is None or not _is_of_dspy(field.annotation):
-        return value
-    try:
-        return pydantic.TypeAdapter(field.annotation).validate_python(value)
-    except ValueError as error:
-        raise InvalidArgumentError(
-            f"input {name!r} does not fit its type: {error}", argument="inputs"
-        ) from error
-
-
-def _is_of_dspy(annotation: Any) -> bool:
-    if isinstance(annotation, type) and issubclass(annotation, (dspy.Type, dspy.History)):
-        return True
-    return any(map(_is_of_dspy, get_args(annotation)))
-
-
-def _is_synchronous(module: Any) -> bool:
-    return hasattr(type(module), "forward")
 
 
 def run(
@@ -342,7 +287,7 @@ def _run(
     # A tool may be a coroutine function: nobody but the worker could await it.
     own["allow_tool_async_sync_conversion"] = True
     with own_settings(settings), dspy.context(**own, disable_history=True, trace=[]):
-        prediction = module(**inputs) if _is_synchronous(module) else asyncio.run(module.acall(**inputs))
+        prediction = module(**inputs) if is_synchronous(module) else asyncio.run(module.acall(**inputs))
     return prediction, tokens.get_total_tokens()
 
 

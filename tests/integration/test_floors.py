@@ -71,7 +71,11 @@ GROUPS = [group for groups in FLOORS.values() for group in groups]
 BRIDGE_MAY_IMPORT = ("dspex_pool.errors", "dspex_pool.protocol", "dspex_pool.bridge")
 BRIDGE_LIBRARIES = {"msgspec", "dspy", "pydantic"}
 #: The modules that know DSPy, and pydantic, which its types are made of.
-DSPY_MODULES = {"dspex_pool.bridge.programs", "dspex_pool.bridge.extractive"}
+DSPY_MODULES = {
+    "dspex_pool.bridge.programs",
+    "dspex_pool.bridge.factory_inputs",
+    "dspex_pool.bridge.extractive",
+}
 
 #: What pytest loads in every run.
 PLUGIN = ("dspex_testkit.plugin",)
