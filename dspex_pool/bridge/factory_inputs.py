@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import types
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 import dspy
 import pydantic
 
+from dspex_pool.bridge.signatures import RESERVED_INPUTS
 from dspex_pool.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -18,13 +19,17 @@ __all__ = ["check_call", "is_synchronous", "typed"]
 
 # DSPy's modules whose inputs are those of their signature, as ChainOfThought's are those of its Predict.
 _OF_ONE_SIGNATURE = (dspy.Predict, dspy.ProgramOfThought, dspy.ReAct)
+# Those whose inputs are those of the module in them.
+_PASSING_ON = (dspy.BestOfN, dspy.Refine)
+# What a module takes beside its inputs, and what is no data either.
+_BOUNDS = ("max_iters",)
 
 
 def check_call(module: Any, inputs: Mapping[str, Any], *, program_id: str) -> None:
-    """Check inputs against the parameters of ``forward`` or ``aforward``, for modules of which nothing else is known.
+    """Check inputs against the parameters of ``forward`` or ``aforward``, and against the fields of DSPy's modules.
 
     Raises:
-        InvalidArgumentError: A parameter is missing or unknown.
+        InvalidArgumentError: An input is missing or unknown, or is no data.
     """
     # Not of the instance: asking it makes DSPy warn of a direct call.
     kind = type(module)
@@ -35,6 +40,36 @@ def check_call(module: Any, inputs: Mapping[str, Any], *, program_id: str) -> No
         raise InvalidArgumentError(
             f"program {program_id!r} cannot take these inputs: {error}", argument="inputs"
         ) from error
+    module = _asked(module)
+    signature = _signature_of(module)
+    # A forward of the user's own may ask for less than the fields, and add the rest.
+    if signature is not None and type(module).forward.__module__.startswith("dspy."):
+        _check_fields(signature.input_fields, inputs, program_id=program_id)
+
+
+def _check_fields(fields: Mapping[str, Any], inputs: Mapping[str, Any], *, program_id: str) -> None:
+    """Check what one of DSPy's own modules is given, which takes any names and warns of what is missing."""
+    problems = [
+        f"misses the input {name!r}"
+        for name, field in fields.items()
+        if name not in inputs and field.is_required() and not _allows_null(field.annotation)
+    ]
+    problems += [
+        f"got an input {name!r}, a name that DSPy keeps for itself"
+        for name in inputs
+        if name in RESERVED_INPUTS or (name in _BOUNDS and name not in fields)
+    ]
+    if problems:
+        raise InvalidArgumentError(
+            f"program {program_id!r} {', '.join(problems)}; its inputs are {', '.join(fields)}",
+            argument="inputs",
+        )
+
+
+def _allows_null(annotation: Any) -> bool:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return any(map(_allows_null, get_args(annotation)))
+    return annotation in (None, types.NoneType)
 
 
 def typed(module: Any, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -45,10 +80,22 @@ def typed(module: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidArgumentError: One is not what its type is made of.
     """
-    root = module.predict if isinstance(module, dspy.ChainOfThought) else module
-    if not isinstance(root, _OF_ONE_SIGNATURE):
+    signature = _signature_of(_asked(module))
+    if signature is None:
         return inputs
-    return {name: _typed(root.signature, name, value) for name, value in inputs.items()}
+    return {name: _typed(signature, name, value) for name, value in inputs.items()}
+
+
+def _asked(module: Any) -> Any:
+    """Return the module that gets the inputs in the end."""
+    while isinstance(module, _PASSING_ON):
+        module = module.module
+    return module
+
+
+def _signature_of(module: Any) -> Any:
+    root = module.predict if isinstance(module, dspy.ChainOfThought) else module
+    return root.signature if isinstance(root, _OF_ONE_SIGNATURE) else None
 
 
 def _typed(signature: Any, name: str, value: Any) -> Any:

@@ -19,10 +19,10 @@ from dspex_pool.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["FieldSpec", "SignatureSpec", "parse_signature", "validate_inputs"]
+__all__ = ["RESERVED_INPUTS", "FieldSpec", "SignatureSpec", "parse_signature", "validate_inputs"]
 
 #: Keywords that DSPy's modules keep for themselves when they are called.
-_RESERVED = frozenset({"completions", "config", "demos", "lm", "new_signature", "signature"})
+RESERVED_INPUTS = frozenset({"completions", "config", "demos", "lm", "new_signature", "signature"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,5 +187,5 @@ def _check_names(spec: SignatureSpec) -> None:
         if name in seen:
             raise _refuse(f"has two fields named {name!r}")
         seen.add(name)
-    if taken := sorted(_RESERVED & {field.name for field in spec.inputs}):
+    if taken := sorted(RESERVED_INPUTS & {field.name for field in spec.inputs}):
         raise _refuse(f"has an input {taken[0]!r}, a name that DSPy keeps for itself")

@@ -1,4 +1,4 @@
-"""What programs return, and what their dumps tell, as JSON has it: the DSPy bridge in a real process."""
+"""What programs take and return, and what their dumps tell, as JSON has it: the DSPy bridge in a real process."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ pytestmark = pytest.mark.integration
 
 PROGRAMS = "dspex_testkit.children.dspy_programs"
 OF_SESSION = {"program_id": "p", "session_id": "s"}
+INPUTS = {"context": "Ann is here.", "question": "Who is here?"}
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,29 @@ def test_input_that_does_not_fit_a_type_of_dspy_is_refused_by_its_name(
     error = bridge.refused("execute_program", **OF_SESSION, inputs=inputs)
     assert error["type"] == "InvalidArgument"
     assert f"input {next(iter(wrong))!r} does not fit its type" in error["message"]
+
+
+@pytest.mark.parametrize("factory", ["thinker", "chooser"])
+@pytest.mark.parametrize(
+    ("inputs", "problem"),
+    [
+        ({"question": "q"}, "misses the input 'context'"),
+        (INPUTS | {"config": {"api_base": "http://127.0.0.1:1"}}, "'config'"),
+        (INPUTS | {"demos": [{"context": "c", "question": "q", "answer": "a"}]}, "'demos'"),
+        (INPUTS | {"max_iters": 10**9}, "'max_iters'"),
+    ],
+)
+def test_inputs_of_dspys_own_modules_are_data_and_all_there(
+    bridge: BridgeProcess, factory: str, inputs: dict[str, Any], problem: str
+) -> None:
+    """They take any input by name: what was missing was not asked for, and paid; ``config`` is no data.
+
+    A row with a ``config`` had the session's key sent to an address of its own.
+    """
+    create(bridge, factory)
+    error = bridge.refused("execute_program", **OF_SESSION, inputs=inputs)
+    assert error["type"] == "InvalidArgument"
+    assert problem in error["error"]
 
 
 @pytest.mark.parametrize(
