@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,8 @@ class PoolRunner:
 
     def __init__(self, pool: PythonPool, program: ProgramChoice, *, timeout: float | None) -> None:
         self._pool = pool
-        self._timeout = timeout
+        # Of the pool a call without a time gets that of the settings, which is here for all but the rows.
+        self._timeout = math.inf if timeout is None else timeout
         self._program = {"program_id": PROGRAM_ID, "definition": dict(program.definition)}
         if program.state is not None:
             self._program["state"] = dict(program.state)

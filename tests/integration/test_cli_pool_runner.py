@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,10 +49,12 @@ class FakePool:
             raise said
 
 
-def runner(pool: FakePool, state: Mapping[str, Any] | None = None) -> PoolRunner:
+def runner(
+    pool: FakePool, state: Mapping[str, Any] | None = None, *, timeout: float | None = 1.5
+) -> PoolRunner:
     """Make the runner of a program on a fake pool."""
     program = ProgramChoice("q -> a", {"signature": "q -> a"}, state)
-    return PoolRunner(pool, program, timeout=1.5)  # type: ignore[arg-type]  # a pool as far as the runner looks
+    return PoolRunner(pool, program, timeout=timeout)  # type: ignore[arg-type]  # a pool as far as it looks
 
 
 def died(*, sent: bool, attempts: int) -> WorkerDiedError:
@@ -90,6 +93,14 @@ async def test_row_is_one_call() -> None:
         )
     ]
     assert (reply.outputs, reply.worker_id, reply.attempts, reply.duration) == ({"a": 1}, "w-2", 1, 0.25)
+
+
+@pytest.mark.trio
+async def test_row_without_a_timeout_has_all_the_time() -> None:
+    """It had that of the rest, a minute: an agent that took longer failed, though nobody had set a limit."""
+    pool = FakePool(ANSWER)
+    await runner(pool, timeout=None).run_row("t", {"q": 1})
+    assert pool.asked[0][3]["timeout"] == math.inf
 
 
 @pytest.mark.trio
