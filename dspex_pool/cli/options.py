@@ -143,7 +143,8 @@ Retries: TypeAlias = Annotated[
         "--retries",
         metavar="N",
         min=0,
-        help="Further attempts of a row on another worker when one is lost. The row may then ask the model twice.",
+        help="Further attempts of a row whose worker is lost, or whose model asks for another try. The row may then "
+        "ask the model twice.",
     ),
 ]
 JournalPath: TypeAlias = Annotated[
