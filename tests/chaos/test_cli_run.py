@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -44,6 +45,9 @@ class Slow(dspy.Module):
 #: would else be hit as often as it may be retried, always by the worker that has just come.
 PAUSE, ROWS = 0.5, 8
 
+#: Kills without which nothing is shown.
+ENOUGH_KILLS = 3
+
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
@@ -60,14 +64,18 @@ def questions(count: int, seconds: float) -> list[dict[str, Any]]:
 
 
 def kill_workers(shell: Shell, run: subprocess.Popen[str], draw: random.Random, seconds: float) -> list[int]:
-    """Kill a random worker every half second in which rows are answered; return the process ids of those hit."""
+    """Kill a random worker every half second in which rows are answered; return the process ids of those hit.
+
+    How many rows a machine answers meanwhile is its own affair: when all are answered, the killing is over.
+    """
     hit, deadline = list[int](), time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and run.poll() is None:
         workers = sorted(worker.pid for worker in psutil.Process(run.pid).children() if is_alive(worker))
         if workers:
             pid = draw.choice(workers)
-            os.kill(pid, signal.SIGKILL)
-            hit.append(pid)
+            with contextlib.suppress(ProcessLookupError):  # the run is just over
+                os.kill(pid, signal.SIGKILL)
+                hit.append(pid)
         recorded = shell.recorded()
         time.sleep(PAUSE)
         wait_until(lambda: run.poll() is not None or shell.recorded() >= recorded + ROWS, "rows are answered")  # noqa: B023 - awaited here
@@ -89,7 +97,6 @@ def run_under_kills(shell: Shell, draw: random.Random, rows: list[dict[str, Any]
     with shell.started(*words, "--session-field", "tenant", "--workers", "4", "--retries", "3") as run:
         wait_until(lambda: shell.recorded() > 0, "a row is recorded", seconds=30)
         hit = kill_workers(shell, run, draw, seconds)
-        assert run.poll() is None, "the run was over before the killing: more rows are needed"
         _, told = run.communicate(timeout=120)
     assert run.returncode == 0, told
     answers = shell.answers()
@@ -99,15 +106,15 @@ def run_under_kills(shell: Shell, draw: random.Random, rows: list[dict[str, Any]
         said = answer["outputs"]["answer"]
         assert said in row["context"] or said.startswith("I do not know")
     assert shell.workers(run.pid) == []
-    assert hit, "nobody was killed"
+    assert len(hit) >= ENOUGH_KILLS, "the run was over before the killing: more rows are needed"
     assert max(answer["attempts"] for answer in answers) > 1, "no row was hit"
 
 
 def test_kills_fail_no_row(shell: Shell, dspex_random: random.Random) -> None:
-    """Five seconds of kills: every row once, none failed, no process left."""
+    """Up to five seconds of kills: every row once, none failed, no process left."""
     run_under_kills(shell, dspex_random, questions(300, 0.03), 5.0)
 
 
 def test_kills_fail_no_row_in_a_soak(shell: Shell, dspex_random: random.Random) -> None:
-    """Thirty seconds of kills, two a second where workers start that fast."""
+    """Up to thirty seconds of kills, two a second where workers start that fast."""
     run_under_kills(shell, dspex_random, questions(1800, 0.05), 30.0)
