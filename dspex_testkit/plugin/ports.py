@@ -16,13 +16,14 @@ import pytest
 from dspex_testkit.layers import LAYERS, dearest, names_layers_only, selected_layers
 from dspex_testkit.plugin.stash import STATE
 from dspex_testkit.ports.names import ALL, LAYER_OF_PORT, PORT_OF_LAYER
+from dspex_testkit.seeds import random_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from dspex_testkit.ports.run import BodyRun
 
-__all__ = ["is_body", "port_of"]
+__all__ = ["has_seeded_order", "is_body", "port_of"]
 
 FIXTURES = frozenset({"pool", "make_pool", "adapter"})
 PARAMETER = "dspex_port"
@@ -191,6 +192,11 @@ def port_of(item: pytest.Item) -> str | None:
     return None if callspec is None else callspec.params.get(PARAMETER)
 
 
+def has_seeded_order(item: pytest.Item) -> bool:
+    """Tell whether the run's seed decides the order of a test's tasks; Hypothesis draws that of its examples."""
+    return port_of(item) == "sim" and not hasattr(getattr(item, "obj", None), "hypothesis")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Load what bodies run in before they are held to their layers: trio's import runs a program."""
@@ -221,10 +227,20 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
 
     run = BodyRun(port, settings=_settings_of(pyfuncitem))
     try:
-        _run(run, body, arguments)
+        with _order(pyfuncitem):
+            _run(run, body, arguments)
     except BodyHungError as error:
         pytest.fail(str(error), pytrace=False)
     return True
+
+
+def _order(item: pytest.Item) -> contextlib.AbstractContextManager[None]:
+    """Have the run's seed decide who runs first, where that can be had again."""
+    if not has_seeded_order(item):
+        return contextlib.nullcontext()
+    from dspex_testkit.trio_seam import order_of_tasks
+
+    return order_of_tasks(random_of(item.config.stash[STATE].seed, f"{item.nodeid} order").getrandbits(32))
 
 
 def _run(run: BodyRun, body: Any, arguments: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dspex_testkit.plugin.ports import has_seeded_order
 from dspex_testkit.plugin.stash import CPU, FAILED, LAYER, STATE
 from dspex_testkit.seeds import how_to_replay
 from dspex_testkit.spending import Cost, Spending
@@ -24,7 +25,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if (layer := item.stash.get(LAYER, None)) is not None:
         vars(report).update(dspex_layer=layer.name, dspex_cpu=item.stash.get(CPU, 0.0))
     item.stash[FAILED] = report.failed or item.stash.get(FAILED, False)
-    if report.failed and "dspex_seed" in vars(item).get("fixturenames", ()):
+    if report.failed and ("dspex_seed" in vars(item).get("fixturenames", ()) or has_seeded_order(item)):
         report.sections.append(("dspex seed", how_to_replay(item.config.stash[STATE].seed)))
     return report
 

@@ -154,6 +154,34 @@ def test_trio_mode_and_its_fixtures_go_on_as_before(pytester: pytest.Pytester) -
     pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error").assert_outcomes(passed=2)
 
 
+def test_seed_of_the_run_decides_who_runs_first_where_all_is_simulated(pytester: pytest.Pytester) -> None:
+    """A failure that hung on the order of tasks came and went, with the seed that it had been shown with."""
+    pytester.makepyfile(
+        """
+        import trio
+
+        async def test_race(pool):
+            seen = []
+
+            async def call(n):
+                await pool.call("echo", {"n": n})
+                seen.append(n)
+
+            async with trio.open_nursery() as nursery:
+                for n in range(8):
+                    nursery.start_soon(call, n)
+            assert not seen, f"came as {seen}"
+        """
+    )
+
+    def order(seed: int) -> str:
+        said = pytester.runpytest_subprocess("-q", f"--dspex-seed={seed}").stdout
+        said.fnmatch_lines([f"seed {seed}; replay with --dspex-seed={seed} *"])
+        return next(line for line in said.lines if "AssertionError: came as" in line)
+
+    assert order(7) == order(7) != order(8)
+
+
 @pytest.mark.with_trio
 def test_what_cannot_be_is_refused_with_the_reason(pytester: pytest.Pytester) -> None:
     """Another clock, a plain function and an unknown kind are named; a failing assertion is shown as itself."""
