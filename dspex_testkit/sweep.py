@@ -133,7 +133,7 @@ def sweep(
         AssertionError: Something does not hold; a note says how the run is repeated.
         SeamBrokenError: This version of trio does not let its order of tasks be decided.
         TypeError: Both ``on`` and settings are given.
-        ValueError: There are no seeds.
+        ValueError: There are no seeds, or no step such as ``only`` says.
     """
     if on is not None and settings:
         raise TypeError(f"give settings to what opens the pool: {on!r} takes no {', '.join(settings)} here")
@@ -181,7 +181,7 @@ def sweep_scenario(
     Raises:
         AssertionError: Something does not hold; a note says how the run is repeated.
         SeamBrokenError: This version of trio does not let its order of tasks be decided.
-        ValueError: There are no seeds.
+        ValueError: There are no seeds, or no step such as ``only`` says.
     """
     require_seam()
     player = _Player(scenario, act, may_complete=may_complete, ports=ports, order=order)
@@ -189,7 +189,7 @@ def sweep_scenario(
         for seed in seeds:
             player.sweep(seed)
     else:
-        player.play(*only)
+        player.repeat(*only)
     if not player.runs:
         raise ValueError("a sweep without seeds shows nothing")
     return Swept(player.points, player.runs)
@@ -217,12 +217,25 @@ class _Player:
     def sweep(self, seed: int) -> None:
         """Play it with one order of tasks, undisturbed and at each step."""
         calm = self.play(seed, None)
-        # In its last step a target may have nothing left at which it could meet a cancellation. One with a single
-        # step must meet that of its begin, and one with none cannot.
-        own = calm.meter.target_steps
-        last = own[-2] if len(own) > 1 else len(own)
         for step in range(calm.meter.steps + 1):
-            self.play(seed, step, must_be_cut_short=self._act is cancel and step < last)
+            self.play(seed, step, must_be_cut_short=self._act is cancel and step < _last_step(calm))
+
+    def repeat(self, seed: int, step: int | None) -> None:
+        """Play it as a failure names it.
+
+        Raises:
+            ValueError: It does not come to that step.
+        """
+        stage = self.play(seed, step)
+        if step is None:
+            return
+        if stage.disturbed_at is None:
+            raise ValueError(
+                f"with seed {seed} the run has {stage.meter.steps} steps and no step {step}, so nothing was disturbed"
+            )
+        if self._act is cancel and not stage.scope.cancelled_caught:
+            # Whether there was anything left to be cancelled at, only the undisturbed run tells.
+            self.play(seed, step, must_be_cut_short=step < _last_step(self.play(seed, None)))
 
     def play(self, seed: int, step: int | None, *, must_be_cut_short: bool = False) -> Stage:
         """Play it once."""
@@ -255,3 +268,13 @@ class _Player:
         name, act = (getattr(each, "__name__", repr(each)) for each in (self._scenario, self._act))
         where = "undisturbed" if step is None else f"{act} before step {step} of the target's run"
         return f"sweep: {name}, seed {seed}, {where}; replay with only=({seed}, {step}), act={act}"
+
+
+def _last_step(calm: Stage) -> int:
+    """Return the step of an undisturbed run before which a cancellation must end the target.
+
+    In its last step a target may have nothing left at which it could meet a cancellation. One with a single step must
+    meet that of its begin, and one with none cannot.
+    """
+    own = calm.meter.target_steps
+    return own[-2] if len(own) > 1 else len(own)

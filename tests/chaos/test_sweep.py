@@ -106,6 +106,27 @@ def test_failure_says_how_its_run_is_repeated() -> None:
     assert sweep(forget_to_return, act=cancel, only=(seed, None)) == Swept(points=0, runs=1)
 
 
+def test_swallowed_cancellation_is_found_again_at_its_step() -> None:
+    """What a failure gave as ``only`` passed: that a cancellation must end the operation was not asked there."""
+    said = re.search(r"only=\((\d), (\d+)\)", complaint_about(swallow, seeds=[3]))
+    assert said is not None
+    again = complaint_about(swallow, only=(int(said[1]), int(said[2])))
+    assert "the cancellation is swallowed" in again
+    assert said[0] in again
+
+
+def test_last_step_may_be_repeated_too() -> None:
+    """There nothing is left to be cancelled at, which is no swallowed cancellation."""
+    last = sweep(ask_at_once, seeds=[0], act=cancel).points - 1
+    assert sweep(ask_at_once, act=cancel, only=(0, last)).points
+
+
+def test_step_that_is_not_there_is_no_pass() -> None:
+    """A run that was to be repeated at a step that it no longer has was disturbed nowhere, and passed."""
+    with pytest.raises(ValueError, match=r"the run has \d+ steps and no step 1000, so nothing was disturbed"):
+        sweep(ask_at_once, only=(0, 1000))
+
+
 def test_sweep_cancels_and_kills_unless_told_otherwise() -> None:
     """Without an act, every step is met by both."""
 
