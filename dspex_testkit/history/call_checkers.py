@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "lawful",
+    "not_empty",
     "not_vacuous",
     "one_outcome_each",
     "own_answers",
@@ -114,6 +115,14 @@ def own_programs(history: History) -> list[Violation]:
         for program in programs_shown_by(operation)
         if program not in made[whose(operation)]
     ]
+
+
+def not_empty(history: History) -> list[Violation]:
+    """Check that anything was recorded at all."""
+    if history.operations or history.leases or history.events:
+        return []
+    text = "vacuous: nothing was recorded; call the pool by history.call, or have the history attend it"
+    return [Violation(text)]
 
 
 def not_vacuous(faults: int) -> Checker:

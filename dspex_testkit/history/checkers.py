@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dspex_testkit.history.call_checkers import (
     lawful,
+    not_empty,
     not_vacuous,
     one_outcome_each,
     own_answers,
@@ -40,6 +41,7 @@ __all__ = [
     "default_checkers",
     "lawful",
     "leases_exclusive",
+    "not_empty",
     "not_vacuous",
     "nothing_alive_after_close",
     "one_outcome_each",
@@ -73,7 +75,7 @@ def default_checkers(
         faults: How many faults were proven to have happened; ``None`` where none were to happen.
     """
     checkers = [one_outcome_each, lawful(errors), own_answers(), own_programs, consistent(), *POOL_CHECKERS]
-    return checkers if faults is None else [*checkers, not_vacuous(faults)]
+    return [*checkers, not_empty if faults is None else not_vacuous(faults)]
 
 
 def check_history(

@@ -53,7 +53,10 @@ def check_all(history: History, *checkers: Checker) -> None:
 
     Raises:
         BrokenHistoryError: They found something; it tells all that they found.
+        ValueError: There is no checker.
     """
+    if not checkers:
+        raise ValueError("no checker was named; check_history asks the usual ones")
     if violations := [violation for checker in checkers for violation in checker(history)]:
         raise BrokenHistoryError(violations)
 

@@ -527,3 +527,18 @@ def test_all_that_is_found_is_told_at_once() -> None:
     text = str(caught.value)
     assert all(what in text for what in ("no order explains", "list_programs", "vacuous", "my own rule"))
     assert len(caught.value.violations) == 4
+
+
+def test_history_of_nothing_is_no_proof() -> None:
+    """Who called the pool past a history that attended none had it pass all checks."""
+    history = ticking()
+    with pytest.raises(checkers.BrokenHistoryError, match="vacuous: nothing was recorded"):
+        checkers.check_history(history)
+    history.released(history.acquired(1, 1))
+    checkers.check_history(history)
+
+
+def test_asking_no_checker_is_refused() -> None:
+    """``check_all(history)`` reads as if it asked all that there are; it asked none, and passed."""
+    with pytest.raises(ValueError, match="no checker was named; check_history asks the usual ones"):
+        checkers.check_all(ticking())
