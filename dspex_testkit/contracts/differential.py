@@ -207,7 +207,11 @@ def compare(
 
     Raises:
         DifferenceError: Something differs; with the conversation and both outcomes.
+        ValueError: There are no conversations, or fewer than two kinds of port.
     """
+    if len(played) < 2 or not conversations:
+        where = ", ".join(played) or "no port"
+        raise ValueError(f"{len(conversations)} conversations on {where}: nothing is laid side by side")
     first, *others = played
     compared = 0
     for number, turns in enumerate(conversations):

@@ -34,3 +34,12 @@ def test_conversation_is_drawn_from_its_seed_alone() -> None:
     """The same numbers give the same turns, others give others."""
     assert conversation(1, 2) == conversation(1, 2) != conversation(1, 3)
     assert conversation(2, 2) != conversation(1, 2)
+
+
+def test_comparison_of_nothing_is_refused() -> None:
+    """Without conversations, and with one kind of port to lay beside nothing, it passed."""
+    played = {"right": play_all("sim", ASKED)}
+    with pytest.raises(ValueError, match="1 conversations on right: nothing is laid side by side"):
+        compare(ASKED, played)
+    with pytest.raises(ValueError, match="0 conversations on one, other: nothing is laid side by side"):
+        compare([], {"one": [], "other": []})
