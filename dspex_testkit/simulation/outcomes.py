@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dspex_pool import errors
 from dspex_testkit.simulation.faults import GRID
 from dspex_testkit.simulation.telling import in_short
 
@@ -19,6 +20,9 @@ __all__ = ["ANSWER", "CANCELLED", "OWN_ERROR", "BrokenPromiseError", "Outcome", 
 
 #: Outcomes that are no error of the pool.
 ANSWER, CANCELLED, OWN_ERROR = "answer", "cancelled", "own error"
+
+#: All ends of a call but errors of the pool.
+BESIDE_ERRORS = (ANSWER, CANCELLED, OWN_ERROR, "WouldBlock")
 
 #: What a caller may hear of a worker to which a fault has happened.
 OF_BROKEN_WORKERS = frozenset({"WorkerDiedError", "RemoteProtocolError", "RemoteFrameTooLargeError"})
@@ -94,8 +98,15 @@ class Outcomes:
         return Counter(outcome.kind for outcome in self.all)
 
     def count(self, kind: str | type[BaseException]) -> int:
-        """Return how many calls ended in this way: by a kind of outcome, or in an error of that very class."""
+        """Return how many calls ended in this way: by a kind of outcome, or in an error of that very class.
+
+        Raises:
+            ValueError: There is no such kind, nor an error of the pool of that name.
+        """
         name = kind if isinstance(kind, str) else kind.__name__
+        if kind == name and name not in (*BESIDE_ERRORS, *errors.__all__):
+            known = ", ".join(BESIDE_ERRORS)
+            raise ValueError(f"no call ends with {name!r}; there are {known}, and the errors of the pool")
         return sum(outcome.kind == name for outcome in self.all)
 
     def check(
