@@ -6,7 +6,7 @@ import contextlib
 import functools
 import signal as signals
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
 
@@ -203,10 +203,34 @@ class Companion:
 
 
 class Wanted:
-    """What stands in a test's arguments for something that is opened within its run."""
+    """What stands in a test's arguments for something that is opened within its run.
 
-    def __init__(self, open_: Callable[[BodyRun, contextlib.AsyncExitStack], Awaitable[Any]]) -> None:
+    Args:
+        open_: Opens it.
+        name: Its fixture.
+    """
+
+    _name = "it"
+
+    def __init__(
+        self, open_: Callable[[BodyRun, contextlib.AsyncExitStack], Awaitable[Any]], name: str
+    ) -> None:
         self.open = open_
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> NoReturn:
+        raise AttributeError(f"{self._too_early()} (it was to give {attribute!r})")
+
+    def __call__(self, *_: object, **options: object) -> NoReturn:
+        """Say that it cannot be used yet."""
+        raise TypeError(self._too_early())
+
+    def _too_early(self) -> str:
+        name = self._name
+        return (
+            f"{name} is opened when the body of a test begins, so a fixture cannot use it: "
+            f"ask for {name} in the test itself, and make of it there what you need"
+        )
 
 
 class MakePool:
@@ -332,7 +356,7 @@ async def _adapter(port: str) -> AsyncIterator[Adapter]:
 
 #: What the fixtures hand out, by name.
 WANTED = {
-    name: functools.partial(Wanted, open_)()
+    name: Wanted(open_, name)
     for name, open_ in (
         ("pool", _open_pool),
         ("make_pool", _open_factory),

@@ -57,7 +57,7 @@ class WantedScenarios(Companion, Wanted):
     """
 
     def __init__(self, chaos: Chaos, seed: int) -> None:
-        super().__init__(self._open)
+        super().__init__(self._open, "scenario")
         self._chaos = chaos
         self._seed = seed
 
