@@ -12,7 +12,7 @@ import pytest
 
 from dspex_testkit.layers import LAYERS, dearest, names_layers_only, selected_layers
 from dspex_testkit.plugin.late import load_late_parts
-from dspex_testkit.plugin.ports import is_body, port_of
+from dspex_testkit.plugin.ports import complaint_about_parameters, is_body, port_of
 from dspex_testkit.plugin.stash import COMPLAINT, LAYER, STATE
 from dspex_testkit.ports.names import LAYER_OF_PORT
 from dspex_testkit.settings import seconds_of
@@ -109,7 +109,9 @@ def _assign(item: pytest.Item, name: str, state: State, *, is_marked: bool) -> s
 
 
 def _complaint_about_marks(item: pytest.Item) -> str:
-    """Return what is wrong with the seconds that markers of ours are given, if anything."""
+    """Return what is wrong with markers of ours, or with the seconds that they are given, if anything."""
+    if complaint := complaint_about_parameters(item):
+        return complaint
     try:
         # The name is a common one, and a test without a layer has no budget.
         if LAYER in item.stash:

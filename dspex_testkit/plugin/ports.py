@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dspex_testkit.ports.run import BodyRun
 
-__all__ = ["has_seeded_order", "is_body", "port_of"]
+__all__ = ["complaint_about_parameters", "has_seeded_order", "is_body", "port_of"]
 
 FIXTURES = frozenset({"pool", "make_pool", "adapter"})
 PARAMETER = "dspex_port"
@@ -195,6 +195,20 @@ def port_of(item: pytest.Item) -> str | None:
 def has_seeded_order(item: pytest.Item) -> bool:
     """Tell whether the run's seed decides the order of a test's tasks; Hypothesis draws that of its examples."""
     return port_of(item) == "sim" and not hasattr(getattr(item, "obj", None), "hypothesis")
+
+
+def complaint_about_parameters(item: pytest.Item) -> str:
+    """Return what marks of a parameter promise and cannot keep: ports are chosen before parameters are known."""
+    if (port := port_of(item)) is None:
+        return ""
+    marks = {mark.name for mark in getattr(item, "callspec").marks}  # noqa: B009 - of functions alone
+    end = f", so this would run on {port}; mark the test"
+    if "ports" in marks:
+        return f"{item.nodeid}: ports on a parameter has no effect{end}"
+    layers = [name for name in LAYERS if name in marks and PORT_OF_LAYER.get(name) != port]
+    if layers and item.get_closest_marker("ports") is None and item.config.getoption("--dspex-port") is None:
+        return f"{item.nodeid}: the layer {layers[0]} of a parameter chooses no port{end}"
+    return ""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -248,6 +248,46 @@ def test_marker_with_wrong_words_is_told_in_one_line(
     result.stdout.no_fnmatch_line("*plugin/ports.py*")
 
 
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        ("ports('server')", "ports on a parameter has no effect, so this would run on sim"),
+        ("integration", "the layer integration of a parameter chooses no port, so this would run on sim"),
+    ],
+)
+def test_parameter_that_cannot_choose_the_port_is_refused(
+    mark: str, said: str, pytester: pytest.Pytester
+) -> None:
+    """A case that was marked to run on processes passed on simulated workers, under the name of its layer."""
+    pytester.makepyfile(f"""
+        import pytest
+        @pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.{mark})])
+        async def test_it(pool, n): pass
+    """)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"test_it[sim-1]: {said}; mark the test" in result.stderr.str()
+
+
+def test_layer_of_a_parameter_goes_with_its_port(pytester: pytest.Pytester) -> None:
+    """Where the test says its ports, or the layer has the port of the case anyway, a case has its own layer."""
+    pytester.makepyfile("""
+        import pytest
+        marks = pytest.mark.stress
+        @pytest.mark.ports("sim")
+        @pytest.mark.parametrize("n", [1, pytest.param(2, marks=marks)])
+        async def test_with_ports(pool, n): pass
+        @pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.fast)])
+        async def test_of_that_port(pool, n): pass
+        @pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.chaos)])
+        async def test_without_a_pool(n): pass
+        @pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.pool_settings(pool_size=1))])
+        async def test_settings(pool, n): assert pool.size == 1
+    """)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-k", "not without")
+    result.assert_outcomes(passed=4, deselected=1)
+
+
 def test_setting_of_another_pool_that_does_not_exist_is_told(pytester: pytest.Pytester) -> None:
     """Python's own error said neither what there is nor what was meant."""
     pytester.makepyfile("async def test_it(make_pool): await make_pool(pool_sise=3)")
