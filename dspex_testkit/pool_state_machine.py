@@ -245,14 +245,17 @@ class PoolStateMachine(RuleBasedStateMachine):
         """Check the pool's books, and who holds what."""
         if not hasattr(self, "host"):
             return
-        if (error := self.ports.broken) is not None:
-            raise AssertionError(f"make_ports gives what starts no worker: {error!r}") from error
+        self._require_starts()
         check_books(self.pool._state, processes_before=self._processes)
         check_timers(self.pool._state, self.host.clock.current_time())
         self._processes = len(self.pool._state.workers)
         holders = [caller for caller in self.callers if caller.lease is not None]
         assert len(holders) == len(self.held), "a lease was lost or given twice"
         self.callers = [caller for caller in self.callers if not caller.is_done]
+
+    def _require_starts(self) -> None:
+        if (error := self.ports.broken) is not None:
+            raise AssertionError(f"make_ports gives what starts no worker: {error!r}") from error
 
     def note_lease(self, caller: Caller, incarnation: int) -> None:
         """Note that a worker has come into a caller's hands."""
@@ -314,6 +317,7 @@ class PoolStateMachine(RuleBasedStateMachine):
         for caller in asking:
             self._in_background(caller.live)
         self.host.advance(RECOVERY)
+        self._require_starts()
         assert all(caller.is_idle for caller in asking), "a healed pool does not lend all of its workers"
 
     def _close(self) -> None:

@@ -76,6 +76,19 @@ def test_machine_says_that_its_workers_cannot_start() -> None:
         run_state_machine_as_test(MisspeltMachine, settings=FIND)
 
 
+class IdleMisspeltMachine(MisspeltMachine):
+    """Starts none of them before the world is healed."""
+
+    def settings_of_pool(self) -> st.SearchStrategy[dict[str, Any]]:
+        return st.just({"pool_size": 1, "lazy": True})
+
+
+def test_machine_that_is_healed_says_so_too() -> None:
+    """A lazy pool was said not to lend its workers, which Hypothesis shrank for a minute, beside the reason."""
+    with pytest.raises(AssertionError, match=r"make_ports gives what starts no worker: .*EcoHandler"):
+        run_state_machine_as_test(IdleMisspeltMachine, settings=settings(FIND, stateful_step_count=1))
+
+
 def forget_to_start(state: PoolState, now: float) -> None:
     """Be a core that starts no worker in place of one that has died."""
     if not state._starts.failures and state.counters.reaped == 0:
