@@ -55,7 +55,11 @@ FAULT_KINDS: Mapping[str, _Change] = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One way to misbehave."""
+    """One way to misbehave.
+
+    Raises:
+        ValueError: There is no command, no such kind, or a probability outside 0 to 1.
+    """
 
     #: Command that it hits; ``*`` hits all but the handshake.
     command: str
@@ -63,6 +67,14 @@ class Fault:
     kind: str
     #: Share of the requests that it hits.
     probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.command:
+            raise ValueError("a fault hits a command, or *, and not ''")
+        if self.kind not in FAULT_KINDS:
+            raise ValueError(f"there is no kind of fault {self.kind!r}, only {', '.join(FAULT_KINDS)}")
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"the probability {self.probability!r} must be from 0 to 1")
 
     @classmethod
     def parse(cls, text: str) -> Fault:

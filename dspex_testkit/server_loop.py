@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dspex_pool.protocol.framing import DEFAULT_MAX_FRAME_BYTES
 from dspex_pool.transport.port import ExitStatus
 from dspex_testkit.canned_bridge import CannedBridge, CannedOutputs
-from dspex_testkit.plan import Plan
+from dspex_testkit.plan import Pause, Plan
 from dspex_testkit.protocol_audit import ProtocolAudit
 from dspex_testkit.script import Script, Scripted, UnexpectedRequestError
 from dspex_testkit.server_faults import Fault, FaultyAnswerer
@@ -39,7 +39,12 @@ _LAST_WRITE_WAIT = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """What worker the server plays."""
+    """What worker the server plays.
+
+    Raises:
+        TypeError: A delay is no number.
+        ValueError: A delay is no time.
+    """
 
     #: Whether programs belong to sessions.
     mode: Literal["pool-worker", "standalone"] = "pool-worker"
@@ -67,6 +72,10 @@ class ServerOptions:
     wire: Literal["pipes", "sockets"] = "pipes"
     #: Whether only what was expected, or has a rule, is answered; all else is refused, and noted.
     is_scripted_only: bool = False
+
+    def __post_init__(self) -> None:
+        for seconds in self.delays.values():
+            Pause(seconds)
 
 
 class ServerScript(Scripted):

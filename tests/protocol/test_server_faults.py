@@ -7,6 +7,7 @@ import pytest
 from dspex_pool.protocol.messages import Request
 from dspex_testkit.plan import Pause, Plan, Repeat, Reply
 from dspex_testkit.server_faults import FAULT_KINDS, Fault, FaultyAnswerer
+from dspex_testkit.server_loop import ServerOptions
 from tests.cases import case
 
 
@@ -104,3 +105,24 @@ def test_unreadable_fault_is_refused() -> None:
         with case(text):
             with pytest.raises(ValueError, match=r"."):
                 Fault.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "probability", "said"),
+    [
+        ("work", "kil", 1.0, "there is no kind of fault 'kil', only fail, hang"),
+        ("", "kill", 1.0, "a fault hits a command, or \\*, and not ''"),
+        ("work", "kill", 1.5, "the probability 1.5 must be from 0 to 1"),
+        ("work", "kill", float("nan"), "the probability nan must be from 0 to 1"),
+    ],
+)
+def test_fault_that_cannot_be_is_refused(command: str, kind: str, probability: float, said: str) -> None:
+    """A misspelt kind ended the server's thread with a KeyError, and its client took that for the worker's death."""
+    with pytest.raises(ValueError, match=said):
+        Fault(command, kind, probability)
+
+
+def test_delay_that_is_no_time_is_refused_before_the_server_starts() -> None:
+    """It ended the thread at the first such command, like a fault that nobody had ordered."""
+    with pytest.raises(ValueError, match="the time -1 is refused"):
+        ServerOptions(delays={"work": -1})
