@@ -173,6 +173,9 @@ async def test_fault_is_refused_where_it_cannot_be(pool: PoolHandle, chaos: Chao
         (lambda: of.Bandwidth(bytes_per_second=0), "Bandwidth: bytes_per_second = 0 is refused"),
         (lambda: of.FailStart(times=0), "FailStart: times = 0 is refused: it is at least 1"),
         (lambda: of.Truncate(size=-1), "Truncate: size = -1 is refused: it is at least 0"),
+        (lambda: of.Garbage(size=0), "Garbage: size = 0 is refused: it is at least 1"),
+        (lambda: of.WrongLength(size=0), "WrongLength: size = 0 is refused: the length would be right"),
+        (lambda: of.StdoutText(text=""), "StdoutText: text = '' is refused: nothing would be printed"),
         (lambda: of.Kill(worker="w-1"), "the oldest worker has 0"),  # type: ignore[arg-type] # that is tested
     ],
 )

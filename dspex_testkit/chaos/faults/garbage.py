@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dspex_testkit.chaos.line_fault import LineFault
@@ -20,6 +21,7 @@ class Garbage(LineFault, frozen=True, kw_only=True):
 
     #: How many.
     size: int = 16
+    least = MappingProxyType({"size": 1})
     proof = "so many bytes that the worker did not write came before its frame"
 
     def pieces(self, frame: bytes, numbers: random.Random) -> Iterable[Piece]:

@@ -22,6 +22,11 @@ class StdoutText(LineFault, frozen=True, kw_only=True):
     text: str = "Loading model...\n"
     proof = "the text came before a frame"
 
+    def __post_init__(self) -> None:
+        LineFault.__post_init__(self)
+        if not self.text:
+            raise ValueError("StdoutText: text = '' is refused: nothing would be printed")
+
     def pieces(self, frame: bytes, numbers: random.Random) -> Iterable[Piece]:
         """Print before it."""
         yield 0.0, self.text.encode() + frame

@@ -26,6 +26,11 @@ class WrongLength(LineFault, frozen=True, kw_only=True):
     least = MappingProxyType({"size": -math.inf})
     proof = "the length that came differs by so many bytes from that of the worker"
 
+    def __post_init__(self) -> None:
+        LineFault.__post_init__(self)
+        if self.size == 0:
+            raise ValueError("WrongLength: size = 0 is refused: the length would be right")
+
     def pieces(self, frame: bytes, numbers: random.Random) -> Iterable[Piece]:
         """Announce another length."""
         size = min(max(0, int.from_bytes(frame[:HEADER_BYTES], "big") + self.size), LARGEST_FRAME_BYTES)
