@@ -15,6 +15,7 @@ from dspex_testkit.history.attending import attend
 from dspex_testkit.history.checkers import check_history
 from dspex_testkit.history.record import CANCELLED, History, Outcome
 from dspex_testkit.invariants import check_books
+from dspex_testkit.scenarios.scenario import Scenario
 from dspex_testkit.scenarios.storm import Storm
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from dspex_testkit.ports.handle import PoolHandle
     from dspex_testkit.ports.run import MakePool
     from dspex_testkit.scenarios.plan import FaultPlan
-    from dspex_testkit.scenarios.scenario import Scenario
     from dspex_testkit.scenarios.workload import Clients
 
 __all__ = ["Performance", "Result", "VacuousScenarioError"]
@@ -228,6 +228,8 @@ class Performance:
         proven = sum(bool(hit.proven) for hit in hits)
         wanted = self.scenario.least_proven * len(hits)
         in_vain = [hit.strike for hit in hits if not hit.proven]
+        if not hits and type(self.scenario).play is Scenario.play:
+            raise VacuousScenarioError("there was no strike in the plan")
         if proven < wanted:
             raise VacuousScenarioError(f"{proven} of {len(hits)} strikes came to pass; in vain: {in_vain}")
         if lacking := self._lacking():

@@ -151,6 +151,14 @@ async def test_target_that_never_comes_breaks_a_scenario(scenario: Player) -> No
 
 
 @pytest.mark.ports("sim")
+async def test_storm_without_a_strike_breaks_a_scenario(scenario: Player) -> None:
+    """A plan that came out empty, by a loop over nothing, was played in calm and passed."""
+    mine = Scenario(name="mine", story="Nobody is killed", strikes=lambda _, __: (), workload=QUIET)
+    with pytest.raises(BrokenScenarioError, match="VacuousScenarioError: there was no strike in the plan"):
+        await scenario(mine)
+
+
+@pytest.mark.ports("sim")
 async def test_error_that_was_not_foreseen_breaks_a_scenario(scenario: Player) -> None:
     """A scenario says of what its calls may fail."""
     mine = replace(SCENARIOS["single-death"], may_see=())
