@@ -84,9 +84,12 @@ class BodyRun:
             nursery.start_soon(self._watch, limit)
             async with contextlib.AsyncExitStack() as stack:
                 stack.enter_context(self.recorder)
+                opened: dict[Wanted, Any] = {}
                 for name, value in arguments.items():
                     if isinstance(value, Wanted):
-                        arguments[name] = await value.open(self, stack)
+                        if value not in opened:
+                            opened[value] = await value.open(self, stack)
+                        arguments[name] = opened[value]
                 for value in arguments.values():
                     if isinstance(value, Companion):
                         stack.callback(value.leave)

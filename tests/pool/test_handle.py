@@ -128,3 +128,16 @@ async def test_calls_of_nobody_are_refused(pool: PoolHandle, count: int, callers
     with pytest.raises(ValueError, match="must be at least"):
         await pool.call_many(count, "echo", callers=callers)
     assert len(await pool.call_many(0, "echo")) == 0
+
+
+@pytest.fixture
+def handed_on(pool: PoolHandle) -> PoolHandle:
+    """Return what stands for the pool until the body begins."""
+    return pool
+
+
+async def test_fixture_that_hands_the_pool_on_gives_that_pool(
+    pool: PoolHandle, handed_on: PoolHandle
+) -> None:
+    """Under its second name a second pool was opened, so what was done to the one was looked for in the other."""
+    assert handed_on is pool
