@@ -239,7 +239,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
     from dspex_testkit.hangs.alarm import BodyHungError
     from dspex_testkit.ports.run import BodyRun
 
-    run = BodyRun(port, settings=_settings_of(pyfuncitem))
+    run = BodyRun(port, settings=_settings_of(pyfuncitem), seed=_seed_of(pyfuncitem))
     try:
         with _order(pyfuncitem):
             _run(run, body, arguments)
@@ -248,13 +248,18 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
     return True
 
 
+def _seed_of(item: pytest.Item) -> int:
+    """Draw the seed of a test from that of the run."""
+    return random_of(item.config.stash[STATE].seed, f"{item.nodeid} order").getrandbits(32)
+
+
 def _order(item: pytest.Item) -> contextlib.AbstractContextManager[None]:
     """Have the run's seed decide who runs first, where that can be had again."""
     if not has_seeded_order(item):
         return contextlib.nullcontext()
     from dspex_testkit.trio_seam import order_of_tasks
 
-    return order_of_tasks(random_of(item.config.stash[STATE].seed, f"{item.nodeid} order").getrandbits(32))
+    return order_of_tasks(_seed_of(item))
 
 
 def _run(run: BodyRun, body: Any, arguments: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from dspex_testkit.ports.waiting import SOON, until
 from dspex_testkit.report.recorder import note_fault
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import AsyncIterator, Iterator, Mapping
 
     from dspex_pool.core.records import PoolStatistics
@@ -343,6 +344,7 @@ async def open_handle(
     is_ready: bool = True,
     fail_fast: bool = False,
     started_by: PortFactory | None = None,
+    numbers: random.Random | None = None,
     telemetry: Telemetry | None = None,
     **settings: Any,
 ) -> AsyncIterator[PoolHandle]:
@@ -350,6 +352,7 @@ async def open_handle(
 
     Args:
         ports: Starts its workers.
+        numbers: Source of the back-off's spread, where the run is to be had again.
         started_by: What the pool is given instead of ``ports``, which it wraps.
         is_ready: Whether to wait until all workers are in service, where the pool keeps any.
         fail_fast: Whether to raise then why a start has failed, while no worker is in service.
@@ -367,6 +370,9 @@ async def open_handle(
     given = ports if started_by is None else started_by
     async with PythonPool.open(config, ports=given, telemetry=telemetry) as python_pool:
         handle = PoolHandle(python_pool, ports, started_by)
+        if numbers is not None:
+            # The supervisor has no argument for it. Nothing has run since it was opened, so nothing was drawn.
+            handle.workers._state._starts._random = numbers
         if is_ready and config.floor:
             await python_pool.wait_ready(config.floor, fail_fast=fail_fast)
         yield handle

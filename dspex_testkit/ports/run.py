@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import random
 import signal as signals
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -44,10 +45,14 @@ class BodyRun:
     Args:
         port: Name of the kind of port.
         settings: Settings of the fixture ``pool``.
+        seed: Decides what its pools draw by chance; ``None`` for nothing.
     """
 
     port: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    #: What its pools draw from, anew for each run.
+    numbers: random.Random | None = None
     #: Seconds after which the body counts as hung; ``None`` for as long as its kind of port gives it.
     hung_after: float | None = None
     #: What was seen when the body took too long.
@@ -70,6 +75,7 @@ class BodyRun:
         """
         kind = self.kind({})
         self.recorder, self.pools, self.handles = Recorder(), 0, []
+        self.numbers = None if self.seed is None else random.Random(self.seed)
         with self._told_of_hangs(), self._carried(), _alone():
             trio.run(self._main, body, dict(arguments), kind, clock=kind.clock)
 
@@ -157,7 +163,7 @@ class BodyRun:
         workers: list[WorkerPool] = []
         self.record(settings.setdefault("telemetry", Telemetry()), workers, ports)
         started_by = None if self.wrap is None else self.wrap(ports)
-        async with open_handle(ports, started_by=started_by, **settings) as handle:
+        async with open_handle(ports, started_by=started_by, numbers=self.numbers, **settings) as handle:
             workers.append(handle.workers)
             self.handles.append(handle)
             yield handle
@@ -315,7 +321,7 @@ class MakePool:
         started_by = ports or self.ports(**of_kind)
         pools: list[WorkerPool] = []
         self._run.record(settings.setdefault("telemetry", Telemetry()), pools, started_by)
-        pools.append(WorkerPool(started_by, **{**CALM_WORKERS, **settings}))
+        pools.append(WorkerPool(started_by, **{"random": self._run.numbers, **CALM_WORKERS, **settings}))
         return pools[0]
 
     def end(self, worker: PoolWorker, signal: int = signals.SIGKILL) -> None:
