@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dspex_pool import errors as pool_errors
 from dspex_pool.errors import (
@@ -19,12 +19,13 @@ from dspex_testkit.history.record import Outcome
 from dspex_testkit.history.verdict import Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from dspex_testkit.history.record import History, Operation
     from dspex_testkit.history.verdict import Checker
 
 __all__ = [
+    "Errors",
     "lawful",
     "not_empty",
     "not_vacuous",
@@ -35,6 +36,9 @@ __all__ = [
     "programs_shown_by",
     "whose",
 ]
+
+#: Classes of errors, or their names.
+Errors: TypeAlias = Collection[str | type[BaseException]]
 
 #: Errors that come from what happens to workers, to the line or to the store, and not from what was asked.
 _OF_FAULTS = (CheckoutError, RemoteProtocolError, SessionLostError, SessionStoreError, WorkerError)
@@ -51,14 +55,18 @@ def one_outcome_each(history: History) -> list[Violation]:
     return found
 
 
-def lawful(errors: Collection[str] | Mapping[str, Collection[str]] = ()) -> Checker:
+def lawful(errors: Errors | Mapping[str, Errors] = ()) -> Checker:
     """Return a checker that every operation was answered, or ended in an error that may happen in this run.
 
     Args:
-        errors: Class names of the errors that may happen, ``Cancelled`` for a cancelled caller; or such names by
-            command, ``*`` for all commands.
+        errors: The errors that may happen, as classes or their names, ``Cancelled`` for a cancelled caller; or such
+            errors by command, ``*`` for all commands.
     """
-    by_command = errors if isinstance(errors, Mapping) else {"*": errors}
+    given = errors if isinstance(errors, Mapping) else {"*": errors}
+    by_command = {
+        command: {kind if isinstance(kind, str) else kind.__name__ for kind in kinds}
+        for command, kinds in given.items()
+    }
 
     def check(history: History) -> list[Violation]:
         return [

@@ -25,8 +25,9 @@ from dspex_testkit.history.pool_checkers import (
 from dspex_testkit.history.verdict import BrokenHistoryError, Checker, Violation, check_all
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
+    from dspex_testkit.history.call_checkers import Errors
     from dspex_testkit.history.record import History
 
 __all__ = [
@@ -66,7 +67,7 @@ POOL_CHECKERS: tuple[Checker, ...] = (
 
 
 def default_checkers(
-    *, errors: Collection[str] | Mapping[str, Collection[str]] = (), faults: int | None = None
+    *, errors: Errors | Mapping[str, Errors] = (), faults: int | None = None
 ) -> list[Checker]:
     """Return all checkers, for those who want some more, or some less.
 
@@ -81,7 +82,7 @@ def default_checkers(
 def check_history(
     history: History,
     *more: Checker,
-    errors: Collection[str] | Mapping[str, Collection[str]] = (),
+    errors: Errors | Mapping[str, Errors] = (),
     faults: int | None = None,
 ) -> None:
     """Ask all checkers about a history, and some more.

@@ -135,7 +135,7 @@ class LoadResult:
 
         Raises:
             AssertionError: It grows.
-            ValueError: Too few looks to tell: each half needs some.
+            ValueError: There is no such figure; or too few looks to tell: each half needs some.
         """
         slope, later = (self.samples.slope(name, skip=share) for share in (skip, (1 + skip) / 2))
         if min(slope.low, later.low) > max(per_hour, _TREMBLING * 3600 / self.seconds):

@@ -84,8 +84,10 @@ class Samples:
             skip: Share of the time that is left out at the begin.
 
         Raises:
-            ValueError: Too few looks to tell.
+            ValueError: There is no such figure, or there are too few looks to tell.
         """
+        if name not in FIGURES:
+            raise ValueError(f"there is no figure {name!r}, only {', '.join(FIGURES)}")
         points = self.of(name)[math.floor(skip * self._count) :]
         return slope_of([at for at, _ in points], [value for _, value in points])
 

@@ -133,7 +133,13 @@ class BodyRun:
             raise BodyHungError(self.picture) from None
 
     def kind(self, settings: dict[str, Any]) -> PortKind:
-        """Return the kind of port, made of those of ``settings`` that are its own, which are taken out."""
+        """Return the kind of port, made of those of ``settings`` that are its own, which are taken out.
+
+        Raises:
+            ValueError: There is no such kind.
+        """
+        if self.port not in KINDS:
+            raise ValueError(f"there is no kind of port {self.port!r}, only {', '.join(KINDS)}")
         own = {name: settings.pop(name) for name in OF_KIND if name in settings}
         return KINDS[self.port](**own)
 

@@ -176,6 +176,7 @@ async def test_fault_is_refused_where_it_cannot_be(pool: PoolHandle, chaos: Chao
         (lambda: of.Garbage(size=0), "Garbage: size = 0 is refused: it is at least 1"),
         (lambda: of.WrongLength(size=0), "WrongLength: size = 0 is refused: the length would be right"),
         (lambda: of.StdoutText(text=""), "StdoutText: text = '' is refused: nothing would be printed"),
+        (lambda: of.Misspeak(how="lies"), "Misspeak: how = 'lies' is refused: it is one of garbage, "),  # type: ignore[arg-type] # that is tested
         (lambda: of.Kill(worker="w-1"), "the oldest worker has 0"),  # type: ignore[arg-type] # that is tested
     ],
 )

@@ -68,13 +68,14 @@ def test_operation_without_an_outcome_or_with_two_is_found() -> None:
 
 
 def test_error_that_may_not_happen_is_found() -> None:
-    """An error is lawful if it was named, for all commands or for this one."""
+    """An error is lawful if it or its name was given, for all commands or for this one."""
     history = ticking()
     history.erred(history.begin("c", None, "echo"), CheckoutTimeoutError("late"))
     assert "CheckoutTimeoutError" in told(history, checkers.lawful())
     assert "CheckoutTimeoutError" in told(history, checkers.lawful({"sleep": {"CheckoutTimeoutError"}}))
     assert not told(history, checkers.lawful({"echo": {"CheckoutTimeoutError"}}))
     assert not told(history, checkers.lawful({"CheckoutTimeoutError"}))
+    assert not told(history, checkers.lawful({CheckoutTimeoutError}))
 
 
 def test_arguments_are_kept_as_they_were_sent() -> None:

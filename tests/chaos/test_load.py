@@ -99,6 +99,12 @@ def test_slope_of_three_looks_is_refused() -> None:
         slope_of([0.0, 1.0, 2.0], [1.0, 1.0, 1.0])
 
 
+def test_slope_of_no_figure_is_refused() -> None:
+    """A slip of the pen was a bare KeyError, which says nothing of what there is."""
+    with pytest.raises(ValueError, match="no figure 'memry', only memory, blocks"):
+        result_of([1.0] * 60, seconds=600.0).check_flat("memry")
+
+
 def result_of(memory: list[float], *, seconds: float) -> LoadResult:
     """Return what a load came to in which resident memory was seen to be so, at even distances."""
     samples = Samples(len(memory))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dspex_testkit.contracts.conversations import Turn, conversation
-from dspex_testkit.contracts.differential import DifferenceError, compare, play_all
+from dspex_testkit.contracts.differential import DifferenceError, compare, play_all, played_on
 from dspex_testkit.plan import Plan
 
 DRIFTS: dict[str, Any] = {
@@ -43,3 +43,9 @@ def test_comparison_of_nothing_is_refused() -> None:
         compare(ASKED, played)
     with pytest.raises(ValueError, match="0 conversations on one, other: nothing is laid side by side"):
         compare([], {"one": [], "other": []})
+
+
+def test_kind_of_port_that_there_is_not_is_named() -> None:
+    """A slip of the pen was a bare KeyError out of the middle of a run."""
+    with pytest.raises(ValueError, match="no kind of port 'simm', only sim, server, process"):
+        played_on(["simm", "sim"], [[]])

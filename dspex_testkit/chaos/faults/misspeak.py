@@ -32,6 +32,11 @@ class Misspeak(Fault, frozen=True, kw_only=True):
     how: Literal["garbage", "partial", "oversize", "duplicate", "wrong_id"] = "garbage"
     proof = "the worker itself said that it did so"
 
+    def __post_init__(self) -> None:
+        Fault.__post_init__(self)
+        if self.how not in _PLANNED:
+            raise ValueError(f"Misspeak: how = {self.how!r} is refused: it is one of {', '.join(_PLANNED)}")
+
     def inject(self, to: Injection) -> Witness:
         """Have it misspeak when it is next asked for something."""
         plan = _PLANNED[self.how](0).plan(0.0, None)
