@@ -240,6 +240,7 @@ class PoolState(Upkeep):
         if record is None:
             return self._stale()
         if record.state is not _RETIRING:
+            self._emit_failed_care(record, now)
             self._lose(record, now, error)
         self._moved(
             record,
@@ -273,7 +274,7 @@ class PoolState(Upkeep):
         elif record.state is _LEASED:
             record.condemned = reason
         else:
-            self._retire(record, reason, now, polite=False)
+            self._give_up(record, reason, now, polite=False)
         self._check_breaker(now)
         self._replenish(now)
         self._reschedule(now)
@@ -388,11 +389,11 @@ class PoolState(Upkeep):
             self._refuse(waiter, refusals.pool_closed(self, waiter, now), now)
         for record in list(self.workers.values()):
             if record.state not in (_LEASED, _DRAINING, _RETIRING):
-                self._retire(record, "closed", now, polite=record.state is _IDLE)
+                self._give_up(record, "closed", now, polite=record.state is _IDLE)
 
     def close_now(self, now: float) -> None:
         """End every worker, also those in callers' hands."""
         self.close(now)
         for record in list(self.workers.values()):
             if record.state is not _RETIRING:
-                self._retire(record, "closed", now, polite=False)
+                self._give_up(record, "closed", now, polite=False)

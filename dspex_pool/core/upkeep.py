@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["Upkeep"]
 
 _IDLE, _PINGING = WorkerState.IDLE, WorkerState.PINGING
-_LEASED, _DRAINING = WorkerState.LEASED, WorkerState.DRAINING
+_LEASED = WorkerState.LEASED
+
+#: The event that ends what the pool does with a worker while it is in a state.
+_ENDS = {_PINGING: "ping_stop", WorkerState.DRAINING: "worker_drained"}
 
 
 class Upkeep(Books):
@@ -64,21 +67,23 @@ class Upkeep(Books):
         elif due.what == "spawn_timeout":
             self._start_failed(record, now, due.what, refusals.start_timed_out(record, now))
         else:
-            self._emit_overdue(due.what, record, now)
-            self._retire(record, due.what, now, polite=record.state is _IDLE)
+            if record.state is _LEASED:
+                held, holder = now - record.since, str(record.holder)
+                self._emit("lease_expired", {"held": held}, worker_id=record.worker_id, holder=holder)
+            self._give_up(record, due.what, now, polite=record.state is _IDLE)
 
     def _begin_ping(self, record: WorkerRecord, now: float) -> None:
         self._idle.remove(record.number)
         self._moved(record, _PINGING, now, "ping_start", {"idle": now - record.last_used})
         self.outbox.append(Ping(record.number))
 
-    def _emit_overdue(self, what: str, record: WorkerRecord, now: float) -> None:
-        duration = now - record.since
-        if record.state is _LEASED:
-            self._emit(
-                "lease_expired", {"held": duration}, worker_id=record.worker_id, holder=str(record.holder)
-            )
-        elif record.state is _PINGING:
-            self._emit("ping_stop", {"duration": duration}, worker_id=record.worker_id, ok=False)
-        elif record.state is _DRAINING:
-            self._emit("worker_drained", {"duration": duration}, worker_id=record.worker_id, ok=False)
+    def _give_up(self, record: WorkerRecord, reason: str, now: float, *, polite: bool) -> None:
+        """Take a worker out of service, whatever the pool does with it."""
+        self._emit_failed_care(record, now)
+        self._retire(record, reason, now, polite=polite)
+
+    def _emit_failed_care(self, record: WorkerRecord, now: float) -> None:
+        """Tell that the health check of a worker, or what a caller had left on it, has come to a bad end."""
+        event = _ENDS.get(record.state)
+        if event is not None:
+            self._emit(event, {"duration": now - record.since}, worker_id=record.worker_id, ok=False)

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from dspex_pool.core.records import Outcome
 from dspex_pool.telemetry import EVENTS
 from dspex_testkit.mock_port import MockPortFactory
 from dspex_testkit.plan import Plan
+from dspex_testkit.pool_driver import PoolDriver
 from tests.echo_pool import attempt, echo, echo_pool, hold
 from tests.pool.listener import Listener
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio.testing import MockClock
 
     from dspex_pool.worker_pool import WorkerPool
@@ -120,3 +124,32 @@ NOT_OF_A_POOL_ALONE = {name for name in EVENTS if name.startswith(("call_", "bre
     "monitor_restarted",
     "service_restarted",
 }
+
+
+#: How the pool's own work on a worker may come to nothing.
+BAD_ENDS: dict[str, Callable[[PoolDriver], object]] = {
+    "failed": lambda driver: driver.failed(1),
+    "died": lambda driver: driver.gone(1),
+    "late": lambda driver: driver.advance(5.0),
+    "closed": lambda driver: driver.state.close_now(driver.now),
+}
+
+
+@pytest.mark.parametrize("end", BAD_ENDS)
+@pytest.mark.parametrize("event", ["ping_stop", "worker_drained"])
+def test_care_that_comes_to_nothing_is_told_to_have_ended(event: str, end: str) -> None:
+    """Who counted failed health checks by their event counted only those that took too long.
+
+    A worker that answered its ping with an error, or died of it, was replaced without a ``ping_stop``, so that a
+    check which had begun never ended; and so it was with what a caller had left on a worker.
+    """
+    driver = PoolDriver.ready(health_check_interval=10.0, ping_timeout=2.0, cancel_grace=2.0)
+    if event == "ping_stop":
+        driver.advance(10.0)
+    else:
+        driver.checkin(driver.lease(), Outcome.CARE)
+    assert driver.pinging or driver.draining
+    BAD_ENDS[end](driver)
+    driver.settle()
+    (ended,) = [told for told in driver.events if told.name == event]
+    assert (ended.metadata["worker_id"], ended.metadata["ok"]) == ("w-1", False)
