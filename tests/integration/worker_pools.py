@@ -57,6 +57,6 @@ def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid)
 
 
-def patience() -> trio.CancelScope:
-    """Return a scope that fails the test when something takes far too long."""
-    return trio.CancelScope(deadline=trio.current_time() + PATIENCE)
+def patience() -> contextlib.AbstractContextManager[object]:
+    """Return a block that fails the test when something takes far too long."""
+    return trio.fail_after(PATIENCE)
