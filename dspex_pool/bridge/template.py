@@ -9,6 +9,7 @@ the same way is done here, before: reading the arguments alone is 1.2 MiB.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import gc
@@ -197,8 +198,7 @@ class Template:
                 return False
             if len(descriptors) < _DESCRIPTORS_OF_A_WORKER:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
             pid = os.fork()
         except OSError as error:
             self._send(NotForked(request.number, f"the system refused: {_explain(error)}", is_spoilt=False))
@@ -229,11 +229,18 @@ class Template:
 
     def _leave(self, status: int) -> NoReturn:
         """End the process, and what its imports have started."""
-        sys.stderr.flush()
+        _flush()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGTERM)
         os._exit(status)
+
+
+def _flush() -> None:
+    """Write what was printed, as far as imports have left streams to write it to."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
 
 
 def _explain(error: OSError) -> str:

@@ -585,6 +585,13 @@ async def test_refused_fork_is_told_with_the_cure(tmp_path: Path) -> None:
 
 
 @pytest.mark.trio
+async def test_template_forks_whatever_its_imports_did_to_the_standard_streams(tmp_path: Path) -> None:
+    """An import that took stdout away, or closed stderr, ended each template at its first fork, without a word."""
+    async with forked(options_for(FACTS + "sys.stdout = None\nsys.stderr.close()\n", tmp_path)) as pool:
+        assert (await ask(pool, "facts"))["worker_id"] == "w-1"
+
+
+@pytest.mark.trio
 async def test_template_that_gets_no_thread_is_a_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that nobody expected in the start of a template cancelled the pool's block, and its end never came."""
 
