@@ -82,7 +82,9 @@ EVENTS: dict[str, EventSpec] = {
         "A worker is ready in the place of one that left.", metadata=("worker_id", "reason")
     ),
     "worker_start_failed": EventSpec(
-        "A start failed, or a worker died before its first use.", ("delay",), ("worker_id", "reason")
+        "A start failed, or a worker died before its first use; then the reason is `died unused`.",
+        ("delay",),
+        ("worker_id", "reason"),
     ),
     "worker_retiring": EventSpec("A worker is taken out of service.", ("age", "uses"), (*_WORKER, "reason")),
     "worker_retired": EventSpec(

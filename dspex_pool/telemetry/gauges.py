@@ -30,6 +30,9 @@ _COUNTED = {
     "cancelled": "cancelled",
 }
 
+#: The reason of a "worker_start_failed" whose start was none that failed: it only holds back the next.
+_NO_FAILURE = "died unused"
+
 #: The counters in which a checkout ends, each in one.
 _OUTCOMES = (
     "granted",
@@ -88,7 +91,7 @@ class GaugeLedger:
         self.events[name] += 1
         if "to" in metadata:
             self._move(name, metadata)
-        if name in _COUNTED:
+        if name in _COUNTED and not (name == "worker_start_failed" and metadata["reason"] == _NO_FAILURE):
             self.counters[_COUNTED[name]] += 1
         self._count_checkout(name, metadata)
         self._count_reason(name, metadata)

@@ -11,6 +11,7 @@ from dspex_pool.config import PoolOptions
 from dspex_pool.core.records import Counters, Emit, Grant, Granted, Outcome, Waiter
 from dspex_pool.pool_state import PoolState
 from dspex_pool.telemetry import PREFIX, GaugeLedger, Telemetry, problem_with
+from dspex_testkit.pool_driver import PoolDriver
 from tests.cases import case
 from tests.search_profiles import depth
 
@@ -84,6 +85,18 @@ def test_ledger_takes_a_declined_checkout_back() -> None:
     tell(ledger, "checkout", queued=False)
     tell(ledger, "checkout_declined", reason="unread bytes")
     assert (ledger.counters["granted"], ledger.attempts) == (0, 0)
+
+
+def test_ledger_counts_no_start_that_succeeded_as_failed() -> None:
+    """A worker that died soon after its start, unused, was a failed start in the ledger and not in the books."""
+    driver, ledger = PoolDriver.ready(), GaugeLedger()
+    driver.gone(1)
+    driver.advance(30.0)
+    driver.start_failed()
+    for told in driver.events:
+        ledger((*PREFIX, told.name), told.measurements, told.metadata)
+    assert ledger.events["worker_start_failed"] == 2
+    assert ledger.counters["start_failures"] == driver.state.statistics().counters.start_failures == 1
 
 
 def test_ledger_counts_restarts_by_reason() -> None:
@@ -279,7 +292,7 @@ def assert_ledger_agrees(pool: RandomPool) -> None:
     assert ledger.is_suspended == statistics.suspended
     assert ledger.is_circuit_open == statistics.circuit_open
     assert ledger.is_closed == statistics.closed
-    for counter in Counters.__dataclass_fields__.keys() - {"attempts", "start_failures", "stale_notices"}:
+    for counter in Counters.__dataclass_fields__.keys() - {"attempts", "stale_notices"}:
         assert ledger.counters[counter] == getattr(statistics.counters, counter), counter
     assert ledger.attempts == statistics.counters.attempts
 
