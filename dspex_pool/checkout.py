@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
@@ -11,6 +11,8 @@ import trio
 from dspex_pool.errors import UseAfterReturnError
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
     from dspex_pool.lease import Lease
     from dspex_pool.worker_pool import WorkerPool
 
@@ -18,6 +20,16 @@ __all__ = ["NO_PATIENCE", "Checkout", "Holder"]
 
 #: A timeout that means: do not wait in line at all.
 NO_PATIENCE = -math.inf
+
+
+class _Nothing:
+    """What is left to await when all is done."""
+
+    def __await__(self) -> Iterator[None]:
+        return iter(())
+
+
+_NOTHING: Any = _Nothing()
 
 
 class Checkout(msgspec.Struct, eq=False):
@@ -39,10 +51,13 @@ class Checkout(msgspec.Struct, eq=False):
             self._lease = await self._pool._acquire(self._timeout, self._session, self._affinity)
         return self._lease
 
+    # Not one in truth: a Ctrl-C that struck between its making and its first step would keep the worker for ever.
     @trio.lowlevel.enable_ki_protection
-    async def __aexit__(self, *_: object) -> None:
+    def __aexit__(self, *_: object) -> Coroutine[Any, Any, None]:
         assert self._lease is not None
         self._pool._release(self._lease)
+        nothing: Coroutine[Any, Any, None] = _NOTHING
+        return nothing
 
 
 class Holder(msgspec.Struct, eq=False):

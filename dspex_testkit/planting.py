@@ -61,5 +61,11 @@ def _check_signature(original: Any, replacement: Any, where: str) -> None:
     takes_all = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds
     if not takes_all and [*ours] != [*theirs]:
         raise TypeError(f"{where} takes {', '.join(theirs)}; the bug's takes {', '.join(ours)}")
-    if inspect.iscoroutinefunction(original) != inspect.iscoroutinefunction(replacement):
+    if _is_awaited(original) != _is_awaited(replacement):
         raise TypeError(f"of {where} and the bug's replacement, one is a coroutine function")
+
+
+def _is_awaited(function: Any) -> bool:
+    """Tell whether a function gives something to await: a coroutine, or what says that it is one."""
+    given = str(inspect.signature(function).return_annotation)
+    return inspect.iscoroutinefunction(function) or given.startswith("Coroutine[")

@@ -279,6 +279,18 @@ async def test_lease_without_a_request_is_unused(make_pool: MakePool) -> None:
         assert next(iter(pool._state.workers.values())).uses == 0
 
 
+async def test_block_that_is_left_has_returned_its_worker_before_anything_is_awaited(
+    make_pool: MakePool,
+) -> None:
+    """Ctrl-C may strike before whoever leaves a block awaits that: the worker was never given back. [property 11]"""
+    async with make_pool.worker_pool(pool_size=1) as pool:
+        checkout = pool.checkout()
+        await checkout.__aenter__()
+        leaving = checkout.__aexit__(None, None, None)
+        assert pool.statistics().leased == 0
+        await leaving
+
+
 async def test_block_that_is_left_twice_returns_its_worker_once(make_pool: MakePool) -> None:
     """Whoever leaves it by hand, and once more, tells the pool nothing new."""
     async with make_pool.worker_pool() as pool:
