@@ -163,6 +163,7 @@ class SessionBooks:
                 self._note_undeleted(session)
         return session.id not in self.table
 
+    @trio.lowlevel.enable_ki_protection
     async def commit(self, session: Session, command: str, args: Mapping[str, Any]) -> Kept | None:
         """Keep what a command has changed in a session.
 
@@ -233,6 +234,7 @@ class SessionBooks:
         session.lm_revision += 1
         return session.lm_revision
 
+    @trio.lowlevel.enable_ki_protection
     async def delete_program(self, session: Session, program_id: str) -> dict[str, Any]:
         """Delete a program; copies that workers hold are out of date from now on.
 
@@ -253,6 +255,7 @@ class SessionBooks:
                 del session.record.programs[program_id]
         return {"program_id": program_id, "status": "deleted"}
 
+    @trio.lowlevel.enable_ki_protection
     async def end(self, session_id: str) -> Session | None:
         """End a session and return it, if it lived.
 
@@ -274,6 +277,7 @@ class SessionBooks:
                 self.table.end(session_id)
         return session
 
+    @trio.lowlevel.enable_ki_protection
     async def _end_expired(self, session_id: str) -> None:
         """Forget a session that does not live any more, if there was one, in the store as well."""
         if session_id not in self._undeleted:

@@ -17,8 +17,10 @@ from dspex_testkit.invariants import check_books
 from dspex_testkit.mock_port import MockPortFactory
 from tests.chaos.test_swept_pool import borrow, late_to_answer
 from tests.search_profiles import depth
+from tests.session_workers import CREATE, CannedWorkers, execute, open_sessions
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import FrameType
 
 pytestmark = pytest.mark.chaos
@@ -81,14 +83,37 @@ def test_keyboard_interrupt_leaves_books_that_agree() -> None:
         assert run_interrupted(place).is_done or isinstance(place, int)
 
 
-def run_interrupted(at_line: int | str | None) -> Interrupt:
+async def change_sessions(workers: CannedWorkers) -> None:
+    """Begin a session, change and end it; if the interrupt meets the caller's own code, go on with another."""
+    async with open_sessions(workers, pool_size=1) as pool:
+        try:
+            await pool.execute_in_session("s", *CREATE)
+            await pool.execute_in_session("s", "delete_program", {"program_id": "p"})
+            await pool.end_session("s")
+        except KeyboardInterrupt:
+            await pool.execute_in_session("t", *CREATE)
+            await execute(pool, "t")
+            raise
+
+
+@pytest.mark.parametrize("place", ["_uninterrupted", "commit", "delete_program", "end"])
+def test_keyboard_interrupt_in_a_change_of_a_session_leaves_the_pool_whole(place: str) -> None:
+    """Ctrl-C could leave the scope open in which a change is made, and nothing was in order from then on."""
+    assert run_interrupted(place, change_sessions, CannedWorkers()).is_done
+
+
+def run_interrupted(
+    at_line: int | str | None,
+    scenario: Callable[[Any], Awaitable[None]] = work_through_an_interrupt,
+    ports: MockPortFactory | None = None,
+) -> Interrupt:
     """Run the scenario with an interrupt before that line, and check that nothing is left."""
-    ports = MockPortFactory(late_to_answer)
+    ports = ports or MockPortFactory(late_to_answer)
     interrupt = Interrupt(at_line)
     tracer = sys.gettrace()  # of whoever measures coverage
     sys.settrace(interrupt)
     try:
-        trio.run(work_through_an_interrupt, ports, clock=MockClock(autojump_threshold=0))
+        trio.run(scenario, ports, clock=MockClock(autojump_threshold=0))
     except* KeyboardInterrupt:
         assert at_line is not None
     finally:
