@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
+
+import trio
 
 from dspex_pool.adapters.commands import CommandAdapter
 from dspex_pool.session_call import ANONYMOUS, Reply
 from dspex_pool.supervisor import PoolSupervisor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
 
     from dspex_pool.config import PoolConfig
     from dspex_pool.core.records import PoolStatistics
@@ -38,8 +42,7 @@ class PythonPool(CommandAdapter):
         self._supervisor = supervisor
 
     @classmethod
-    @contextlib.asynccontextmanager
-    async def open(
+    def open(
         cls,
         config: PoolConfig | None = None,
         *,
@@ -47,7 +50,7 @@ class PythonPool(CommandAdapter):
         telemetry: Telemetry | None = None,
         store: SessionStore | None = None,
         **settings: Any,
-    ) -> AsyncIterator[PythonPool]:
+    ) -> AbstractAsyncContextManager[PythonPool]:
         """Open a pool, and close it when the block is left; then no process of it is left.
 
         Args:
@@ -63,10 +66,8 @@ class PythonPool(CommandAdapter):
 
         Cancellation: Every process is ended and reaped before the cancellation leaves.
         """
-        async with PoolSupervisor(
-            config, ports=ports, telemetry=telemetry, store=store, **settings
-        ) as supervisor:
-            yield cls(supervisor)
+        given: dict[str, Any] = {"ports": ports, "telemetry": telemetry, "store": store, **settings}
+        return _Opening(cls, functools.partial(PoolSupervisor, config, **given))
 
     @property
     def config(self) -> PoolConfig:
@@ -150,3 +151,35 @@ class PythonPool(CommandAdapter):
             return (await self.sessions.execute_anonymous(command, args, timeout=timeout)).result
         session_id = args.pop("session_id")
         return (await self.call(session_id, command, args, timeout=timeout)).result
+
+
+class _Opening(AbstractAsyncContextManager[PythonPool]):
+    """What ``PythonPool.open`` gives to be entered. No generator: contextlib's code around one can be interrupted.
+
+    Args:
+        adapter: Makes the adapter.
+        supervise: Makes the supervisor.
+    """
+
+    def __init__(
+        self, adapter: Callable[[PoolSupervisor], PythonPool], supervise: Callable[[], PoolSupervisor]
+    ) -> None:
+        self._adapter = adapter
+        self._supervise = supervise
+        self._supervisor: PoolSupervisor | None = None
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> PythonPool:
+        supervisor = self._supervisor or self._supervise()
+        self._supervisor = await supervisor.__aenter__()
+        return self._adapter(self._supervisor)
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._supervisor is not None
+        await self._supervisor.__aexit__(kind, error, traceback)

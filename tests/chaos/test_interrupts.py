@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock
 
 import dspex_pool
+from dspex_pool.adapters import PythonPool
 from dspex_pool.worker_pool import WorkerPool
 from dspex_testkit.invariants import check_books
 from dspex_testkit.mock_port import MockPortFactory
@@ -100,6 +101,32 @@ async def change_sessions(workers: CannedWorkers) -> None:
 def test_keyboard_interrupt_in_a_change_of_a_session_leaves_the_pool_whole(place: str) -> None:
     """Ctrl-C could leave the scope open in which a change is made, and nothing was in order from then on."""
     assert run_interrupted(place, change_sessions, CannedWorkers()).is_done
+
+
+async def leave_interrupted(workers: CannedWorkers) -> None:
+    """Leave a pool's block; the interrupt meets the first function that is called for it."""
+
+    def strike(_frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+
+    async with PythonPool.open(ports=workers, pool_size=1):
+        await trio.sleep(1.0)
+        sys.setprofile(strike)
+
+
+def test_keyboard_interrupt_where_a_pool_is_left_closes_it() -> None:
+    """Ctrl-C could get between a pool's block and its closing, which made trio take it for an error of its own."""
+    workers = CannedWorkers()
+    is_heard = False
+    try:
+        trio.run(leave_interrupted, workers, clock=MockClock(autojump_threshold=0))
+    except* KeyboardInterrupt:
+        is_heard = True
+    assert is_heard
+    assert workers.started == 1
+    assert not workers.live
 
 
 def run_interrupted(
