@@ -28,7 +28,7 @@ class Answer(msgspec.Struct, frozen=True):
     outputs: Mapping[str, Any] | None
     #: Why it failed; ``None`` if it did not.
     error: RowError | None
-    #: How often the row was handed to a worker; 0 if it never was.
+    #: How often the row was tried on a worker, also in vain; 0 if it never came to one.
     attempts: int
     #: The worker that answered, or the last that failed; ``None`` if no worker took part.
     worker_id: str | None
