@@ -48,7 +48,7 @@ async def test_ended_session_is_forgotten_by_every_worker(make_pool: MakePool) -
         for worker_id in ("w-1", "w-2"):
             assert await run_on(pool, worker_id) == {"b"}
         await pool.execute_in_session("other", *CREATE)
-        workers.dawdle("load_program", 4.0)
+        workers.dawdle("load_program", 10.0)
         async with hold(pool, "w-2"):
             async with hold(pool, "w-1"):
                 nursery.start_soon(expect_error, SessionNotFoundError, execute, pool, "s")

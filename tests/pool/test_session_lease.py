@@ -76,7 +76,7 @@ async def test_model_set_while_a_worker_is_told_the_old_one_wins(make_pool: Make
         await pool.execute_in_session("s", *CREATE)
         await workers.kill_all()
         await all_idle(pool, 2)
-        workers.dawdle("configure_lm", 5.0)
+        workers.dawdle("configure_lm", 10.0)
         async with trio.open_nursery() as nursery:
             async with hold(pool, "w-2"):
                 nursery.start_soon(execute, pool, "s")

@@ -188,7 +188,7 @@ async def test_program_changed_while_a_worker_is_told_the_old_one_is_told_again(
     async with open_sessions(workers) as pool:
         async with only(pool, "w-1"):
             await pool.execute_in_session("s", *CREATE)
-        workers.dawdle("load_program", 4)
+        workers.dawdle("load_program", 10.0)
         async with trio.open_nursery() as nursery:
             async with hold(pool, "w-1"):
                 nursery.start_soon(execute, pool, "s")

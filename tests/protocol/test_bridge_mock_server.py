@@ -330,7 +330,7 @@ def test_program_reports_what_happened(tmp_path: Path) -> None:
     canned, report = tmp_path / "canned.json", tmp_path / "report.json"
     canned.write_text('{"question -> answer": {"answer": "from the file"}}', encoding="utf-8")
     command = [sys.executable, "-m", "dspex_testkit.bridge_mock_server", "--canned", str(canned)]
-    command += ["--report", str(report), "--delay", "ping=0.01", "--fault", "ping:fail", "--protocol", "1"]
+    command += ["--report", str(report), "--delay", "ping=30", "--fault", "ping:fail", "--protocol", "1"]
     requests = ClientConversation(peer="worker")
     stream = b"".join(
         encode_frame(requests.request(name, args)[1])
