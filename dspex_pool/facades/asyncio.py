@@ -68,7 +68,11 @@ class AsyncioAdapter(CommandAdapter):
         session_id = self.session_id
         future: Future[AnswerT] = Future()
         self._host.begin(lambda pool: function(pool.session_adapter(session_id), *args, **kwargs), future)
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            # An error has this frame in its traceback: with the future, which has the error, it would be a cycle.
+            del future
 
     async def _run(self, command: str, args: dict[str, Any], timeout: float | None) -> Any:
         return await self.run(PythonPool._run, command, args, timeout)

@@ -123,6 +123,9 @@ class PoolHost:
         except BaseException:
             future.cancel()
             raise
+        finally:
+            # An error has this frame in its traceback: with the future, which has the error, it would be a cycle.
+            del future
 
     def close(self, *, at_once: bool = False) -> Future[None]:
         """Begin to close; the future is done when nothing of the pool is left. Then ``finish``.

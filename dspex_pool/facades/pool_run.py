@@ -152,6 +152,9 @@ class PoolRun:
         else:
             if not scope.cancelled_caught and future.set_running_or_notify_cancel():
                 future.set_result(answer)
+        finally:
+            # An error has this frame in its traceback: with the future, which has the error, it would be a cycle.
+            del future
 
     def _leave(self, scope: trio.CancelScope, future: Future[Any]) -> None:
         """Cancel a call whose caller has left; called in the caller's thread."""

@@ -133,10 +133,9 @@ class SyncAdapter:
         running: set[Future[Reply]] = set()
         try:
             for inputs in rows:
-                future: Future[Reply] = Future()
-                running.add(future)
-                order.append(future)
-                if not self._begin(self._execution(program_id, inputs, limits), future):
+                order.append(Future())
+                running.add(order[-1])
+                if not self._begin(self._execution(program_id, inputs, limits), order[-1]):
                     # The pool has closed. What is there is given before a further row is read.
                     concurrent.futures.wait(running)
                 if len(running) >= self._host.width:
@@ -146,8 +145,10 @@ class SyncAdapter:
             while order:
                 yield _answer(order.popleft(), return_exceptions=return_exceptions)
         finally:
-            for future in running:
-                future.cancel()
+            while running:
+                running.pop().cancel()
+            # An error has this frame in its traceback: with its future it would be a cycle.
+            order.clear()
 
     def _begin(self, call: PoolCall[Reply], future: Future[Reply]) -> bool:
         """Begin a call; a pool that takes none any more is the call's own error, behind the answers before it."""
@@ -172,6 +173,9 @@ def _answer(future: Future[Reply], *, return_exceptions: bool) -> Any:
         if not return_exceptions:
             raise
         return error
+    finally:
+        # An error has this frame in its traceback: with its future it would be a cycle.
+        del future
 
 
 class SyncPool(SyncAdapter):

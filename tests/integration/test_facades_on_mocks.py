@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import inspect
 import itertools
 import signal
 import sys
 import threading
 import warnings
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -240,6 +242,54 @@ def test_waiting_caller_hears_that_the_pool_closes() -> None:
                 assert not in_line.done()
         assert isinstance(in_line.exception(5), PoolClosedError)
         assert served.exception(5) is not None
+
+
+class Row(dict[str, Any]):
+    """Inputs of a call that a weak reference can watch."""
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Collect no garbage, so that what is kept by a cycle stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_error_that_was_dropped_keeps_no_argument() -> None:
+    """Each failed call kept its inputs, however large, in a cycle of its error, until garbage was collected."""
+
+    def by_a_call(pool: SyncPool, inputs: Row) -> None:
+        pool.execute_program("ghost", inputs)
+
+    def by_map(pool: SyncPool, inputs: Row) -> None:
+        assert isinstance(next(pool.map("ghost", [inputs], return_exceptions=True)), ProgramNotFoundError)
+        next(pool.map("ghost", [inputs]))
+
+    with sync_pool() as pool:
+        for way in (by_a_call, by_map):
+            inputs = Row(question="who?")
+            kept = weakref.ref(inputs)
+            with contextlib.suppress(ProgramNotFoundError):
+                way(pool, inputs)
+            del inputs
+            # The pool's thread may have been about to leave the call.
+            pool.run(PythonPool.wait_ready)
+            assert kept() is None, way
+
+    async def main() -> None:
+        async with asyncio_pool() as pool:
+            inputs = Row(question="who?")
+            kept = weakref.ref(inputs)
+            with contextlib.suppress(ProgramNotFoundError):
+                await pool.execute_program("ghost", inputs)
+            del inputs
+            await pool.wait_ready()
+            assert kept() is None
+
+    asyncio.run(main())
 
 
 def interrupt_main_thread() -> None:
