@@ -144,9 +144,8 @@ class PoolRun:
                 answer = await call(self._pool)
         except BaseException as error:
             is_refused = isinstance(error, PoolClosedError) and self._pool.failure is not None
-            is_cut_off = isinstance(error, trio.Cancelled) or is_refused
             if future.set_running_or_notify_cancel():
-                future.set_exception(self._closed_error() if is_cut_off else error)
+                future.set_exception(self._closed_error() if is_refused or _is_cancelled(error) else error)
             if not isinstance(error, Exception):
                 raise
         else:
@@ -161,3 +160,10 @@ class PoolRun:
         if future.cancelled():
             with contextlib.suppress(trio.RunFinishedError):
                 self._post(scope.cancel)
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Tell whether a call was cancelled, and nothing else; a nursery of its own tells that as a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_cancelled, error.exceptions))
+    return isinstance(error, trio.Cancelled)

@@ -292,6 +292,23 @@ def test_error_that_was_dropped_keeps_no_argument() -> None:
     asyncio.run(main())
 
 
+def test_call_with_tasks_of_its_own_hears_that_the_pool_closes() -> None:
+    """A coroutine with a nursery told its caller of trio's own cancellation, in a group that no ``except`` meets."""
+    began = threading.Event()
+
+    async def wait_in_a_nursery(pool: PythonPool) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            began.set()
+            await trio.sleep_forever()
+
+    with ThreadPoolExecutor(1) as threads:
+        with sync_pool() as pool:
+            call = threads.submit(pool.run, wait_in_a_nursery)
+            assert began.wait(5)
+        assert isinstance(call.exception(5), PoolClosedError)
+
+
 def interrupt_main_thread() -> None:
     """Send Ctrl-C to the thread that runs the tests."""
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
