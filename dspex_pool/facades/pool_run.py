@@ -130,6 +130,9 @@ class PoolRun:
                     self._tasks = None
 
     def _start_task(self, call: PoolCall[AnswerT], future: Future[AnswerT]) -> None:
+        if future.cancelled():
+            # Its caller has left while the pool was busy. Once begun it would reach a worker before it is cancelled.
+            return
         if self._tasks is not None:
             self._tasks.start_soon(self._carry_out, call, future)
         elif future.set_running_or_notify_cancel():

@@ -309,6 +309,36 @@ def test_call_with_tasks_of_its_own_hears_that_the_pool_closes() -> None:
         assert isinstance(call.exception(5), PoolClosedError)
 
 
+def test_call_is_not_begun_when_its_caller_left_before() -> None:
+    """A caller left while the pool's thread was busy; the call was sent all the same, and stopped then."""
+    stuck, is_busy, goes_on = Stuck(), threading.Event(), threading.Event()
+    ports = mock_ports(stuck=stuck)
+
+    async def keep_busy(pool: PythonPool) -> None:
+        is_busy.set()
+        goes_on.wait(5)
+
+    async def main(pool: AsyncioPool) -> None:
+        call = asyncio.create_task(pool.execute_anonymous("stuck"))
+        await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait([call])
+
+    with ThreadPoolExecutor(1) as threads, contextlib.ExitStack() as stack:
+        pool = asyncio_pool(ports, pool_size=1)
+        asyncio.run(pool.open())
+        stack.callback(lambda: asyncio.run(pool.aclose()))
+        asyncio.run(pool.wait_ready())
+        busy = threads.submit(lambda: asyncio.run(pool.run(keep_busy)))
+        stack.callback(goes_on.set)
+        assert is_busy.wait(5)
+        asyncio.run(main(pool))
+        goes_on.set()
+        busy.result(5)
+        assert asyncio.run(pool.ping())["status"] == "ok"
+        assert stuck.arrivals == 0
+
+
 def interrupt_main_thread() -> None:
     """Send Ctrl-C to the thread that runs the tests."""
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
