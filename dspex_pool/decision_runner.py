@@ -6,6 +6,7 @@ looks after each worker process for its whole life (``WorkerLife``); one more wa
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import math
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,9 @@ class DecisionRunner:
         self._timer_at = math.inf
         self._is_carrying_out = False
         self._nursery: trio.Nursery | None = None
+        # A worker outlives the caller for whom it is started: what is logged of it is not that caller's, and what
+        # the caller has in its context variables is not kept.
+        self._context = contextvars.Context()
         self._actions: dict[type[Decision], Callable[[Any], None]] = {
             Start: self._start,
             Grant: self._grant,
@@ -100,7 +104,7 @@ class DecisionRunner:
 
     def open(self, nursery: trio.Nursery) -> None:
         """Begin: all tasks of the pool will run in ``nursery``."""
-        self._nursery = nursery
+        self._nursery, self._context = nursery, contextvars.copy_context()
         nursery.start_soon(self._keep_time, name="dspex_pool timer")
         self._state.open(trio.current_time())
         self.carry_out()
@@ -173,7 +177,6 @@ class DecisionRunner:
             self._timer_at = self._timer.deadline = state.wake_at
 
     def _start(self, decision: Start) -> None:
-        assert self._nursery is not None
         life = WorkerLife(
             decision.number,
             decision.worker_id,
@@ -183,7 +186,7 @@ class DecisionRunner:
             on_failed=self._start_failed,
         )
         self.lives[decision.number] = life
-        self._nursery.start_soon(self._live, life, name=f"dspex_pool {decision.worker_id}")
+        self._start_task(self._live, life, name=f"dspex_pool {decision.worker_id}")
 
     def _grant(self, decision: Grant) -> None:
         self._tell(decision.waiter, outcome.Value(decision.lease))
@@ -205,12 +208,14 @@ class DecisionRunner:
         self._begin_care(decision.number, "drain", self._drain_worker)
 
     def _begin_care(self, number: int, what: str, care: Callable[[PoolWorker], Awaitable[None]]) -> None:
-        assert self._nursery is not None
         life = self.lives[number]
         life.care = trio.CancelScope()
-        self._nursery.start_soon(
-            self._take_care, life, what, care, name=f"dspex_pool {life.worker_id} {what}"
-        )
+        self._start_task(self._take_care, life, what, care, name=f"dspex_pool {life.worker_id} {what}")
+
+    def _start_task(self, function: Callable[..., Awaitable[None]], *args: Any, name: str) -> None:
+        """Start a task of the pool, whoever made the pool decide so."""
+        assert self._nursery is not None
+        self._context.run(self._nursery.start_soon, function, *args, name=name)
 
     def _retire(self, decision: Retire) -> None:
         life = self.lives.get(decision.number)

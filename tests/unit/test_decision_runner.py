@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from dspex_testkit.mock_port import MockPort
+
+
+WHOSE = ContextVar("WHOSE", default="nobody's")
 
 
 def unkillable(port: MockPort) -> None:
@@ -92,3 +96,27 @@ async def test_port_that_does_not_end_a_late_call_is_told_once(autojump_clock: M
         began = trio.current_time()
         assert await lease.request("slow", timeout=1.0) == "late"
         assert told == [began + 1.0]
+
+
+@pytest.mark.trio
+async def test_worker_does_not_live_in_the_context_of_its_first_caller(autojump_clock: MockClock) -> None:
+    """A worker that is started for a caller is the pool's, in context variables too, and so is its aftercare.
+
+    What it printed for others was logged under the first caller's request, which stayed in memory with it.
+    """
+    contexts: list[str] = []
+
+    async def reset(_: object) -> None:
+        contexts.append(WHOSE.get())
+
+    def note(port: MockPort) -> None:
+        port.answer("echo", {})
+        contexts.append(WHOSE.get())
+
+    async with WorkerPool(MockPortFactory(note), pool_size=1, lazy=True, reset=reset) as pool:
+        WHOSE.set("a caller's")
+        async with pool.checkout() as lease:
+            await lease.request("echo")
+        async with pool.checkout():
+            pass
+    assert contexts == ["nobody's", "nobody's"]
