@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
 import inspect
 import itertools
 import signal
 import sys
 import threading
 import warnings
-import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -33,53 +31,14 @@ from dspex_pool.errors import (
 from dspex_pool.facades import AsyncioAdapter, AsyncioPool, SyncAdapter, SyncPool
 from dspex_pool.session_store import MemorySessionStore
 from dspex_pool.telemetry import PREFIX
-from dspex_testkit.canned_bridge import CannedBridge
-from dspex_testkit.mock_port import MockPortFactory
 from dspex_testkit.plan import CommandFailedError, Plan
+from tests.mock_facades import SIGNATURE, Stuck, asyncio_pool, mock_ports, sync_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from dspex_testkit.mock_port import MockPort
 
-SIGNATURE = "question -> answer"
 COROUTINES = sorted(name for name, value in vars(Adapter).items() if inspect.iscoroutinefunction(value))
-
-
-def mock_ports(**answers: Any) -> MockPortFactory:
-    """Return mock workers that serve canned programs, and ``answers`` by command."""
-
-    def script(port: MockPort) -> None:
-        port.answer_rest(CannedBridge(canned={SIGNATURE: lambda inputs: {"answer": inputs["question"]}}).plan)
-        for command, answer in answers.items():
-            port.answer(command, answer)
-
-    return MockPortFactory(script)
-
-
-def sync_pool(ports: MockPortFactory | None = None, **settings: Any) -> SyncPool:
-    """Return a small pool of mock workers, not open yet."""
-    return SyncPool(ports=ports if ports is not None else mock_ports(), **{"pool_size": 2, **settings})
-
-
-def asyncio_pool(ports: MockPortFactory | None = None, **settings: Any) -> AsyncioPool:
-    """Return the same for asyncio."""
-    return AsyncioPool(ports=ports if ports is not None else mock_ports(), **{"pool_size": 2, **settings})
-
-
-class Stuck:
-    """An answer that never comes, and news of who waits for it."""
-
-    def __init__(self) -> None:
-        self.arrived = threading.Event()
-        self.arrivals = 0
-        self.on_arrival: Callable[[], object] = lambda: None
-
-    def __call__(self, args: dict[str, Any]) -> Plan:
-        self.arrived.set()
-        self.arrivals += 1
-        self.on_arrival()
-        return Plan().stall()
 
 
 class FailingStore(MemorySessionStore):
@@ -242,101 +201,6 @@ def test_waiting_caller_hears_that_the_pool_closes() -> None:
                 assert not in_line.done()
         assert isinstance(in_line.exception(5), PoolClosedError)
         assert served.exception(5) is not None
-
-
-class Row(dict[str, Any]):
-    """Inputs of a call that a weak reference can watch."""
-
-
-@pytest.fixture
-def no_collection() -> Iterator[None]:
-    """Collect no garbage, so that what is kept by a cycle stays."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.mark.usefixtures("no_collection")
-def test_error_that_was_dropped_keeps_no_argument() -> None:
-    """Each failed call kept its inputs, however large, in a cycle of its error, until garbage was collected."""
-
-    def by_a_call(pool: SyncPool, inputs: Row) -> None:
-        pool.execute_program("ghost", inputs)
-
-    def by_map(pool: SyncPool, inputs: Row) -> None:
-        assert isinstance(next(pool.map("ghost", [inputs], return_exceptions=True)), ProgramNotFoundError)
-        next(pool.map("ghost", [inputs]))
-
-    with sync_pool() as pool:
-        for way in (by_a_call, by_map):
-            inputs = Row(question="who?")
-            kept = weakref.ref(inputs)
-            with contextlib.suppress(ProgramNotFoundError):
-                way(pool, inputs)
-            del inputs
-            # The pool's thread may have been about to leave the call.
-            pool.run(PythonPool.wait_ready)
-            assert kept() is None, way
-
-    async def main() -> None:
-        async with asyncio_pool() as pool:
-            inputs = Row(question="who?")
-            kept = weakref.ref(inputs)
-            with contextlib.suppress(ProgramNotFoundError):
-                await pool.execute_program("ghost", inputs)
-            del inputs
-            await pool.wait_ready()
-            assert kept() is None
-
-    asyncio.run(main())
-
-
-def test_call_with_tasks_of_its_own_hears_that_the_pool_closes() -> None:
-    """A coroutine with a nursery told its caller of trio's own cancellation, in a group that no ``except`` meets."""
-    began = threading.Event()
-
-    async def wait_in_a_nursery(pool: PythonPool) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.sleep_forever)
-            began.set()
-            await trio.sleep_forever()
-
-    with ThreadPoolExecutor(1) as threads:
-        with sync_pool() as pool:
-            call = threads.submit(pool.run, wait_in_a_nursery)
-            assert began.wait(5)
-        assert isinstance(call.exception(5), PoolClosedError)
-
-
-def test_call_is_not_begun_when_its_caller_left_before() -> None:
-    """A caller left while the pool's thread was busy; the call was sent all the same, and stopped then."""
-    stuck, is_busy, goes_on = Stuck(), threading.Event(), threading.Event()
-    ports = mock_ports(stuck=stuck)
-
-    async def keep_busy(pool: PythonPool) -> None:
-        is_busy.set()
-        goes_on.wait(5)
-
-    async def main(pool: AsyncioPool) -> None:
-        call = asyncio.create_task(pool.execute_anonymous("stuck"))
-        await asyncio.sleep(0)
-        call.cancel()
-        await asyncio.wait([call])
-
-    with ThreadPoolExecutor(1) as threads, contextlib.ExitStack() as stack:
-        pool = asyncio_pool(ports, pool_size=1)
-        asyncio.run(pool.open())
-        stack.callback(lambda: asyncio.run(pool.aclose()))
-        asyncio.run(pool.wait_ready())
-        busy = threads.submit(lambda: asyncio.run(pool.run(keep_busy)))
-        stack.callback(goes_on.set)
-        assert is_busy.wait(5)
-        asyncio.run(main(pool))
-        goes_on.set()
-        busy.result(5)
-        assert asyncio.run(pool.ping())["status"] == "ok"
-        assert stuck.arrivals == 0
 
 
 def interrupt_main_thread() -> None:
