@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import threading
 from collections.abc import Callable, Coroutine
@@ -66,13 +67,13 @@ class PoolRun:
     def begin(self, call: PoolCall[AnswerT], future: Future[AnswerT]) -> None:
         """Have the pool do ``call`` and settle ``future`` with its answer or its error.
 
-        Cancelling the future cancels the call.
+        It runs in a copy of the caller's context variables, as a task would. Cancelling the future cancels the call.
 
         Raises:
             PoolClosedError: The run is over.
         """
         try:
-            self._post(functools.partial(self._start_task, call, future))
+            self._post(functools.partial(self._start_task, contextvars.copy_context(), call, future))
         except trio.RunFinishedError:
             raise self._closed_error() from self.failure
 
@@ -129,12 +130,14 @@ class PoolRun:
                 finally:
                     self._tasks = None
 
-    def _start_task(self, call: PoolCall[AnswerT], future: Future[AnswerT]) -> None:
+    def _start_task(
+        self, context: contextvars.Context, call: PoolCall[AnswerT], future: Future[AnswerT]
+    ) -> None:
         if future.cancelled():
             # Its caller has left while the pool was busy. Once begun it would reach a worker before it is cancelled.
             return
         if self._tasks is not None:
-            self._tasks.start_soon(self._carry_out, call, future)
+            context.run(self._tasks.start_soon, self._carry_out, call, future)
         elif future.set_running_or_notify_cancel():
             future.set_exception(self._closed_error())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import threading
 import weakref
@@ -15,6 +16,8 @@ import trio
 
 from dspex_pool.adapters import PythonPool
 from dspex_pool.errors import PoolClosedError, ProgramNotFoundError
+from dspex_pool.telemetry import PREFIX
+from dspex_testkit.plan import Plan
 from tests.mock_facades import Stuck, asyncio_pool, mock_ports, sync_pool
 
 if TYPE_CHECKING:
@@ -116,3 +119,39 @@ def test_call_is_not_begun_when_its_caller_left_before() -> None:
         busy.result(5)
         assert asyncio.run(pool.ping())["status"] == "ok"
         assert stuck.arrivals == 0
+
+
+WHOSE = contextvars.ContextVar("WHOSE", default="nobody's")
+
+
+def test_call_is_done_in_the_context_of_its_caller() -> None:
+    """What a caller set for its task, such as a trace, was unknown to coroutines and handlers of the pool."""
+    seen: list[tuple[str, str]] = []
+
+    async def look(pool: PythonPool) -> str:
+        return WHOSE.get()
+
+    def note(event: tuple[str, ...], measurements: object, metadata: object) -> None:
+        seen.append((event[-1], WHOSE.get()))
+
+    async def serve(pool: AsyncioPool, name: str) -> None:
+        WHOSE.set(name)
+        assert await pool.run(look) == name
+        told: list[str] = []
+        await pool.call("s", "tell", on_event=lambda _: told.append(WHOSE.get()))
+        assert told == [name]
+
+    async def main() -> None:
+        ports = mock_ports(tell=lambda args: Plan().event("progress").reply({}))
+        async with asyncio_pool(ports) as pool, asyncio.TaskGroup() as tasks:
+            for name in ("one's", "another's"):
+                tasks.create_task(serve(pool, name))
+
+    asyncio.run(main())
+    with sync_pool() as pool:
+        pool.telemetry.attach((*PREFIX, "call_start"), note)
+        pool.ping()
+        context = contextvars.copy_context()
+        context.run(WHOSE.set, "a thread's")
+        context.run(pool.ping)
+    assert seen == [("call_start", "nobody's"), ("call_start", "a thread's")]
