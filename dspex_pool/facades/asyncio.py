@@ -64,7 +64,9 @@ class AsyncioAdapter(CommandAdapter):
 
         Raises:
             PoolClosedError: The pool is not open, or not in this process.
+            RuntimeError: This is the pool's own thread, where handlers of telemetry run.
         """
+        self._host.require_other_thread()
         session_id = self.session_id
         future: Future[AnswerT] = Future()
         self._host.begin(lambda pool: function(pool.session_adapter(session_id), *args, **kwargs), future)

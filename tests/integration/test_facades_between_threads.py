@@ -155,3 +155,19 @@ def test_call_is_done_in_the_context_of_its_caller() -> None:
         context.run(WHOSE.set, "a thread's")
         context.run(pool.ping)
     assert seen == [("call_start", "nobody's"), ("call_start", "a thread's")]
+
+
+def test_coroutine_that_runs_in_the_pools_own_thread_is_refused() -> None:
+    """A handler that ran an event loop for a call of the pool stood in that call's way, and the pool stood still."""
+
+    async def call_from_within(pool: PythonPool) -> None:
+        asyncio.run(asyncio.wait_for(facade.ping(), 0.5))
+
+    async def main() -> None:
+        async with facade:
+            with pytest.raises(RuntimeError, match="own thread"):
+                await facade.run(call_from_within)
+            assert (await facade.ping())["status"] == "ok"
+
+    facade = asyncio_pool()
+    asyncio.run(main())
