@@ -113,7 +113,8 @@ class SyncAdapter:
 
         Args:
             program_id: The program.
-            rows: Its inputs, one mapping a row. A row is read when a worker is free for it.
+            rows: Its inputs, one mapping a row. A row is read when a worker is free for it. The mapping itself may
+                be changed for the next row, what is in it may not.
             timeout: Seconds that a row has, once a worker has it.
             retries: Further tries of a row on another worker after a worker was lost.
             idempotent: Whether running a row twice does no harm.
@@ -162,7 +163,9 @@ class SyncAdapter:
     def _execution(
         self, program_id: str, inputs: Mapping[str, Any], limits: Mapping[str, Any]
     ) -> PoolCall[Reply]:
-        session_id, args = self._session_id, {"program_id": program_id, "inputs": inputs}
+        # A copy: it is sent by another thread, when the next row may have taken its place.
+        own = dict(inputs) if isinstance(inputs, dict) else inputs
+        session_id, args = self._session_id, {"program_id": program_id, "inputs": own}
         return lambda pool: pool.call(session_id, "execute_program", args, **limits)
 
 

@@ -18,7 +18,7 @@ from dspex_pool.adapters import PythonPool
 from dspex_pool.errors import PoolClosedError, ProgramNotFoundError
 from dspex_pool.telemetry import PREFIX
 from dspex_testkit.plan import Plan
-from tests.mock_facades import Stuck, asyncio_pool, mock_ports, sync_pool
+from tests.mock_facades import SIGNATURE, Stuck, asyncio_pool, mock_ports, sync_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,3 +171,18 @@ def test_coroutine_that_runs_in_the_pools_own_thread_is_refused() -> None:
 
     facade = asyncio_pool()
     asyncio.run(main())
+
+
+def test_map_sends_each_row_as_it_was_read() -> None:
+    """A generator that fills one dictionary again and again had its rows answered for the row after them."""
+
+    def rows() -> Iterator[dict[str, str]]:
+        row = {"question": ""}
+        for number in range(8):
+            row["question"] = f"q{number}"
+            yield row
+
+    with sync_pool() as pool:
+        pool.create_program("p", SIGNATURE)
+        answers = [answer["outputs"]["answer"] for answer in pool.map("p", rows())]
+    assert answers == [f"q{number}" for number in range(8)]
