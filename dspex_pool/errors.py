@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 __all__ = [
     "CallCancelledError",
@@ -83,10 +83,15 @@ class DspexPoolError(Exception):
 
     def facts(self) -> dict[str, Any]:
         """Return the facts that are known, by name."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {name: value for name, value in vars(self).items() if self._is_fact(name)}
 
-    def __reduce__(self) -> tuple[Callable[..., DspexPoolError], tuple[object, ...]]:
-        return _rebuild, (type(self), self.message, self.facts())
+    def _is_fact(self, name: str) -> bool:
+        return not name.startswith("_") and hasattr(type(self), name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What others have put on it, such as notes, goes along.
+        others = {name: value for name, value in vars(self).items() if not self._is_fact(name)}
+        return _rebuild, (type(self), self.message, self.facts()), others or None
 
 
 def _rebuild(kind: type[DspexPoolError], message: str, facts: Mapping[str, object]) -> DspexPoolError:
