@@ -145,7 +145,7 @@ def _read_environment(settings: Mapping[str, Setting], environ: Mapping[str, str
 
 def _read_toml(settings: Mapping[str, Setting], file: str | os.PathLike[str] | None) -> _Layer:
     path = Path("pyproject.toml" if file is None else file)
-    if file is None and not path.is_file():
+    if file is None and not _is_there(path):
         return _Layer()
     document = _parse_file(path)
     name, table = _find_table(document, path, must_exist=file is not None)
@@ -158,6 +158,14 @@ def _read_toml(settings: Mapping[str, Setting], file: str | os.PathLike[str] | N
             is_none = settings[key].is_optional and value == "none"
             layer.add(key, None if is_none else value, source)
     return layer
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except PermissionError:
+        # A service may have been started in a folder that its user may not enter.
+        return False
 
 
 def _parse_file(path: Path) -> dict[str, Any]:
