@@ -28,8 +28,8 @@ ENVIRONMENT_PREFIX = "DSPEX_POOL_"
 _PROFILE = "profile"
 
 # RUN marks the worker processes of one pool, so a pool inside a worker meets it. The others are set by
-# Kubernetes in every container of a namespace that has a service called "dspex-pool".
-_NOT_OURS = re.compile(r"RUN|SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_.*)?")
+# Kubernetes in every container of a namespace that has a service called "dspex-pool", or "dspex-pool-" and more.
+_NOT_OURS = re.compile(r"RUN|(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)")
 
 
 def usable_cores() -> int:
