@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dspex_pool.telemetry.catalogue import PREFIX
+from dspex_pool.errors import InvalidArgumentError
+from dspex_pool.telemetry.catalogue import EVENTS, PREFIX
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -78,12 +80,17 @@ class Telemetry:
             A context manager; leaving it, or calling its ``detach``, ends the calls.
 
         Raises:
-            TypeError: The prefix is no tuple of strings, or the handler is a coroutine function.
+            TypeError: The prefix is no tuple of strings, the names are one string, or the handler is a coroutine
+                function.
+            InvalidArgumentError: The pool has no event of that name, so that the handler would never be called.
         """
         if not isinstance(prefix, tuple) or not all(isinstance(part, str) for part in prefix):
             raise TypeError(f"a prefix is a tuple of strings, not {prefix!r}")
         if not callable(handler) or inspect.iscoroutinefunction(handler):
             raise TypeError(f"a handler is a plain function, because nobody would await it; got {handler!r}")
+        if isinstance(names, str):
+            raise TypeError(f"names are a collection of strings, not the one string {names!r}")
+        _refuse_unknown(prefix, names or ())
         attachment = Attachment(self, prefix, handler, None if names is None else frozenset(names))
         with self._changing:
             self._set_attachments((*self._attachments, attachment))
@@ -128,6 +135,18 @@ class Telemetry:
         was_observed, self.observed = self.observed, bool(attachments)
         if was_observed != self.observed and self.on_observed is not None:
             self.on_observed(self.observed)
+
+
+def _refuse_unknown(prefix: tuple[str, ...], names: Collection[str]) -> None:
+    """Refuse a name that no event of the pool has. What others emit is theirs to name."""
+    if prefix[: len(PREFIX)] != PREFIX:
+        return
+    last = prefix[len(PREFIX) :]
+    for argument, name in (("prefix", ".".join(last)), *(("names", name) for name in names)):
+        if name and name not in EVENTS:
+            nearest = difflib.get_close_matches(name, EVENTS, n=1)
+            hint = f"Did you mean {nearest[0]!r}?" if nearest else f"There are {', '.join(sorted(EVENTS))}."
+            raise InvalidArgumentError(f"the pool has no event {name!r}. {hint}", argument=argument)
 
 
 class Attachment:

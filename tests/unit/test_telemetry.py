@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import dspex_pool
+from dspex_pool.errors import InvalidArgumentError
 from dspex_pool.telemetry import EVENTS, PREFIX, Attachment, Telemetry, events_table, problem_with
 from dspex_pool.telemetry.catalogue import MEASUREMENTS, METADATA
 from tests.cases import case
@@ -67,9 +68,8 @@ def test_handler_gets_the_events_below_its_prefix() -> None:
         (("dspex",), ["checkout", "checkin"]),
         (PREFIX, ["checkout", "checkin"]),
         (CHECKOUT, ["checkout"]),
-        ((*CHECKOUT, "more"), []),
         (("python_bridge",), []),
-        ((*PREFIX, "check"), []),
+        (("oth",), []),
     ]
     for prefix, expected in cases:
         with case(prefix):
@@ -196,6 +196,23 @@ def test_prefix_is_refused_when_it_is_no_tuple_of_strings() -> None:
         with case(prefix):
             with pytest.raises(TypeError, match="tuple of strings"):
                 Telemetry().attach(prefix, Recorder())
+
+
+def test_event_that_there_is_not_is_refused() -> None:
+    """A misspelt name was taken in silence and its handler never called; a single string was taken for letters."""
+    refused: list[tuple[tuple[str, ...], Any, str]] = [
+        ((*PREFIX, "call_stopp"), None, "did you mean 'call_stop'"),
+        ((*PREFIX, "check"), None, "no event 'check'"),
+        ((*CHECKOUT, "more"), None, "no event 'checkout.more'"),
+        ((*PREFIX, "zzz"), None, "there are breaker_closed, .*worker_started"),
+        (PREFIX, ("checkin", "call_stopp"), "did you mean 'call_stop'"),
+    ]
+    for prefix, names, expected in refused:
+        with case(prefix, names), pytest.raises(InvalidArgumentError, match=f"(?i){expected}"):
+            Telemetry().attach(prefix, Recorder(), names=names)
+    with pytest.raises(TypeError, match="'checkout'"):
+        Telemetry().attach(PREFIX, Recorder(), names="checkout")
+    Telemetry().attach(("mine",), Recorder(), names=("tick",))
 
 
 def test_handler_is_refused_when_it_would_have_to_be_awaited() -> None:
