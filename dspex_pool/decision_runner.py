@@ -7,7 +7,6 @@ looks after each worker process for its whole life (``WorkerLife``); one more wa
 from __future__ import annotations
 
 import contextvars
-import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import outcome
 import trio
 
 from dspex_pool.core.records import Decision, Drain, Emit, Grant, Granted, Ping, Refuse, Retire, Start, Waiter
+from dspex_pool.logs import PoolLog
 from dspex_pool.worker_life import WorkerLife
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DecisionRunner"]
 
-_log = logging.getLogger("dspex_pool")
+_log = PoolLog("dspex_pool")
 
 
 class _Place:

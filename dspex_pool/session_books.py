@@ -7,7 +7,6 @@ caller was told is never lost.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +14,7 @@ import msgspec
 import trio
 
 from dspex_pool.errors import PoolClosedError, SessionNotFoundError
+from dspex_pool.logs import PoolLog
 from dspex_pool.session_answers import BEGINNING, already_exists, not_found, program_id_of
 from dspex_pool.session_store import ExecutionTotal, ProgramRecord, SessionRecord
 from dspex_pool.session_table import KEY_BY_VALUE, Session, SessionTable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Kept", "SessionBooks"]
 
-_log = logging.getLogger("dspex_pool")
+_log = PoolLog("dspex_pool")
 
 _NOT_SAVED = "the last uses of sessions are not in the store"
 

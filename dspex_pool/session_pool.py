@@ -8,7 +8,6 @@ worker can be lost at any instant, and no session with it.
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +16,7 @@ import trio
 from dspex_pool.call_policy import delay_before_retry
 from dspex_pool.config import PoolConfig
 from dspex_pool.errors import DspexPoolError, PoolClosedError, ProgramError, SessionStoreError
+from dspex_pool.logs import PoolLog
 from dspex_pool.session_answers import BEGINNING, USING, answer
 from dspex_pool.session_books import SessionBooks
 from dspex_pool.session_call import (
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SessionPool"]
 
-_log = logging.getLogger("dspex_pool")
+_log = PoolLog("dspex_pool")
 
 _OF_SESSIONS = (BEGINNING | USING | {"list_programs", "cleanup_session"}) - {"configure_lm"}
 

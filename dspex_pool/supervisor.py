@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,6 +10,7 @@ import trio
 from dspex_pool.background import Background
 from dspex_pool.config import PoolConfig
 from dspex_pool.errors import PoolClosedError, PoolFailedError
+from dspex_pool.logs import PoolLog
 from dspex_pool.monitor import PoolMonitor
 from dspex_pool.session_pool import SessionPool
 from dspex_pool.session_store import open_session_store
@@ -30,8 +30,8 @@ __all__ = ["PoolSupervisor", "ports_for"]
 #: How many starts of a worker, each of ``spawn_timeout``, a template has time for until it must be able to fork.
 TEMPLATE_STARTS = 4
 
-_log = logging.getLogger("dspex_pool")
-_stderr_log = logging.getLogger("dspex_pool.worker.stderr")
+_log = PoolLog("dspex_pool")
+_stderr_log = PoolLog("dspex_pool.worker.stderr")
 
 
 def ports_for(config: PoolConfig) -> PortFactory:

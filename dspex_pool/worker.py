@@ -16,6 +16,7 @@ from dspex_pool.errors import (
     RemoteProtocolError,
     WorkerDiedError,
 )
+from dspex_pool.logs import PoolLog
 from dspex_pool.protocol import HEADER_BYTES, PROTOCOL_VERSION, ClientConversation, Event, Failure, Success
 from dspex_pool.remote_failures import error_from_failure
 from dspex_pool.transport.port import WaitExpiredError
@@ -33,8 +34,8 @@ EXIT_NEWS_TIMEOUT = 0.5
 #: First and longest pause between two requests to stop; see ``PoolWorker.settle``.
 INTERRUPT_PAUSES = (0.05, 1.0)
 
-_log = logging.getLogger("dspex_pool")
-_worker_log = logging.getLogger("dspex_pool.worker")
+_log = PoolLog("dspex_pool")
+_worker_log = PoolLog("dspex_pool.worker")
 
 
 @dataclass(frozen=True, slots=True)

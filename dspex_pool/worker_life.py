@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import trio
 
 from dspex_pool.errors import DspexPoolError, WorkerDiedError, WorkerStartError
+from dspex_pool.logs import PoolLog
 from dspex_pool.worker import PoolWorker
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["WorkerLife", "end_process"]
 #: Seconds that a killed process has to be reaped, when even the pool's own end cannot wait for it.
 REAP_TIMEOUT = 5.0
 
-_log = logging.getLogger("dspex_pool")
+_log = PoolLog("dspex_pool")
 
 
 async def end_process(port: Port, exited: trio.Event, *, grace: float) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dspex_pool.errors import InvalidArgumentError
+from dspex_pool.logs import PoolLog
 from dspex_pool.telemetry.catalogue import EVENTS, PREFIX
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Attachment", "Handler", "Telemetry"]
 
-_log = logging.getLogger("dspex_pool.telemetry")
+_log = PoolLog("dspex_pool.telemetry")
 
 #: Takes the event's name, its measurements and its metadata. It runs in the task that emits, so it must
 #: return soon, and it must not change the mappings, which other handlers see too.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
+from dspex_pool.logs import PoolLog
 from dspex_pool.transport.pipes import PipeReader
 from dspex_pool.transport.stderr_tail import LineCutter, StderrTail
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LAST_STDERR_WAIT", "ForgivingHandler", "StderrDrain"]
 
-_LOG = logging.getLogger("dspex_pool.transport")
+_LOG = PoolLog("dspex_pool.transport")
 
 #: Seconds after a process's end in which its stderr is still read, if somebody else holds it open. What the process
 #: wrote is there already. Less than who asked it waits for the news of its end (``worker.EXIT_NEWS_TIMEOUT``).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import signal
@@ -13,6 +12,7 @@ import trio
 
 from dspex_pool.background import Background
 from dspex_pool.errors import InvalidConfigError, WorkerStartError
+from dspex_pool.logs import PoolLog
 from dspex_pool.transport.options import SubprocessOptions
 from dspex_pool.transport.stderr_drain import ForgivingHandler
 from dspex_pool.transport.subprocess import SubprocessPort
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TemplatePortFactory"]
 
-_LOG = logging.getLogger("dspex_pool.transport")
+_LOG = PoolLog("dspex_pool.transport")
 
 # A template that dies just now is replaced, and the next one is asked. A third would die of the same.
 _TRIES = 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import logging
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ import msgspec
 import trio
 
 from dspex_pool.errors import WorkerStartError
+from dspex_pool.logs import PoolLog
 from dspex_pool.protocol.forking import (
     Answer,
     Fork,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TemplateLostError", "TemplateProcess"]
 
-_LOG = logging.getLogger("dspex_pool.transport")
+_LOG = PoolLog("dspex_pool.transport")
 
 #: Whose lines of stderr these are.
 TEMPLATE_NAME = "template"

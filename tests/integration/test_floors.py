@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Each row is a floor's number and the groups that stand on it side by side. A group imports from the
 #: floors below it and from itself, never from its neighbours. Packages stand for all their modules.
 FLOORS: dict[int, tuple[tuple[str, ...], ...]] = {
-    0: (("dspex_pool.errors",),),
+    0: (("dspex_pool.errors",), ("dspex_pool.logs",)),
     1: (
         ("dspex_pool.protocol",),
         ("dspex_pool.config",),

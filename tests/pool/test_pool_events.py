@@ -9,10 +9,12 @@ import pytest
 import trio
 import trio.testing
 
-from dspex_pool.errors import PoolClosedError
+from dspex_pool.errors import CallTimeoutError, PoolClosedError
 from dspex_pool.telemetry import PREFIX, Telemetry
+from dspex_testkit.plan import Plan
 from tests.bounded_waits import until
-from tests.pool.callers import attempt, hold, use
+from tests.broken_logging import broken_logging
+from tests.pool.callers import attempt, hold, planned, serving, use
 from tests.pool.listener import Listener
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from dspex_pool.worker_pool import WorkerPool
     from dspex_testkit.ports.run import MakePool
+
+__all__ = ["broken_logging"]
 
 pytestmark = pytest.mark.ports("all")
 
@@ -136,3 +140,17 @@ async def test_pools_may_share_their_telemetry(make_pool: MakePool) -> None:
         assert pool.telemetry is telemetry
         await pool.wait_ready()
     assert len(heard) == 1
+
+
+@pytest.mark.usefixtures("broken_logging")
+async def test_broken_filter_of_logging_costs_no_call_and_no_pool(make_pool: MakePool) -> None:
+    """A filter that raised at a worker's record took the answer's place; at aftercare in vain it ended the pool."""
+    talk = Plan().event("log", {"message": "hello"}).reply("answer")
+    die_in_care = Plan().after(2 * make_pool.unit, deaf=True).die()
+    async with make_pool.worker_pool(cancel_grace=30.0, backoff_min=0.1) as pool:
+        async with pool.checkout() as lease:
+            assert await lease.request(*planned(talk)) == "answer"
+        with pytest.raises(CallTimeoutError):
+            async with pool.checkout() as lease:
+                await lease.request(*planned(die_in_care), timeout=make_pool.unit)
+        assert await serving(pool) == 2
