@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import deque
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ __all__ = [
     "Reply",
     "check_affinity",
     "check_args",
+    "check_on_event",
+    "check_retries",
     "check_timeout",
     "own_copy",
 ]
@@ -147,6 +150,33 @@ def check_timeout(timeout: float | None) -> float | None:
             f"a timeout is a number of seconds, at least 0; got {timeout!r}.", argument="timeout"
         )
     return timeout
+
+
+def check_retries(retries: int) -> int:
+    """Return ``retries`` if they are a number of tries.
+
+    Raises:
+        InvalidArgumentError: It is negative or no whole number.
+    """
+    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+        raise InvalidArgumentError(
+            f"retries are a whole number of at least 0; got {retries!r}.", argument="retries"
+        )
+    return retries
+
+
+def check_on_event(on_event: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Return ``on_event`` if it can be told of events.
+
+    Raises:
+        InvalidArgumentError: It cannot be called, or is a coroutine function, which nobody would await.
+    """
+    if not callable(on_event) or inspect.iscoroutinefunction(on_event):
+        raise InvalidArgumentError(
+            f"on_event is a plain function, because nobody would await it; got {on_event!r}.",
+            argument="on_event",
+        )
+    return on_event
 
 
 def check_affinity(affinity: str) -> str:

@@ -25,6 +25,8 @@ from dspex_pool.session_call import (
     Reply,
     check_affinity,
     check_args,
+    check_on_event,
+    check_retries,
     check_timeout,
     own_copy,
 )
@@ -261,7 +263,9 @@ class SessionPool:
         on_event: Callable[[Event], None] | None,
     ) -> Call:
         timeout = check_timeout(self.config.call_timeout if timeout is None else timeout)
-        retries = self.config.retries if retries is None else retries
+        retries = self.config.retries if retries is None else check_retries(retries)
+        if on_event is not None:
+            check_on_event(on_event)
         args = own_copy(args) if command in BEGINNING else dict(args)
         if session_id is not None:
             args["session_id"] = session_id

@@ -11,6 +11,7 @@ from dspex_pool.adapters import ANONYMOUS, PythonPool
 from dspex_pool.adapters.commands import CommandAdapter
 from dspex_pool.facades import pool_calls
 from dspex_pool.facades.host import PoolHost
+from dspex_pool.session_call import check_on_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -237,7 +238,7 @@ def _in_this_loop(on_event: Callable[[Event], None] | None) -> Callable[[Event],
     """Have the running event loop call ``on_event``, and not the pool's thread."""
     if on_event is None:
         return None
-    told, loop = on_event, asyncio.get_running_loop()
+    told, loop = check_on_event(on_event), asyncio.get_running_loop()
 
     def tell(event: Event) -> None:
         loop.call_soon_threadsafe(told, event)

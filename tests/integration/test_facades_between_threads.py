@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from dspex_pool.adapters import PythonPool
-from dspex_pool.errors import PoolClosedError, ProgramNotFoundError
+from dspex_pool.errors import InvalidArgumentError, PoolClosedError, ProgramNotFoundError
 from dspex_pool.telemetry import PREFIX
 from dspex_testkit.plan import Plan
 from tests.mock_facades import SIGNATURE, Stuck, asyncio_pool, mock_ports, sync_pool
@@ -186,3 +186,21 @@ def test_map_sends_each_row_as_it_was_read() -> None:
         pool.create_program("p", SIGNATURE)
         answers = [answer["outputs"]["answer"] for answer in pool.map("p", rows())]
     assert answers == [f"q{number}" for number in range(8)]
+
+
+def test_coroutine_function_is_refused_as_on_event() -> None:
+    """Each event made a coroutine that the loop did not await, so that the caller heard of nothing."""
+
+    async def hear(event: object) -> None: ...
+
+    async def main() -> None:
+        told: Any = hear
+        async with asyncio_pool() as pool:
+            for call in (
+                pool.call("s", "ping", on_event=told),
+                pool.execute_anonymous("ping", on_event=told),
+            ):
+                with pytest.raises(InvalidArgumentError, match="plain function"):
+                    await call
+
+    asyncio.run(main())

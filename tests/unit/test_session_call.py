@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dspex_pool.errors import InvalidArgumentError
-from dspex_pool.session_call import Call, check_timeout
+from dspex_pool.session_call import Call, check_on_event, check_retries, check_timeout
 from dspex_pool.worker_memory import DefaultModel, Step
+
+if TYPE_CHECKING:
+    from dspex_pool.protocol import Event
 
 
 @pytest.mark.parametrize(
@@ -27,6 +31,25 @@ def test_timeout_that_is_no_time_is_refused(given: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="at least 0; got") as caught:
         check_timeout(given)
     assert caught.value.argument == "timeout"
+
+
+@pytest.mark.parametrize("given", [-1, 1.5, math.inf, True, "2"])
+def test_retries_that_are_no_number_of_tries_are_refused(given: Any) -> None:
+    """A text for a number was found out when a worker died, by a ``TypeError`` in place of the pool's own error."""
+    with pytest.raises(InvalidArgumentError, match="at least 0; got") as caught:
+        check_retries(given)
+    assert caught.value.argument == "retries"
+
+
+async def told_later(event: Event) -> None: ...
+
+
+@pytest.mark.parametrize("given", [told_later, functools.partial(told_later), 5, [print]])
+def test_on_event_that_nobody_can_call_is_refused(given: Any) -> None:
+    """A coroutine function was called and never awaited: no event was told, and the call went well."""
+    with pytest.raises(InvalidArgumentError, match="plain function") as caught:
+        check_on_event(given)
+    assert caught.value.argument == "on_event"
 
 
 @pytest.mark.parametrize(
