@@ -29,6 +29,7 @@ from dspex_pool.transport.subprocess import SubprocessOptions
 from dspex_pool.transport.template import TemplatePortFactory
 from tests.bounded_waits import has_ended, until
 from tests.cancel_at_step import CancelAtStep, run_in_order
+from tests.integration import worker_pools
 from tests.integration.worker_pools import ECHO, patience
 from tests.subprocess_children import attend_shielded
 
@@ -111,6 +112,14 @@ def template_of(pool: WorkerPool) -> psutil.Process:
     (child,) = psutil.Process().children()
     assert child.pid not in [worker.port.pid for worker in pool.workers()]
     return child
+
+
+@pytest.mark.trio
+async def test_patience_that_ends_fails_its_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended the block and no more, so that a test that hung in it passed after 15 s."""
+    monkeypatch.setattr(worker_pools, "PATIENCE", 0.0)
+    with pytest.raises(trio.TooSlowError), patience():
+        await trio.sleep_forever()
 
 
 # --- a process of its own -------------------------------------------------------------------------------
