@@ -18,6 +18,8 @@ from dspex_pool.transport.template import TemplatePortFactory
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from dspex_pool.transport.port import ExitStatus
+
 __all__ = [
     "ECHO",
     "READY",
@@ -26,6 +28,7 @@ __all__ = [
     "WAIT",
     "attend_shielded",
     "child_command",
+    "end",
     "open_port",
     "running",
 ]
@@ -90,6 +93,16 @@ async def attend_shielded(port: SubprocessPort) -> None:
     """
     with trio.CancelScope(shield=True):
         await port.attend()
+
+
+async def end(port: SubprocessPort) -> ExitStatus | None:
+    """Kill and reap a worker, and return how it ended.
+
+    Cancellation: None is seen.
+    """
+    port.kill()
+    await attend_shielded(port)
+    return port.exit_status
 
 
 #: How ``running`` starts programs: ``spawn`` or ``template``. Set by a fixture.
