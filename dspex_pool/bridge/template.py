@@ -27,7 +27,7 @@ from dspex_pool.bridge.forks import become_worker, find_hazards
 from dspex_pool.bridge.handler import Handler, import_named, marked_names
 from dspex_pool.bridge.lifeline import has_hung_up
 from dspex_pool.bridge.places import look_where_the_pool_looks
-from dspex_pool.bridge.process import EXIT_USAGE, claim_wires, hear_signals, limit_library_threads
+from dspex_pool.bridge.process import EXIT_USAGE, claim_wires, hear_signals
 from dspex_pool.bridge.versions import installed_version, is_installed
 from dspex_pool.protocol.forking import (
     MAX_MESSAGE_BYTES,
@@ -104,7 +104,6 @@ class Template:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         hear_signals()
         self._end_with_pool(on=True)
-        limit_library_threads()
         gc.disable()
         self._warm_up(handler)
         try:
