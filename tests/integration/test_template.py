@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import resource
@@ -427,6 +428,7 @@ async def test_template_refuses_what_cannot_be_forked(hazard: str, tmp_path: Pat
         with patience(), pytest.raises(WorkerStartError, match=words) as caught:
             await ports.open(worker_id="w-7", incarnation=1)
     assert str(caught.value).startswith("worker w-7 could not be started: its template")
+    assert ("forked_handler.py" in caught.value.stderr_tail) == (hazard == "error"), "where it is, too"
     assert not psutil.Process().children()
 
 
@@ -549,14 +551,29 @@ async def test_template_that_cannot_look_at_itself_says_what_to_do(tmp_path: Pat
 
 
 @pytest.mark.trio
-async def test_refused_fork_is_told_with_the_cure(tmp_path: Path) -> None:
-    """At the limit on processes a template said only that the resource is temporarily unavailable."""
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        ("fork", errno.EAGAIN, r"refused: .*pids\.max"),
+        ("fork", errno.EPERM, r"refused: Operation not permitted\.$"),
+        ("pidfd_open", errno.EMFILE, r"no descriptor .* limit on open files"),
+    ],
+)
+async def test_refused_fork_is_told_with_the_cure(call: str, error: int, words: str, tmp_path: Path) -> None:
+    """At the limit on processes a template said only that the resource is temporarily unavailable.
+
+    A fork that nobody could watch is undone.
+    """
     source = (
-        "import errno, os\nfrom dspex_testkit.children.echo import EchoHandler\n"
-        "def refuse():\n    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))\n"
-        "os.fork = refuse\nclass Refusing(EchoHandler):\n    pass\n"
+        "import os\nfrom dspex_testkit.children.echo import EchoHandler\n"
+        f"def refuse(*_):\n    raise OSError({error}, os.strerror({error}))\n"
+        f"os.{call} = refuse\nclass Refusing(EchoHandler):\n    pass\n"
     )
-    await refused(source, tmp_path, match=r"worker w-1 .* pids\.max")
+    with patience():
+        async with TemplatePortFactory(options_for(source, tmp_path)) as ports:
+            with pytest.raises(WorkerStartError, match=f"worker w-1 .*{words}"):
+                await ports.open(worker_id="w-1", incarnation=1)
+            assert not psutil.Process(ports.template_pid).children()
 
 
 @pytest.mark.trio

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psutil
@@ -12,7 +14,8 @@ import pytest
 import trio
 
 from dspex_pool.errors import WorkerStartError
-from dspex_pool.transport import template_packets, template_process
+from dspex_pool.protocol.forking import Forked, Reaped
+from dspex_pool.transport import template_fork, template_packets, template_process
 from dspex_pool.transport.port import ExitStatus
 from dspex_pool.transport.subprocess import SubprocessOptions
 from dspex_pool.transport.template import TemplatePortFactory
@@ -32,7 +35,10 @@ pytestmark = [
 
 
 @pytest.mark.trio
-async def test_fork_whose_descriptor_cannot_be_taken_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_fork_whose_descriptor_cannot_be_taken_is_undone(
+    is_cancelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With no descriptor left for the fork's, its port could neither kill nor reap it; the fork lived on."""
     take = template_packets.receive_packet
 
@@ -41,6 +47,8 @@ async def test_fork_whose_descriptor_cannot_be_taken_is_undone(monkeypatch: pyte
         packet, descriptor = take(channel)
         if descriptor >= 0:
             os.close(descriptor)
+            if is_cancelled:
+                scope.cancel()
         return packet, -1
 
     with patience():
@@ -49,11 +57,81 @@ async def test_fork_whose_descriptor_cannot_be_taken_is_undone(monkeypatch: pyte
             template = psutil.Process(ports.template_pid)
             with monkeypatch.context() as patch:
                 patch.setattr(template_process, "receive_packet", take_without)
-                with pytest.raises(WorkerStartError, match=r"worker w-2 .* limit on open files"):
-                    await ports.open(worker_id="w-2", incarnation=2)
+                with trio.CancelScope() as scope:
+                    with pytest.raises(WorkerStartError, match=r"worker w-2 .* limit on open files"):
+                        await ports.open(worker_id="w-2", incarnation=2)
             assert not template.children()
             await end(await ports.open(worker_id="w-3", incarnation=3))
             assert ports.template_pid == template.pid
+
+
+@pytest.mark.trio
+async def test_fork_that_nobody_waits_for_leaves_no_descriptor() -> None:
+    """One that comes when its template has been given up, a moment before that is ended."""
+    template = template_process.TemplateProcess(SubprocessOptions(handler=ECHO), warm_up_timeout=60)
+    before = psutil.Process().num_fds()
+    template._take(Forked(1, os.getpid()), os.dup(0))
+    template._take(Reaped(os.getpid(), 0), -1)
+    assert psutil.Process().num_fds() == before
+
+
+@pytest.mark.trio
+async def test_full_line_to_a_stopped_template_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who cannot even ask it is served by the next template, and meanwhile all other tasks have their turns."""
+    monkeypatch.setattr(template_process, "_ANSWER_TIMEOUT", 0.2)
+    outcomes: list[object] = []
+
+    async def start(number: int) -> None:
+        try:
+            outcomes.append(await end(await ports.open(worker_id=f"w-{number}", incarnation=number)))
+        except WorkerStartError as error:
+            outcomes.append("its template has not answered within" in str(error))
+        monkeypatch.undo()
+
+    with patience():
+        async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
+            await end(await ports.open(worker_id="w-1", incarnation=1))
+            assert ports.template_pid is not None
+            os.kill(ports.template_pid, signal.SIGSTOP)
+            # Two packets of this size fill a socket.
+            monkeypatch.setenv("LONG", "x" * 100_000)
+            async with trio.open_nursery() as nursery:
+                for number in range(2, 8):
+                    nursery.start_soon(start, number)
+    assert set(outcomes) == {True, ExitStatus(signal=signal.SIGKILL)}
+
+
+@pytest.mark.parametrize(
+    ("has_template", "lives", "is_signalled"),
+    [(True, False, True), (False, True, True), (False, False, False)],
+)
+def test_group_whose_number_may_be_a_strangers_is_left_alone(
+    has_template: bool, lives: bool, is_signalled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Linux 6.9 a group is known by its number alone, which is free once the system has reaped its leader."""
+    monkeypatch.setattr(template_fork, "_SIGNAL_PROCESS_GROUP", 1 << 30)
+    signalled = []
+    monkeypatch.setattr(os, "killpg", lambda *details: signalled.append(details))
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as cat:
+        descriptor = os.pidfd_open(cat.pid)
+        if not lives:
+            cat.kill()
+            cat.wait()
+        template = Template(is_alive=has_template)
+        template_fork.ForkedProcess(cat.pid, descriptor, template).signal_group(signal.SIGTERM)
+        os.close(descriptor)
+    assert signalled == [(cat.pid, signal.SIGTERM)] * is_signalled
+
+
+@dataclass
+class Template:
+    """Whoever reaps forked workers, as far as signals ask for it."""
+
+    is_alive: bool
+
+    async def reap(self, pid: int) -> ExitStatus:
+        """Reap nobody."""
+        return ExitStatus()
 
 
 async def open_and_cancel(ports: TemplatePortFactory, step: int) -> bool:
