@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,6 +81,9 @@ async def test_snapshot_tells_of_a_pool_without_workers(autojump_clock: MockCloc
     assert (dead.healthy_workers, dead.utilization, dead.is_healthy) == (0, 0.0, False)
     assert dead.pool_size + dead.unhealthy_workers == 2, "one is being started, one is missing"
     assert (healed.healthy_workers, healed.unhealthy_workers, healed.is_healthy) == (2, 0, True)
+    assert not replace(healed, healthy_workers=0).is_healthy, (
+        "of a lazy pool, none is missing before the first call"
+    )
     assert sum(healed.restarts.values()) == 2
     assert drained.restarts["drained"] == 2
     assert isinstance(drained, MonitorSnapshot)
