@@ -278,7 +278,9 @@ class SessionPool:
             reply = await self._run(call)
             kept = await self._books.commit(session, call.command, call.args)
         except ProgramError:
-            self._count(call)
+            # Not if the worker refused what it must be told first: then the program has not run.
+            if call.begun:
+                self._count(call)
             raise
         finally:
             if self._books.leave(session):

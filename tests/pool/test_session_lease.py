@@ -15,6 +15,7 @@ from dspex_pool.errors import (
     DspexPoolError,
     InvalidArgumentError,
     LocalProtocolError,
+    ProgramError,
     SessionBusyError,
     SessionLostError,
     WorkerDiedError,
@@ -311,6 +312,26 @@ async def test_model_that_is_being_set_needs_no_other_before_it(make_pool: MakeP
         workers.forget()
         await pool.execute_in_session("own", "configure_lm", {"model": "m/own"})
         assert workers.heard == ["w-1 configure_lm"]
+
+
+@pytest.mark.parametrize("step", ["configure_lm", "load_program"])
+async def test_worker_that_refuses_what_it_must_be_told_first_is_kept(step: str, make_pool: MakePool) -> None:
+    """The caller hears what was refused, and the worker is asked again. The program was counted as having run."""
+    workers, log = Workers(make_pool), EventLog()
+    async with open_sessions(workers, pool_size=1, telemetry=log.telemetry) as pool:
+        await pool.execute_in_session("s", "configure_lm", {"model": "m/1"})
+        await pool.execute_in_session("s", *CREATE)
+        await workers.kill_all()
+        await pool.workers.wait_ready()
+        workers.behave(instead_of(step, Plan().fail("no room", type="MemoryError")))
+        with pytest.raises(ProgramError, match="no room") as info:
+            await execute(pool, "s", retries=2)
+        assert (info.value.type, info.value.worker_survives, info.value.attempts) == ("MemoryError", True, 1)
+        workers.behave()
+        assert await execute(pool, "s") == {"b"}
+        (told,) = (await pool.execute_in_session("s", "list_programs")).result["programs"]
+        assert told["execution_count"] == 1
+    assert [event["reason"] for event in log.of("worker_retiring")][1:] == ["closed"]
 
 
 async def test_timeout_covers_what_a_worker_must_be_told_first(make_pool: MakePool) -> None:
