@@ -206,6 +206,7 @@ async def test_what_the_store_refuses_has_not_happened(
                 with pytest.raises(SessionStoreError, match="disk is full"):
                     await pool.execute_in_session(session_id, command, args)
         assert pool.session_ids() == ["s"]
+        assert (await pool.end_session("nobody"))["programs_removed"] == 0, "of whom the store knows nothing"
         for worker_id in ("w-1", "w-2"):
             assert await run_on(pool, worker_id) == {"b"}
             assert await workers.model_of(pool, worker_id, "s") is None

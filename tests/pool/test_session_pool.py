@@ -136,6 +136,18 @@ async def test_model_of_nobody_is_that_of_all_whatever_session_is_named(make_poo
         assert await workers.model_of(pool, "w-1", "y") == "m/later"
 
 
+@pytest.mark.parametrize("result", [[1, None], "text", None])
+async def test_result_may_be_any_json(result: Any, make_pool: MakePool) -> None:
+    """Handlers of others answer as they like; only an object can tell what was used."""
+    workers = Workers(make_pool)
+    async with open_sessions(workers, pool_size=1) as pool:
+        await pool.execute_in_session("s", *CREATE)
+        workers.behave(instead_of("execute_program", Plan().reply(result)))
+        args = {"program_id": "p", "inputs": {"a": "x"}}
+        reply = await pool.execute_in_session("s", "execute_program", args)
+        assert (reply.result, reply.usage) == (result, None)
+
+
 async def test_one_of_two_concurrent_creators_wins_everywhere(make_pool: MakePool) -> None:
     """Two tasks create one id at once: one is refused, and every worker runs the other's program."""
     workers = Workers(make_pool)
