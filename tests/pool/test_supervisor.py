@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -54,7 +54,7 @@ async def test_services_that_fail_are_started_again(
 
 async def test_service_that_fails_again_and_again_closes_the_pool(make_pool: MakePool) -> None:
     """Beyond the limit all who wait are told, the block is cancelled, and the error names service and cause."""
-    workers, outcomes = Workers(make_pool), []
+    workers, log, outcomes = Workers(make_pool), EventLog(), []
     store = TalkativeStore(workers)
 
     async def wait_for_a_worker(supervisor: PoolSupervisor) -> None:
@@ -64,7 +64,8 @@ async def test_service_that_fails_again_and_again_closes_the_pool(make_pool: Mak
             outcomes.append(error)
 
     async def serve(nursery: trio.Nursery) -> None:
-        async with supervise(workers.ports, pool_size=1, store=store, monitor_interval=0.05) as supervisor:
+        settings: dict[str, Any] = {"pool_size": 1, "store": store, "monitor_interval": 0.05}
+        async with supervise(workers.ports, telemetry=log.telemetry, **settings) as supervisor:
             await supervisor.pool.execute_in_session("s", *CREATE)
             async with supervisor.pool.workers.checkout():
                 nursery.start_soon(wait_for_a_worker, supervisor)
@@ -76,6 +77,7 @@ async def test_service_that_fails_again_and_again_closes_the_pool(make_pool: Mak
             await serve(nursery)
     assert (info.value.service, type(info.value.__cause__)) == ("housekeeping", RuntimeError)
     assert len(outcomes) == 1
+    assert len(log.of("service_restarted")) == 3, "it is not said to be started again when it is not"
     assert (workers.live, store.closings) == ([], [0])
 
 
