@@ -160,6 +160,21 @@ async def test_end_inside_a_long_frame_is_told_while_the_worker_lives_on() -> No
 
 
 @pytest.mark.trio
+async def test_wake_up_for_nothing_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system may wake a reader without anything to read (``select(2)`` says so); the answer is still to come."""
+    with bare_port() as bare:
+        wakes = itertools.count()
+
+        async def wake() -> None:
+            if next(wakes):
+                os.write(bare.far_stdout, encode_frame(b"one"))
+            await trio.lowlevel.checkpoint()
+
+        monkeypatch.setattr(bare.port._stdout, "wait", wake)
+        assert await bare.port.receive() == b"one"
+
+
+@pytest.mark.trio
 async def test_frame_that_comes_byte_by_byte_is_put_together() -> None:
     """Whatever the split, the frame is whole."""
     slow = """
@@ -289,6 +304,7 @@ async def test_end_between_frames_is_clean() -> None:
                 await port.receive()
             assert (caught.value.clean, caught.value.missing) == (True, 0)
         assert (caught.value.worker_id, caught.value.pid) == ("w-1", port.pid)
+        assert "missing" not in str(caught.value)
         assert port.has_unread()
 
 
