@@ -9,7 +9,7 @@ import pytest
 
 from dspex_pool.bridge.failures import describe
 from dspex_pool.bridge.interrupts import CommandCancelledError
-from dspex_pool.bridge.secrets import Secrets
+from dspex_pool.bridge.secrets import Secrets, without_secrets
 from dspex_pool.errors import InvalidArgumentError, ProgramExistsError, ProgramNotFoundError
 from dspex_pool.protocol.messages import Failure, encode_failure
 from tests.cases import case
@@ -213,6 +213,19 @@ def test_secrets_of_an_environment_are_known_by_their_names() -> None:
     secrets.add_environment(values | harmless)
     assert {secrets.mask(value) for value in values.values()} == {"[secret]"}
     assert [secrets.mask(value) for value in harmless.values()] == list(harmless.values())
+
+
+def test_state_loses_the_secrets_of_language_models_alone() -> None:
+    """What examples of a program are called is no matter: a field named ``key`` is kept."""
+    model = {
+        "_dspy_lm_class": "m.LM", "api_token": "s", "max_tokens": 5, "api_base": "http://u:p@host/v1?key=s#top",
+        "extra": [{"x-key": "s", "retries": 2}],
+    }  # fmt: skip
+    kept = {
+        "_dspy_lm_class": "m.LM", "max_tokens": 5, "api_base": "http://host/v1#top", "extra": [{"retries": 2}]
+    }  # fmt: skip
+    demos = [{"key": "of the door", "address": "http://u:p@host", "token": None}]
+    assert without_secrets({"p": {"lm": model, "demos": demos}}) == {"p": {"lm": kept, "demos": demos}}
 
 
 def test_who_asks_by_an_address_is_secret() -> None:

@@ -21,7 +21,7 @@ from dspex_pool.bridge.outlet import Outlet
 from dspex_pool.bridge.secrets import Secrets
 from dspex_pool.protocol import ClientConversation, FrameDecoder, Success
 from dspex_pool.protocol.framing import LONG_BYTES, encode_frame
-from dspex_pool.protocol.messages import encode_result
+from dspex_pool.protocol.messages import ErrorInfo, encode_result
 from tests.partial_writes import take_at_first
 
 if TYPE_CHECKING:
@@ -94,6 +94,13 @@ def test_answer_is_any_value_or_one_with_its_usage(ends: Ends) -> None:
         (["plain"], None),
         ("wrapped", {"tokens": 3}),
     ]
+
+
+def test_failure_that_does_not_fit_is_cut(ends: Ends) -> None:
+    """What has gone wrong is told within any limit, in characters of which it is known how long they are."""
+    ends.outlet.fail(0, "é" * 200_000, ErrorInfo(type="E" * 200, message="é" * 200_000))
+    (said,) = ends.said()
+    assert (said["error"], said["error_info"]["type"]) == ("?" * 100, "E" * 100)
 
 
 def test_pipe_that_takes_nothing_and_then_loses_its_reader_ends_the_process(ends: Ends) -> None:
