@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -73,6 +74,66 @@ async def test_fork_that_nobody_waits_for_leaves_no_descriptor() -> None:
     template._take(Forked(1, os.getpid()), os.dup(0))
     template._take(Reaped(os.getpid(), 0), -1)
     assert psutil.Process().num_fds() == before
+
+
+@pytest.mark.trio
+async def test_template_that_does_not_reap_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped one would keep every worker that ends a zombie, and let the next start fail."""
+    monkeypatch.setattr(template_process, "_ANSWER_TIMEOUT", 0.2)
+    with patience():
+        async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
+            port = await ports.open(worker_id="w-1", incarnation=1)
+            stopped = ports.template_pid
+            assert stopped is not None
+            os.kill(stopped, signal.SIGSTOP)
+            assert str(await end(port)) == "exit status unknown: the template that forked it has ended"
+            assert not psutil.pid_exists(stopped)
+            monkeypatch.undo()
+            await end(await ports.open(worker_id="w-2", incarnation=2))
+
+
+async def occupy(lock: trio.Lock, task_status: trio.TaskStatus[None]) -> None:
+    """Hold a lock until this is cancelled."""
+    async with lock:
+        task_status.started()
+        await trio.sleep_forever()
+
+
+@pytest.mark.trio
+async def test_worker_is_reaped_after_a_cancellation_before_the_template_was_asked() -> None:
+    """Its end is known as that of any other."""
+    with patience():
+        async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
+            port = await ports.open(worker_id="w-1", incarnation=1)
+            assert ports._template is not None
+            async with trio.open_nursery() as nursery:
+                await nursery.start(occupy, ports._template._sending)
+                port.kill()
+                with trio.move_on_after(0.1):
+                    await port.attend()
+                nursery.cancel_scope.cancel()
+            assert await end(port) == ExitStatus(signal=signal.SIGKILL)
+            await end(await ports.open(worker_id="w-2", incarnation=2))
+
+
+@pytest.mark.trio
+async def test_fork_that_cannot_be_restricted_is_undone_in_a_cancellation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The error goes first, and nothing is left of the worker."""
+
+    def refuse(*_: object) -> None:
+        scope.cancel()
+        raise PermissionError("no")
+
+    with patience():
+        async with TemplatePortFactory(SubprocessOptions(handler=ECHO, limit_open_files=64)) as ports:
+            with monkeypatch.context() as patch:
+                patch.setattr(resource, "prlimit", refuse)
+                with trio.CancelScope() as scope:
+                    with pytest.raises(WorkerStartError, match="limit_open_files=64 is refused"):
+                        await ports.open(worker_id="w-1", incarnation=1)
+            assert not psutil.Process(ports.template_pid).children()
 
 
 @pytest.mark.trio
