@@ -30,6 +30,7 @@ __all__ = [
     "chooser",
     "configured",
     "coroutine",
+    "easygoing",
     "failing",
     "idle",
     "no_module",
@@ -113,6 +114,13 @@ def thinker() -> Any:
     program = dspy.Predict("context, question -> answer")
     program.set_lm(dspy.LM(MODEL, engine=ExtractiveEngine(), cache=False))
     return program
+
+
+def easygoing() -> Any:
+    """Make a program with inputs of many types, one of which may be null; it gives ``{answer}``."""
+    import dspy
+
+    return dspy.Predict("context, question, hint: Optional[str], count: int, names: list[str] -> answer")
 
 
 def secretive() -> Any:
