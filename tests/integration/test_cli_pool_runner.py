@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dspex_pool.cli import pool_runner
 from dspex_pool.cli.pool_runner import MOST_ATTEMPTS, PROGRAM_ID, PoolRunner, wait_ready
 from dspex_pool.cli.program import ProgramChoice
 from dspex_pool.config import PoolConfig
-from dspex_pool.errors import CallTimeoutError, RemoteProtocolError, WorkerDiedError, WorkerStartError
+from dspex_pool.errors import (
+    CallTimeoutError,
+    ProgramError,
+    RemoteProtocolError,
+    WorkerDiedError,
+    WorkerStartError,
+)
 from dspex_pool.session_call import Reply
 from tests.cases import case
 
@@ -171,3 +179,16 @@ async def test_worker_that_was_killed_at_start_is_waited_for() -> None:
     await wait_ready(FakePool(WorkerStartError("killed", signal=9), None))  # type: ignore[arg-type]  # as above
     with pytest.raises(WorkerStartError, match="wrong"):
         await wait_ready(FakePool(WorkerStartError("wrong", exit_status=2), None))  # type: ignore[arg-type]  # as above
+
+
+@pytest.mark.trio
+async def test_model_that_workers_refuse_is_told_in_their_words() -> None:
+    """Only where the command is unknown do the workers run no programs."""
+
+    class Refusing:
+        async def configure_lm(self) -> None:
+            raise ProgramError("no such engine", type="LookupError")
+
+    plan = SimpleNamespace(lm=SimpleNamespace(settings={}))
+    with pytest.raises(ProgramError, match="no such engine"):
+        await pool_runner._configure_lm(Refusing(), plan)  # type: ignore[arg-type]  # as far as it looks
