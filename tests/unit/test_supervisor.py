@@ -70,16 +70,19 @@ async def test_pool_that_is_cancelled_at_any_step_leaves_nothing(autojump_clock:
     assert (store.closings, telemetry.observed) == ([0], False)
 
 
+@pytest.mark.parametrize(
+    ("method", "factory"), [("spawn", "SubprocessPortFactory"), ("template", "TemplatePortFactory")]
+)
 def test_settings_reach_the_workers(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    method: Any, factory: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What the configuration says of workers is what they are started with; their stderr goes to the log."""
     made: list[tuple[SubprocessOptions, Callable[[str, str], None]]] = []
 
-    def make(options: SubprocessOptions, *, on_stderr_line: Callable[[str, str], None]) -> None:
+    def make(options: SubprocessOptions, *, on_stderr_line: Callable[[str, str], None], **_: float) -> None:
         made.append((options, on_stderr_line))
 
-    monkeypatch.setattr(supervisor_module, "SubprocessPortFactory", make)
+    monkeypatch.setattr(supervisor_module, factory, make)
     worker: dict[str, Any] = {
         "python": "/usr/bin/python3",
         "handler": "package.module:Handler",
@@ -90,16 +93,17 @@ def test_settings_reach_the_workers(
         "limit_open_files": 64,
         "max_frame_bytes": 4096,
     }
-    ports_for(PoolConfig(worker_env={"NAME": "value"}, worker_cwd="/", **worker))
-    ports_for(PoolConfig(command=("worker", "{worker_id}")))
-    (options, on_stderr_line), (other, _) = made
+    ports_for(PoolConfig(worker_env={"NAME": "value"}, worker_cwd="/", start_method=method, **worker))
+    ((options, on_stderr_line),) = made
     assert {name: getattr(options, name) for name in worker} == worker
     assert (options.env, options.cwd) == ({"NAME": "value"}, "/")
-    assert other.command == ("worker", "{worker_id}")
     caplog.set_level(logging.INFO)
     on_stderr_line("w-3", "a word")
     (record,) = caplog.records
     assert (record.name, record.getMessage()) == ("dspex_pool.worker.stderr", "w-3: a word")
+    if method == "spawn":
+        ports_for(PoolConfig(command=("worker", "{worker_id}")))
+        assert made[1][0].command == ("worker", "{worker_id}")
 
 
 def test_start_method_chooses_the_factory() -> None:

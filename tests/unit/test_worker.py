@@ -357,21 +357,21 @@ async def test_settling_a_cancelled_settling_loses_nothing(autojump_clock: MockC
 
 
 @pytest.mark.parametrize(
-    ("plan", "kind"),
+    ("plan", "kind", "unclean"),
     [
-        (Plan().after(1.0, deaf=True).die(), WorkerDiedError),
-        (Plan().after(1.0, deaf=True).reply(request_id=9), RemoteProtocolError),
+        (Plan().after(1.0, deaf=True).die(), WorkerDiedError, "died"),
+        (Plan().after(1.0, deaf=True).reply(request_id=9), RemoteProtocolError, "answer_due"),
     ],
 )
 async def test_settling_a_worker_that_dies_or_lies_raises(
-    plan: Plan, kind: type[Exception], autojump_clock: MockClock
+    plan: Plan, kind: type[Exception], unclean: str, autojump_clock: MockClock
 ) -> None:
     """The pool hears of it and replaces the worker."""
     worker, _ = await greeted(slow=plan)
     await give_up(worker, after=0.5)
     with pytest.raises(kind):
         await worker.settle()
-    assert worker.why_unclean() is not None
+    assert worker.why_unclean() == unclean
 
 
 # --- events -----------------------------------------------------------------------------------------------
