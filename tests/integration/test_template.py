@@ -514,7 +514,9 @@ async def test_template_that_ends_by_itself_is_told_with_its_own_status(tmp_path
 
 
 @pytest.mark.trio
-async def test_template_whose_import_hangs_is_replaced(tmp_path: Path) -> None:
+async def test_template_whose_import_hangs_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """It was kept as long as the pool, which never healed, although what the import had waited for was back."""
     (tmp_path / "hang").touch()
     source = (
@@ -527,6 +529,7 @@ async def test_template_whose_import_hangs_is_replaced(tmp_path: Path) -> None:
                 WorkerStartError, match=r"worker w-1 .* not imported the handler within 0\.2 s"
             ):
                 await ports.open(worker_id="w-1", incarnation=1)
+            assert "its template has not imported the handler within 0.2 s (pid " in caplog.text
             (tmp_path / "hang").unlink()
             ports.warm_up_timeout = 60
             await end(await ports.open(worker_id="w-2", incarnation=2))

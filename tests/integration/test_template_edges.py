@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 import trio
+import trio.testing
 
 from dspex_pool.errors import WorkerStartError
 from dspex_pool.protocol.forking import Forked, Reaped
@@ -20,6 +21,7 @@ from dspex_pool.transport import template_fork, template_packets, template_proce
 from dspex_pool.transport.port import ExitStatus
 from dspex_pool.transport.subprocess import SubprocessOptions
 from dspex_pool.transport.template import TemplatePortFactory
+from tests.bounded_waits import until
 from tests.cancel_at_step import CancelAtStep, run_in_order
 from tests.integration.worker_pools import ECHO, patience
 from tests.subprocess_children import end
@@ -83,13 +85,36 @@ async def test_template_that_does_not_reap_is_replaced(monkeypatch: pytest.Monke
     with patience():
         async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
             port = await ports.open(worker_id="w-1", incarnation=1)
-            stopped = ports.template_pid
+            template, stopped = ports._template, ports.template_pid
+            assert template is not None
             assert stopped is not None
             os.kill(stopped, signal.SIGSTOP)
             assert str(await end(port)) == "exit status unknown: the template that forked it has ended"
-            assert not psutil.pid_exists(stopped)
+            assert (psutil.pid_exists(stopped), template.is_alive) == (False, False)
             monkeypatch.undo()
             await end(await ports.open(worker_id="w-2", incarnation=2))
+
+
+@pytest.mark.trio
+async def test_start_under_way_when_the_template_dies_is_made_by_the_next() -> None:
+    """Nothing was started, so nobody need hear of it."""
+
+    async def start() -> None:
+        assert await end(await ports.open(worker_id="w-2", incarnation=2)) == ExitStatus(
+            signal=signal.SIGKILL
+        )
+
+    with patience():
+        async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
+            await end(await ports.open(worker_id="w-1", incarnation=1))
+            assert ports._template is not None
+            assert ports.template_pid is not None
+            os.kill(ports.template_pid, signal.SIGSTOP)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(start)
+                await until(lambda: ports._template and ports._template._forks, "it is asked")
+                await trio.testing.wait_all_tasks_blocked()
+                os.kill(ports.template_pid, signal.SIGKILL)
 
 
 async def occupy(lock: trio.Lock, task_status: trio.TaskStatus[None]) -> None:

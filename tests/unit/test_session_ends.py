@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from dspex_pool.errors import (
+    ProgramNotFoundError,
     SessionExpiredError,
     SessionLimitError,
 )
@@ -76,6 +77,9 @@ async def test_session_expires_with_the_last_moment_of_its_time(autojump_clock: 
         with pytest.raises(SessionExpiredError, match="after 16 s"):
             await execute(pool, "s")
         assert await execute(pool, "later") == {"b"}
+        await pool.end_session("s")
+        with pytest.raises(ProgramNotFoundError):
+            await execute(pool, "s")
 
 
 class GatedStore(MemorySessionStore):
