@@ -88,12 +88,13 @@ class PoolHost:
         with self._lock:
             if self._is_closed:
                 raise PoolClosedError("the pool was closed before it was open.")
-            # Before: Ctrl-C may strike in the start, while the thread runs already.
-            self._is_started = True
             try:
+                # Before: Ctrl-C may strike in the start, while the thread runs already.
+                self._is_started = True
                 self._thread.start()
-            except RuntimeError:
-                self._is_started = False
+            except BaseException:
+                # Or while it does not run yet, and never will.
+                self._run.give_up()
                 raise
         return self._run.opened
 
@@ -155,7 +156,8 @@ class PoolHost:
         with self._lock:
             if not self._is_started or os.getpid() != self._process:
                 return
-            self._thread.join()
+            if self._thread.is_alive():
+                self._thread.join()
             failure = None if self._is_finished else self._run.failure
             self._is_finished = True
         if failure is not None:

@@ -58,7 +58,7 @@ class PoolRun:
         self._pool: PythonPool | None = None
         self._lock = threading.Lock()
         self._token: trio.lowlevel.TrioToken | None = None
-        self._is_over = False
+        self._is_begun = self._is_over = False
         # What was handed in before the run had begun.
         self._early: list[Callable[[], object]] = []
 
@@ -81,6 +81,15 @@ class PoolRun:
         """Begin to close the pool: as ``PythonPool`` closes, or, ``at_once``, as it does when it is cancelled."""
         with contextlib.suppress(trio.RunFinishedError):
             self._post(self._scope.cancel if at_once else self._stop.set)
+
+    def give_up(self) -> None:
+        """Let the run be over if it has not begun; a thread that comes to ``run`` later leaves at once."""
+        with self._lock:
+            if self._is_begun:
+                return
+            self._is_begun = self._is_over = True
+        self.opened.set_exception(PoolClosedError("the pool was closed before it was open."))
+        self.ended.set_result(None)
 
     def _post(self, act: Callable[[], object]) -> None:
         with self._lock:
@@ -105,6 +114,10 @@ class PoolRun:
 
     def run(self) -> None:
         """Run the pool from its opening to its end. Raises nothing: errors are told by ``opened`` and ``failure``."""
+        with self._lock:
+            if self._is_begun:
+                return
+            self._is_begun = True
         result = outcome.capture(trio.run, self._main)
         error = result.error if isinstance(result, outcome.Error) else None
         if self.opened.done():

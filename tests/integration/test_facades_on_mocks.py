@@ -174,6 +174,31 @@ def test_pool_without_a_thread_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
     asyncio.run(other.aclose())
 
 
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_interrupt_while_the_thread_starts_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, *, is_begun: bool
+) -> None:
+    """Ctrl-C that struck before the pool's thread ran made ``open`` wait for ever for the end of what never began."""
+    start = threading.Thread.start
+
+    def interrupt(thread: threading.Thread) -> None:
+        if is_begun:
+            start(thread)
+        raise KeyboardInterrupt
+
+    pool, other = sync_pool(), asyncio_pool()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pool.open()
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(other.open())
+    pool.close()
+    asyncio.run(other.aclose())
+    with pytest.raises(PoolClosedError):
+        pool.ping()
+
+
 def test_pool_whose_run_could_not_begin_says_that_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where trio itself could not begin, each later call was handed to a run that would never take it up."""
 
