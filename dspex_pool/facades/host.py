@@ -58,7 +58,8 @@ class PoolHost:
         self._run = PoolRun(lambda: PythonPool.open(checked, ports=ports, telemetry=heard, store=store))
         self._thread = threading.Thread(target=self._run.run, name="dspex_pool", daemon=True)
         self._process = os.getpid()
-        self._lock = threading.Lock()
+        # Reentrant, because a signal's handler may close the pool while this very thread closes it.
+        self._lock = threading.RLock()
         self._is_claimed = self._is_started = self._is_closed = self._is_finished = False
 
     @property

@@ -56,7 +56,8 @@ class PoolRun:
         self._scope = trio.CancelScope()
         self._tasks: trio.Nursery | None = None
         self._pool: PythonPool | None = None
-        self._lock = threading.Lock()
+        # Reentrant, because a signal's handler may use the pool while this very thread does.
+        self._lock = threading.RLock()
         self._token: trio.lowlevel.TrioToken | None = None
         self._is_begun = self._is_over = False
         # What was handed in before the run had begun.

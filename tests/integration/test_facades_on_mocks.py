@@ -246,6 +246,27 @@ def test_interrupted_caller_leaves_and_the_pool_serves_on() -> None:
     assert ports.ports[0].signals[0] == "interrupt"
 
 
+def test_signal_handler_may_close_what_its_thread_is_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler of SIGTERM that closes the pool came in the last moment of its closing, and waited for itself."""
+    is_alive = threading.Thread.is_alive
+
+    def look_and_be_interrupted(thread: threading.Thread) -> bool:
+        if thread.name == "dspex_pool" and not handled:
+            handled.append(thread)
+            signal.raise_signal(signal.SIGTERM)
+        return is_alive(thread)
+
+    handled: list[threading.Thread] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: pool.close())
+    try:
+        with sync_pool() as pool, monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "is_alive", look_and_be_interrupted)
+            pool.close()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(handled) == 1
+
+
 def test_interrupted_closing_ends_the_workers_at_once() -> None:
     """Ctrl-C while the pool waits for a worker to come back cuts it short; a call that comes then is refused."""
     stuck, late = Stuck(), Future[Any]()
