@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -271,6 +272,27 @@ def test_disk_that_refuses_to_sync_is_an_error(path: str, monkeypatch: pytest.Mo
             patched.setattr("dspex_pool.cli.journal.os.fsync", refuse)
             with pytest.raises(CliError, match=r"cannot write the journal .*: Input/output error"):
                 journal.sync()
+
+
+def test_journal_and_output_are_on_the_disk_before_others_count_on_them(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that loses its power leaves a journal with its header, and the old output or the whole new one."""
+    output, synced = tmp_path / "answers.jsonl", []
+    real_fsync = os.fsync
+
+    def fsync(fd: int) -> None:
+        found = os.fstat(fd)
+        synced.append((0 if stat.S_ISDIR(found.st_mode) else found.st_size, output.exists()))
+        real_fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with open_journal(path, OURS, go_on=False) as journal:
+        header = journal.end
+        journal.append(entry(1))
+        write_output(journal, str(output))
+    # Each file, and then its folder.
+    assert synced[:4] == [(header, False), (0, False), (output.stat().st_size, False), (0, True)]
 
 
 def test_output_is_written_whole_and_in_input_order(path: str, tmp_path: Path) -> None:
