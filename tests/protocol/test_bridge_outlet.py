@@ -175,6 +175,44 @@ def test_frames_of_two_threads_are_not_mixed(ends: Ends) -> None:
     assert [message["data"] for message in messages] == [data] * 4
 
 
+def test_failure_waits_for_the_frame_of_another_thread(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command may fail while a thread of its own is in the middle of a frame."""
+    failure = threading.Thread(target=ends.outlet.fail, args=(0, "no", ErrorInfo(type="E", message="no")))
+    real_write = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        monkeypatch.setattr(os, "write", real_write)
+        written = os.write(fd, data[:5])
+        failure.start()
+        failure.join(0.05)
+        return written
+
+    monkeypatch.setattr(os, "write", write)
+    assert ends.outlet.event("progress", {"n": 1})
+    failure.join()
+    event, answer = ends.said()
+    assert (event["data"], answer["error"]) == ({"n": 1}, "no")
+
+
+def test_event_is_not_torn_by_a_signal(
+    ends: Ends, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its command is stopped when the frame is whole."""
+    real_write = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        written = real_write(fd, data[:-3])
+        signal.raise_signal(signal.SIGINT)
+        return written
+
+    monkeypatch.setattr(ends.outlet, "_interrupts", interrupts)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", write)
+        with pytest.raises(CommandCancelledError):
+            interrupts.run(lambda args: ends.outlet.event("progress", args), {"n": 1})
+    assert [message["data"] for message in ends.said()] == [{"n": 1}]
+
+
 def ids_taken(messages: Iterable[dict[str, Any]]) -> list[int]:
     """Let a client that asks anew after each answer hear all this; return what was answered."""
     client = ClientConversation(peer="worker w-1")
