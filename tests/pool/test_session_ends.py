@@ -84,8 +84,8 @@ async def test_ended_session_is_forgotten_also_where_it_had_no_program(make_pool
 
 async def test_command_of_a_session_that_ended_in_line_is_not_sent(make_pool: MakePool) -> None:
     """Who waited for a worker while the session was ended is told so, and no worker hears of it."""
-    workers = Workers(make_pool)
-    async with open_sessions(workers, pool_size=1) as pool:
+    workers, log = Workers(make_pool), EventLog()
+    async with open_sessions(workers, pool_size=1, telemetry=log.telemetry) as pool:
         await pool.execute_in_session("s", *CREATE)
         workers.forget()
         async with trio.open_nursery() as nursery, only(pool, "none of them"):
@@ -106,6 +106,8 @@ async def test_command_of_a_session_that_ended_in_line_is_not_sent(make_pool: Ma
             await trio.testing.wait_all_tasks_blocked()
             assert (await pool.end_session("new"))["programs_removed"] == 0
         assert await workers.holding(pool, "new") == pool.session_ids() == []
+        await pool.end_session("nobody")
+    assert [event["session"] for event in log.of("session_ended")] == ["s", "s"], "others have never begun"
 
 
 async def test_session_whose_first_command_fails_has_never_begun(make_pool: MakePool) -> None:
