@@ -120,7 +120,7 @@ def easygoing() -> Any:
     """Make a program with inputs of many types, one of which may be null; it gives ``{answer}``."""
     import dspy
 
-    return dspy.Predict("context, question, hint: Optional[str], count: int, names: list[str] -> answer")
+    return dspy.Predict("context, question, hint: Optional[str], max_iters: int, names: list[str] -> answer")
 
 
 def secretive() -> Any:

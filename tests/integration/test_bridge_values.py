@@ -103,7 +103,7 @@ def test_inputs_of_dspys_own_modules_are_data_and_all_there(
 def test_inputs_of_other_types_are_sent_as_they_are(bridge: BridgeProcess) -> None:
     """DSPy only warns of those that do not fit; what may be null need not be there."""
     create(bridge, "easygoing")
-    inputs = {"question": "Who is here?", "context": "Ann is here.", "count": "five", "names": "none"}
+    inputs = {"question": "Who is here?", "context": "Ann is here.", "max_iters": "five", "names": "none"}
     assert bridge.ask("execute_program", **OF_SESSION, inputs=inputs)["outputs"] == {"answer": "Ann is here."}
 
 
