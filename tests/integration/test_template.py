@@ -56,6 +56,8 @@ FACTS = """
 import os, random, sys, tempfile, threading
 from dspex_pool.bridge.handler import Handler, command
 print("imported", os.getpid(), file=sys.stderr)
+print("half a line", end="")
+print("half a line", end="", file=sys.stderr)
 class Facts(Handler):
     @command
     def facts(self, args):
@@ -71,6 +73,7 @@ class Facts(Handler):
     @command
     def say(self, args):
         print(args["text"], file=sys.stderr)
+        print(args["text"], flush=True)
         return {}
 """
 
@@ -106,6 +109,11 @@ async def ask(pool: WorkerPool, command: str, args: dict[str, Any] | None = None
         return await lease.request(command, args)
 
 
+def has_said(port: Any, text: str) -> bool:
+    """Tell whether this, and nothing else, has come from the stderr of a worker."""
+    return bool(port.stderr_tail == text)
+
+
 def template_of(pool: WorkerPool) -> psutil.Process:
     """Return the one child of this process."""
     (child,) = psutil.Process().children()
@@ -138,8 +146,10 @@ async def test_forks_share_nothing_but_their_template(
         for worker in pool.workers():
             await worker.request("say", {"text": f"I am {worker.worker_id}"})
             found.append(await worker.request("facts", {}))
-            await until(functools.partial(getattr, worker.port, "stderr_tail"), "its stderr came")
-            assert worker.port.stderr_tail == f"I am {worker.worker_id}\n"
+            said = f"I am {worker.worker_id}\n" * 2
+            await until(
+                functools.partial(has_said, worker.port, said), "its stderr came, and nothing of before"
+            )
         assert len({facts["random"] for facts in found}) == 3
         assert {facts["parent"] for facts in found} == {template_of(pool).pid}
         assert [facts["worker_id"] for facts in found] == [worker.worker_id for worker in pool.workers()]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 import pytest
@@ -21,13 +22,10 @@ from dspex_pool.transport import template_fork, template_packets, template_proce
 from dspex_pool.transport.port import ExitStatus
 from dspex_pool.transport.subprocess import SubprocessOptions
 from dspex_pool.transport.template import TemplatePortFactory
-from tests.bounded_waits import until
+from tests.bounded_waits import until, wait_until
 from tests.cancel_at_step import CancelAtStep, run_in_order
 from tests.integration.worker_pools import ECHO, patience
 from tests.subprocess_children import end
-
-if TYPE_CHECKING:
-    import socket
 
 pytestmark = [
     pytest.mark.integration,
@@ -115,6 +113,43 @@ async def test_start_under_way_when_the_template_dies_is_made_by_the_next() -> N
                 await until(lambda: ports._template and ports._template._forks, "it is asked")
                 await trio.testing.wait_all_tasks_blocked()
                 os.kill(ports.template_pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("leaves_first", [True, False])
+def test_template_ends_with_its_pool_while_it_imports(leaves_first: bool, tmp_path: Path) -> None:
+    """An import that never ends would keep the process of a pool that was killed for ever."""
+    (tmp_path / "hanging.py").write_text(
+        "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(600)\n"
+    )
+    pool, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if leaves_first:
+        pool.close()
+    command = [sys.executable, "-m", "dspex_pool.bridge.template", "--handler", "hanging:Handler"]
+    variables = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+    with pool, channel, subprocess.Popen(
+        command, stdin=channel.fileno(), stdout=channel.fileno(), env=variables, cwd=tmp_path, start_new_session=True
+    ) as template:  # fmt: skip
+        try:
+            channel.close()
+            if not leaves_first:
+                wait_until((tmp_path / "begun").exists, "it imports")
+                pool.close()
+            assert template.wait(20) == (0 if leaves_first else -signal.SIGIO)
+        finally:
+            template.kill()
+
+
+@pytest.mark.trio
+async def test_template_is_not_stopped_as_a_command_is() -> None:
+    """SIGINT means nothing to it, nor to a worker that is a template still."""
+    with patience():
+        async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
+            await end(await ports.open(worker_id="w-1", incarnation=1))
+            template = ports.template_pid
+            assert template is not None
+            os.kill(template, signal.SIGINT)
+            await end(await ports.open(worker_id="w-2", incarnation=2))
+            assert ports.template_pid == template
 
 
 async def occupy(lock: trio.Lock, task_status: trio.TaskStatus[None]) -> None:
