@@ -16,6 +16,7 @@ from dspex_pool.errors import LocalFrameTooLargeError, PortClosedError, RemoteFr
 from dspex_pool.protocol.framing import encode_frame
 from dspex_pool.transport.launch import Launched
 from dspex_pool.transport.pipes import PIPE_BYTES, READ_BYTES
+from dspex_pool.transport.port import WaitExpiredError
 from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPort, SubprocessPortFactory
 from tests.cancel_at_step import CancelAtStep, run_in_order
 from tests.subprocess_children import ECHO, READY, SLEEP, child_command, open_port, running
@@ -157,6 +158,23 @@ async def test_end_inside_a_long_frame_is_told_while_the_worker_lives_on() -> No
         with pytest.raises(PortClosedError) as caught:
             await bare.port.receive()
         assert caught.value.missing == 200_004 - READ_BYTES
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("waits", ["send", "receive"])
+async def test_time_that_is_up_ends_the_wait(waits: str) -> None:
+    """Of who sends what a worker does not read, too; what has been written of it is told."""
+    with bare_port() as bare:
+
+        async def wait() -> None:
+            with pytest.raises(WaitExpiredError):
+                await (bare.port.send(bytes(MIB)) if waits == "send" else bare.port.receive())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            bare.port.expire()
+        assert (0 < bare.port.bytes_sent < MIB) == (waits == "send")
 
 
 @pytest.mark.trio
