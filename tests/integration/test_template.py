@@ -597,17 +597,27 @@ async def test_template_forks_whatever_its_imports_did_to_the_standard_streams(t
 
 
 @pytest.mark.trio
-async def test_template_that_gets_no_thread_is_a_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("can't start new thread"), r"start new thread.*ulimit -u"),
+        (LookupError("odd"), r"its template failed: LookupError\('odd'\)"),
+    ],
+    ids=["no thread", "odd"],
+)
+async def test_template_that_cannot_be_started_is_a_failed_start(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An error that nobody expected in the start of a template cancelled the pool's block, and its end never came."""
 
-    def refuse_thread(*_: object) -> None:
-        raise RuntimeError("can't start new thread")
+    def refuse_start(*_: object) -> None:
+        raise error
 
     with patience():
         async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
             with monkeypatch.context() as patch:
-                patch.setattr(template_process, "launch_template", refuse_thread)
-                with pytest.raises(WorkerStartError, match=r"worker w-1 .* start new thread.*ulimit -u"):
+                patch.setattr(template_process, "launch_template", refuse_start)
+                with pytest.raises(WorkerStartError, match=f"worker w-1 .* {words}"):
                     await ports.open(worker_id="w-1", incarnation=1)
             await end(await ports.open(worker_id="w-2", incarnation=2))
 

@@ -18,7 +18,7 @@ import trio.testing
 
 from dspex_pool.errors import WorkerStartError
 from dspex_pool.protocol.forking import Forked, Reaped
-from dspex_pool.transport import template_fork, template_packets, template_process
+from dspex_pool.transport import host_forks, template_fork, template_packets, template_process
 from dspex_pool.transport.port import ExitStatus
 from dspex_pool.transport.subprocess import SubprocessOptions
 from dspex_pool.transport.template import TemplatePortFactory
@@ -152,6 +152,22 @@ async def test_template_is_not_stopped_as_a_command_is() -> None:
             assert ports.template_pid == template
 
 
+@pytest.mark.trio
+async def test_wake_up_for_nothing_is_no_end_of_a_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system may wake a reader without anything to read (``select(2)`` says so)."""
+    receive, wakes = template_packets.receive_packet, iter([True])
+
+    def receive_late(channel: socket.socket) -> tuple[bytes, int]:
+        if next(wakes, False):
+            raise BlockingIOError
+        return receive(channel)
+
+    monkeypatch.setattr(template_process, "receive_packet", receive_late)
+    with patience():
+        async with TemplatePortFactory(SubprocessOptions(handler=ECHO)) as ports:
+            await end(await ports.open(worker_id="w-1", incarnation=1))
+
+
 async def occupy(lock: trio.Lock, task_status: trio.TaskStatus[None]) -> None:
     """Hold a lock until this is cancelled."""
     async with lock:
@@ -271,7 +287,7 @@ async def open_and_cancel(ports: TemplatePortFactory, step: int) -> bool:
 
 
 @pytest.mark.parametrize("order", range(2))
-def test_open_leaves_nothing_whenever_it_is_cancelled(order: int) -> None:
+def test_open_leaves_nothing_whenever_it_is_cancelled(order: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cancelled at any step, with a cold template or a warm one, ``open`` has forked nothing or gives it out."""
 
     async def main() -> list[bool]:
@@ -283,7 +299,9 @@ def test_open_leaves_nothing_whenever_it_is_cancelled(order: int) -> None:
                 assert not template or not template.children(), f"a fork is left after step {step}"
         return outcomes
 
+    monkeypatch.setattr(host_forks, "_held", {})
     before = psutil.Process().num_fds()
     assert set(run_in_order(order, main)) == {True, False}
     assert psutil.Process().num_fds() == before
+    assert host_forks._held == {}, "a fork would close what has been given the number since"
     assert not psutil.Process().children(recursive=True)
