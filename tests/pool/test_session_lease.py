@@ -361,7 +361,7 @@ async def test_timeout_covers_what_a_worker_must_be_told_first(make_pool: MakePo
         workers.behave(instead_of("*", Plan().die(signal=9)))
         with pytest.raises(WorkerDiedError, match="'execute_program' was not sent") as info:
             await execute(pool, "s")
-        assert (info.value.request_sent, info.value.attempts) == (False, 3)
+        assert (info.value.request_sent, info.value.request_read, info.value.attempts) == (False, False, 3)
 
 
 async def test_strict_session_keeps_to_its_worker_and_hears_of_its_loss(make_pool: MakePool) -> None:

@@ -35,6 +35,8 @@ async def test_snapshot_counts_what_happened(autojump_clock: MockClock) -> None:
         monitor = PoolMonitor(pool, interval=5.0)
         assert monitor.snapshot().wait == Percentiles()
         run = ("execute_program", {"program_id": "p", "inputs": {"a": "x"}})
+        other = PoolMonitor(pool, interval=5.0)
+        listening = other.listen()
         with monitor.listen():
             for session_id in ("a", "b"):
                 create = ("create_program", {"id": "p", "signature": "a -> b"})
@@ -50,6 +52,10 @@ async def test_snapshot_counts_what_happened(autojump_clock: MockClock) -> None:
         with pytest.raises(DspexPoolError):
             await pool.execute_in_session("a", *run)
         calm = monitor.snapshot()
+        listening.close()
+        with pytest.raises(DspexPoolError):
+            await pool.execute_in_session("a", *run)
+    assert other.snapshot().total_commands == 7, "each counts as long as it listens, and no longer"
     assert (busy.utilization, busy.active_sessions, busy.pool_size, busy.is_healthy) == (1.0, 2, 2, True)
     assert (calm.utilization, calm.total_commands, calm.total_errors) == (0.0, 6, 1)
     assert (calm.wait.count, calm.call.count) == (6, 6), "nothing is counted when nobody listens"

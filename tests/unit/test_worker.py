@@ -142,6 +142,9 @@ async def test_call_whose_time_somebody_else_keeps_ends_as_one_with_a_scope(
     assert trio.current_time() == 1.0
     assert (worker.deadline, caught.value.request_sent) == (math.inf, True)
     assert worker.why_unclean() == ("torn_frame" if late_by == "a full pipe" else "answer_due")
+    if late_by != "a full pipe":
+        await worker.settle()
+        assert await worker.request("echo", {"x": 1}) == {"x": 1}, "the next one is not late"
 
 
 async def _expire_at(worker: PoolWorker, deadline: float) -> None:
