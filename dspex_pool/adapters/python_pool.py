@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from dspex_pool.supervisor import PoolSupervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
 
     from dspex_pool.config import PoolConfig
     from dspex_pool.core.records import PoolStatistics
@@ -66,8 +64,8 @@ class PythonPool(CommandAdapter):
 
         Cancellation: Every process is ended and reaped before the cancellation leaves.
         """
-        given: dict[str, Any] = {"ports": ports, "telemetry": telemetry, "store": store, **settings}
-        return _Opening(cls, functools.partial(PoolSupervisor, config, **given))
+        supervisor = PoolSupervisor(config, ports=ports, telemetry=telemetry, store=store, **settings)
+        return _Opening(cls, supervisor)
 
     @property
     def config(self) -> PoolConfig:
@@ -158,28 +156,17 @@ class _Opening(AbstractAsyncContextManager[PythonPool]):
 
     Args:
         adapter: Makes the adapter.
-        supervise: Makes the supervisor.
+        supervisor: What is entered, and left.
     """
 
-    def __init__(
-        self, adapter: Callable[[PoolSupervisor], PythonPool], supervise: Callable[[], PoolSupervisor]
-    ) -> None:
+    def __init__(self, adapter: Callable[[PoolSupervisor], PythonPool], supervisor: PoolSupervisor) -> None:
         self._adapter = adapter
-        self._supervise = supervise
-        self._supervisor: PoolSupervisor | None = None
+        self._supervisor = supervisor
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> PythonPool:
-        supervisor = self._supervisor or self._supervise()
-        self._supervisor = await supervisor.__aenter__()
-        return self._adapter(self._supervisor)
+        return self._adapter(await self._supervisor.__aenter__())
 
     @trio.lowlevel.enable_ki_protection
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._supervisor is not None
-        await self._supervisor.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *failure: Any) -> None:
+        await self._supervisor.__aexit__(*failure)
