@@ -239,9 +239,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
     from dspex_testkit.hangs.alarm import BodyHungError
     from dspex_testkit.ports.run import BodyRun
 
-    run = BodyRun(port, settings=_settings_of(pyfuncitem), seed=_seed_of(pyfuncitem))
+    seed = _seed_of(pyfuncitem)
+    run = BodyRun(port, settings=_settings_of(pyfuncitem), seed=seed)
     try:
-        with _order(pyfuncitem):
+        with _order(pyfuncitem, seed):
             _run(run, body, arguments)
     except BodyHungError as error:
         pytest.fail(str(error), pytrace=False)
@@ -253,13 +254,13 @@ def _seed_of(item: pytest.Item) -> int:
     return random_of(item.config.stash[STATE].seed, f"{item.nodeid} order").getrandbits(32)
 
 
-def _order(item: pytest.Item) -> contextlib.AbstractContextManager[None]:
-    """Have the run's seed decide who runs first, where that can be had again."""
+def _order(item: pytest.Item, seed: int) -> contextlib.AbstractContextManager[None]:
+    """Have the test's seed decide who runs first, where that can be had again."""
     if not has_seeded_order(item):
         return contextlib.nullcontext()
     from dspex_testkit.trio_seam import order_of_tasks
 
-    return order_of_tasks(_seed_of(item))
+    return order_of_tasks(seed)
 
 
 def _run(run: BodyRun, body: Any, arguments: dict[str, Any]) -> None:
