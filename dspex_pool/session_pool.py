@@ -37,6 +37,7 @@ from dspex_pool.worker_memory import DefaultModel, WorkerMemory
 from dspex_pool.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
@@ -64,6 +65,7 @@ class SessionPool:
         telemetry: Where events go.
         store: Where sessions are kept; in memory by default. It is closed with the pool.
         wall_clock: Gives seconds since 1970.
+        random: Source of the back-off's spread.
     """
 
     def __init__(
@@ -74,9 +76,10 @@ class SessionPool:
         telemetry: Telemetry | None = None,
         store: SessionStore | None = None,
         wall_clock: Callable[[], float] = time.time,
+        random: random.Random | None = None,
     ) -> None:
         self.config = config if config is not None else PoolConfig()
-        self.workers = WorkerPool(ports, self.config, telemetry=telemetry)
+        self.workers = WorkerPool(ports, self.config, telemetry=telemetry, random=random)
         self.telemetry = self.workers.telemetry
         #: Where calls are counted; each monitor has its own.
         self.tallies: tuple[CallTally, ...] = ()

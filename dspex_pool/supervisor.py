@@ -18,6 +18,7 @@ from dspex_pool.transport.subprocess import SubprocessOptions, SubprocessPortFac
 from dspex_pool.transport.template import TemplatePortFactory
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
@@ -76,6 +77,7 @@ class PoolSupervisor:
         ports: Starts worker processes; by default as the settings say.
         telemetry: Where events go.
         store: Where sessions are kept; by default as the settings say.
+        random: Source of the back-off's spread.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class PoolSupervisor:
         ports: PortFactory | None = None,
         telemetry: Telemetry | None = None,
         store: SessionStore | None = None,
+        random: random.Random | None = None,
         **settings: Any,
     ) -> None:
         if config is not None and settings:
@@ -93,6 +96,7 @@ class PoolSupervisor:
         self._ports = ports if ports is not None else ports_for(self.config)
         self._telemetry = telemetry
         self._store = store
+        self._random = random
         self._pool: SessionPool | None = None
         self._monitor: PoolMonitor | None = None
         #: Why the pool closes by itself, once a service has failed for good; raised at the end of the block.
@@ -121,7 +125,9 @@ class PoolSupervisor:
         store = (
             self._store if self._store is not None else await open_session_store(self.config.session_store)
         )
-        self._pool = SessionPool(self._ports, self.config, telemetry=self._telemetry, store=store)
+        self._pool = SessionPool(
+            self._ports, self.config, telemetry=self._telemetry, store=store, random=self._random
+        )
         self._monitor = PoolMonitor(self._pool, interval=self.config.monitor_interval)
         self._listening = self._monitor.listen()
         try:

@@ -12,6 +12,7 @@ from dspex_pool.session_call import ANONYMOUS, Reply
 from dspex_pool.supervisor import PoolSupervisor
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Mapping
 
     from dspex_pool.config import PoolConfig
@@ -47,6 +48,7 @@ class PythonPool(CommandAdapter):
         ports: PortFactory | None = None,
         telemetry: Telemetry | None = None,
         store: SessionStore | None = None,
+        random: random.Random | None = None,
         **settings: Any,
     ) -> AbstractAsyncContextManager[PythonPool]:
         """Open a pool, and close it when the block is left; then no process of it is left.
@@ -56,6 +58,7 @@ class PythonPool(CommandAdapter):
             ports: Starts worker processes; by default as the settings say.
             telemetry: Where events go.
             store: Where sessions are kept; by default as the settings say.
+            random: Source of the back-off's spread.
             settings: Single settings, over ``config``.
 
         Raises:
@@ -64,7 +67,9 @@ class PythonPool(CommandAdapter):
 
         Cancellation: Every process is ended and reaped before the cancellation leaves.
         """
-        supervisor = PoolSupervisor(config, ports=ports, telemetry=telemetry, store=store, **settings)
+        supervisor = PoolSupervisor(
+            config, ports=ports, telemetry=telemetry, store=store, random=random, **settings
+        )
         return _Opening(cls, supervisor)
 
     @property

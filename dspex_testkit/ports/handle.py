@@ -368,11 +368,8 @@ async def open_handle(
     check_names(settings, ARGUMENT)
     config = PoolConfig(**{**CALM, **settings})
     given = ports if started_by is None else started_by
-    async with PythonPool.open(config, ports=given, telemetry=telemetry) as python_pool:
+    async with PythonPool.open(config, ports=given, telemetry=telemetry, random=numbers) as python_pool:
         handle = PoolHandle(python_pool, ports, started_by)
-        if numbers is not None:
-            # The supervisor has no argument for it. Nothing has run since it was opened, so nothing was drawn.
-            handle.workers._state._starts._random = numbers
         if is_ready and config.floor:
             await python_pool.wait_ready(config.floor, fail_fast=fail_fast)
         yield handle
